@@ -1,0 +1,1 @@
+"""Inference engines behind one contract. Knows nothing of HTTP or of the balancer."""

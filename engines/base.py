@@ -1,0 +1,208 @@
+"""The contract every engine fulfils, and the values that cross it.
+
+All values are frozen: an engine may hand them between threads without copying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What was loaded, where it runs, and how much fits.
+
+    ``context_length`` is in tokens, prompt and completion together; ``max_sequences`` is how many
+    sequences can decode at once.
+    """
+
+    engine: str
+    model: str
+    context_length: int
+    max_sequences: int
+    devices: tuple[str, ...]
+    capabilities: frozenset[str] = frozenset()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids ready for prefill; ``text`` is what they were made from, where that is known."""
+
+    token_ids: tuple[int, ...]
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn.
+
+    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch their filter off.
+    ``presence_penalty`` and ``frequency_penalty`` see generated tokens only; ``repetition_penalty``
+    (1 = off) sees the prompt too. ``logit_bias`` pairs a token id with what is added to its logit.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One sequence to generate.
+
+    ``max_tokens`` None means "up to the context's end". ``logprobs`` None switches log probabilities
+    off; a number asks for that many alternatives a token (0: the chosen token's only).
+    """
+
+    request_id: str
+    prompt: Prompt
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token and its natural-log probability; ``text`` are the raw bytes, perhaps part of a character."""
+
+    token_id: int
+    text: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The chosen token, and the most likely tokens at its position, best first."""
+
+    chosen: Candidate
+    top: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one sequence; ``cached_tokens`` of the prompt came from the prefix cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What became certain since the last chunk.
+
+    ``text`` never ends inside a character and never holds any part of a stop string; it is empty
+    while text is held back. ``token_ids`` were sampled since the last chunk, also those whose text is
+    still held back. ``logprobs`` belong to the released text. The last chunk, and only it, has
+    ``finish_reason`` and ``usage``.
+    """
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the engine makes progress, and if not, why."""
+
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since load (tokens, preemptions, steps) and gauges of now (the others).
+
+    ``kv_used`` and ``kv_total`` are in tokens; cells that only the prefix cache holds count as free.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_used: int = 0
+    kv_total: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
+    steps: int = 0
+
+
+class TokenStream(Protocol):
+    """Chunks of one sequence, in order.
+
+    ``close`` is synchronous and idempotent: it frees the sequence before the engine's next step, so
+    that a client's disconnect needs no further ``await``. Iterating a closed stream ends it.
+    Iteration raises `EngineError` when the engine failed.
+    """
+
+    def __aiter__(self) -> TokenStream: ...
+
+    async def __anext__(self) -> Chunk: ...
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """One loaded model on one set of devices. All methods are called on the event loop's thread."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    async def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """Apply the model's own chat template.
+
+        Raises `UnsupportedFeature` if the model has none and `RequestError` if the template refuses
+        the messages.
+        """
+        ...
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        """Token ids of ``text``; ``add_special`` puts the model's BOS in front if it wants one."""
+        ...
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Text of ``token_ids``; bytes that form no character become U+FFFD."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> TokenStream:
+        """Queue the request and return its stream at once.
+
+        Raises `ContextLengthExceeded` or `RequestError` before anything is queued, and
+        `EngineError` if the engine is closed.
+        """
+        ...
+
+    async def health(self) -> Health:
+        """Progress-based: an engine with work that takes no step is unhealthy even if its thread lives."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """O(1), no I/O: read for every scrape and every balancing decision."""
+        ...
+
+    async def close(self) -> None:
+        """Fail what is in flight, free everything, and return when it is freed. Idempotent."""
+        ...

@@ -1,0 +1,228 @@
+"""A deterministic engine without a model: for tests, for measuring the HTTP edge, for trying the API.
+
+It answers with its prompt; a token is an ASCII word or a byte. It keeps the whole engine contract, so
+that what passes here means something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engines.base import (
+    Candidate,
+    Chunk,
+    EngineInfo,
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    Health,
+    Prompt,
+    TokenLogprob,
+    Usage,
+)
+from engines.errors import EngineError, UnsupportedFeature
+from engines.limits import check_token_ids, generation_limit
+from engines.stream import ChunkStream
+from engines.text.output import Released, TextAssembler
+
+_FOREVER = 2**62
+
+
+class Vocabulary:
+    """Words seen so far, numbered in order, after one token a byte."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = [b""] + [bytes([i]) for i in range(256)]
+        self._ids: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def piece(self, token: int) -> bytes:
+        return self._pieces[token]
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """ASCII words with their leading space are one token each; anything else is one a byte."""
+        tokens: list[int] = []
+        for word in re.findall(r"\s?[A-Za-z0-9_]+|\s|[^\sA-Za-z0-9_]", text):
+            raw = word.encode("utf-8", "replace")
+            tokens.extend([self._word(raw)] if word.isascii() else [1 + byte for byte in raw])
+        return tuple(tokens)
+
+    def _word(self, raw: bytes) -> int:
+        if raw not in self._ids:
+            self._ids[raw] = len(self._pieces)
+            self._pieces.append(raw)
+        return self._ids[raw]
+
+
+class FakeEngine:
+    """Says its prompt once (``ignore_eos``: over and over).
+
+    ``token_delay`` seconds pass between tokens (0: as fast as the loop turns). ``answer`` replaces the
+    echo. ``healthy`` and ``fail_next`` let tests make it misbehave.
+    """
+
+    def __init__(
+        self,
+        name: str = "fake",
+        *,
+        token_delay: float = 0.0,
+        answer: str | None = None,
+        context_length: int = 8192,
+        max_sequences: int = 64,
+    ) -> None:
+        self._info = EngineInfo(
+            engine="fake",
+            model=name,
+            context_length=context_length,
+            max_sequences=max_sequences,
+            devices=("cpu",),
+            capabilities=frozenset({"chat", "completion"}),
+        )
+        self.healthy = True
+        self.fail_next: EngineError | None = None
+        self._delay = token_delay
+        self._answer = answer
+        self._vocabulary = Vocabulary()
+        self._slots = asyncio.Semaphore(max_sequences)
+        self._tasks: dict[asyncio.Task[None], ChunkStream] = {}
+        self._running = 0
+        self._kv_used = 0
+        self._prompt_tokens = self._completion_tokens = 0
+        self._closed = False
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        text = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+        return Prompt(self._vocabulary.encode(text), text)
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        return self._vocabulary.encode(text)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        check_token_ids(token_ids, len(self._vocabulary))
+        return b"".join(map(self._vocabulary.piece, token_ids)).decode("utf-8", "replace")
+
+    def generate(self, request: GenerationRequest) -> ChunkStream:
+        if self._closed:
+            raise EngineError("the engine is closed")
+        limit = generation_limit(
+            request, context_length=self._info.context_length, n_vocab=len(self._vocabulary)
+        )
+        stream = ChunkStream(on_close=lambda: _cancel(task))
+        task = asyncio.get_running_loop().create_task(self._run(request, stream, limit))
+        self._tasks[task] = stream
+        task.add_done_callback(self._tasks.pop)
+        return stream
+
+    async def health(self) -> Health:
+        if self._closed:
+            return Health(False, "closed")
+        return Health(self.healthy, "" if self.healthy else "told to be unhealthy")
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=self._running,
+            waiting=len(self._tasks) - self._running,
+            kv_used=self._kv_used,
+            kv_total=self._info.context_length * self._info.max_sequences,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+        )
+
+    async def sleep(self) -> None:
+        raise UnsupportedFeature("the fake engine cannot sleep")
+
+    async def wake(self) -> None:
+        raise UnsupportedFeature("the fake engine cannot sleep")
+
+    async def close(self) -> None:
+        self._closed = True
+        tasks = dict(self._tasks)
+        for task, stream in tasks.items():
+            stream.fail(EngineError("the model is being unloaded"))
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, request: GenerationRequest, stream: ChunkStream, limit: int) -> None:
+        async with self._slots:
+            held = len(request.prompt.token_ids)
+            self._running += 1
+            self._kv_used += held
+            try:
+                await self._emit(request, stream, limit)
+            except EngineError as error:
+                stream.fail(error)
+            finally:
+                self._running -= 1
+                self._kv_used -= held
+
+    async def _emit(self, request: GenerationRequest, stream: ChunkStream, limit: int) -> None:
+        assembler = TextAssembler(request.stop, request.logprobs is not None)
+        source = self._source(request)
+        self._prompt_tokens += len(request.prompt.token_ids)
+        endless = _FOREVER if request.ignore_eos else max(request.min_tokens, len(source))
+        for count in range(min(limit, endless)):
+            await asyncio.sleep(self._delay)
+            self._fail_if_told()
+            token = source[count % len(source)]
+            self._completion_tokens += 1
+            piece = self._vocabulary.piece(token)
+            released = assembler.push(piece, self._logprob(request, token, piece))
+            if released.stopped:
+                stream.put(_last(released, (token,), "stop", request, count + 1))
+                return
+            stream.put(Chunk(released.text, (token,), released.logprobs))
+        reason: FinishReason = "length" if limit <= endless else "stop"
+        stream.put(_last(assembler.finish(), (), reason, request, min(limit, endless)))
+
+    def _fail_if_told(self) -> None:
+        if self.fail_next is not None:
+            error, self.fail_next = self.fail_next, None
+            raise error
+
+    def _source(self, request: GenerationRequest) -> tuple[int, ...]:
+        """What to say: the fixed answer or the prompt, started at a place the seed decides."""
+        tokens = self._vocabulary.encode(self._answer) if self._answer else request.prompt.token_ids
+        sampling = request.sampling
+        if sampling.temperature <= 0 or sampling.seed is None:
+            return tokens
+        start = zlib.crc32(str(sampling.seed).encode()) % len(tokens)
+        return tokens[start:] + tokens[:start]
+
+    def _logprob(self, request: GenerationRequest, token: int, piece: bytes) -> TokenLogprob | None:
+        if request.logprobs is None:
+            return None
+        others = [i for i in range(1, request.logprobs + 1) if i != token][: max(0, request.logprobs - 1)]
+        chosen = Candidate(token, piece, -0.1)
+        top = [chosen, *(Candidate(i, self._vocabulary.piece(i), -3.0 - n) for n, i in enumerate(others))]
+        return TokenLogprob(chosen, tuple(top[: request.logprobs]))
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+def _last(
+    released: Released,
+    token_ids: tuple[int, ...],
+    reason: FinishReason,
+    request: GenerationRequest,
+    generated: int,
+) -> Chunk:
+    usage = Usage(len(request.prompt.token_ids), generated)
+    return Chunk(released.text, token_ids, released.logprobs, reason, usage)

@@ -1,0 +1,34 @@
+"""Whether a request fits a model, and how much it may generate: the same answer from every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engines.base import GenerationRequest
+from engines.errors import ContextLengthExceeded, RequestError
+
+
+def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab: int) -> int:
+    """Most tokens ``request`` may generate, perhaps 0.
+
+    Raises `RequestError` for a prompt without tokens or with ids outside the vocabulary, and
+    `ContextLengthExceeded` if prompt and asked-for tokens do not fit ``context_length``.
+    """
+    prompt = request.prompt.token_ids
+    check_token_ids(prompt, n_vocab)
+    if not prompt:
+        raise RequestError("the prompt has no tokens", param="prompt")
+    wanted = request.max_tokens
+    if len(prompt) + (1 if wanted is None else wanted) > context_length:
+        asked = f"{len(prompt)} for the prompt" + (f" and {wanted} to generate" if wanted else "")
+        raise ContextLengthExceeded(
+            f"this model's context is {context_length} tokens, but the request needs {asked}: "
+            "shorten the prompt or lower max_tokens"
+        )
+    return context_length - len(prompt) if wanted is None else wanted
+
+
+def check_token_ids(token_ids: Sequence[int], n_vocab: int) -> None:
+    """Raise `RequestError` unless every id is in the vocabulary."""
+    if token_ids and not (min(token_ids) >= 0 and max(token_ids) < n_vocab):
+        raise RequestError(f"token ids must be between 0 and {n_vocab - 1}", param="prompt")

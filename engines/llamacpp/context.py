@@ -1,0 +1,167 @@
+"""A `llama_context`: the KV cache and the forward pass. Used by one thread at a time."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError, ModelLoadError
+from engines.llamacpp import native_log
+from engines.llamacpp.model import LlamaModel
+
+Logits = npt.NDArray[np.float32]
+
+FLASH_ATTENTION_AUTO = -1
+
+
+class DecodeError(EngineError):
+    """`llama_decode` refused or failed; the KV cache may hold part of the batch."""
+
+
+class KvCacheFull(DecodeError):
+    """`llama_decode` found no cells for the batch; the KV cache is unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Tokens of one sequence for the next forward pass.
+
+    They take positions ``start`` onwards of KV sequence ``slot``; logits are wanted for the last one
+    only, and only if ``wants_logits``.
+    """
+
+    slot: int
+    start: int
+    tokens: Seq[int]
+    wants_logits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSize:
+    """How large a context is made: cells and batch in tokens, ``slots`` in KV sequences."""
+
+    cells: int
+    slots: int
+    batch: int = 512
+
+
+class LlamaContext:
+    """Owns one native context over ``model``; the cells form one pool (``kv_unified``), so that
+    sequences share a prefix's cells by reference."""
+
+    def __init__(self, model: LlamaModel, size: ContextSize, *, threads: int, offload: bool = False) -> None:
+        self.model = model
+        self.cells = size.cells
+        self.batch_size = size.batch
+        self._handle = _create(model, size, threads, offload)
+        self._memory = lib.llama_get_memory(self._handle)
+        self._batch = self._make_batch(size.batch)
+        self._outputs: list[int] = []
+
+    def decode(self, slices: Seq[Slice]) -> Logits:
+        """Run one forward pass; the sum of the slices' tokens is at most `batch_size`.
+
+        Returns a view, one row for each slice that wants logits, in order; it is valid (and may be
+        edited in place) until the next call. Raises `KvCacheFull` or `DecodeError`.
+        """
+        n = 0
+        self._wanted[:] = 0
+        self._outputs = []
+        for piece in slices:
+            end = n + len(piece.tokens)
+            self._tokens[n:end] = piece.tokens
+            self._positions[n:end] = np.arange(piece.start, piece.start + len(piece.tokens))
+            self._slots[n:end] = piece.slot
+            if piece.wants_logits:
+                self._wanted[end - 1] = 1
+                self._outputs.append(end - 1)
+            n = end
+        self._batch.n_tokens = n
+        self._check(lib.llama_decode(self._handle, self._batch))
+        shape = (len(self._outputs), self.model.n_vocab)
+        if not self._outputs:
+            return np.empty(shape, dtype=np.float32)
+        return np.ctypeslib.as_array(lib.llama_get_logits(self._handle), shape=shape)
+
+    def sample(self, chain: Any, row: int) -> int:
+        """Draw a token with a native sampler chain from row ``row`` of the last `decode`."""
+        return int(lib.llama_sampler_sample(chain, self._handle, self._outputs[row]))
+
+    def set_threads(self, threads: int) -> None:
+        lib.llama_set_n_threads(self._handle, threads, threads)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` refer to the first ``length`` cells of ``source``."""
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Drop what ``slot`` holds from position ``length`` on."""
+        lib.llama_memory_seq_rm(self._memory, slot, length, -1)
+
+    def clear(self) -> None:
+        lib.llama_memory_clear(self._memory, False)
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            lib.llama_free(handle)
+
+    def _make_batch(self, size: int) -> Any:
+        """A batch over numpy arrays: filling native arrays item by item would cost more than sampling."""
+        self._tokens = np.zeros(size, dtype=np.int32)
+        self._positions = np.zeros(size, dtype=np.int32)
+        self._slots = np.zeros(size, dtype=np.int32)
+        self._wanted = np.zeros(size, dtype=np.int8)
+        self._slot_counts = np.ones(size, dtype=np.int32)
+        # The batch wants a list of sequences a token: each entry points at one element of _slots.
+        self._slot_pointers = self._slots.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
+
+        def pointer(array: npt.NDArray[Any], kind: Any) -> Any:
+            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+        return lib.llama_batch(
+            n_tokens=0,
+            token=pointer(self._tokens, lib.llama_token),
+            embd=None,
+            pos=pointer(self._positions, lib.llama_pos),
+            n_seq_id=pointer(self._slot_counts, ctypes.c_int32),
+            seq_id=pointer(self._slot_pointers, ctypes.POINTER(lib.llama_seq_id)),
+            logits=pointer(self._wanted, ctypes.c_int8),
+        )
+
+    def _check(self, code: int) -> None:
+        if code == 0:
+            return
+        if code == 1:
+            raise KvCacheFull("llama.cpp found no room in the KV cache")
+        raise DecodeError(f"llama_decode failed with code {code}: {native_log.recent_errors()}")
+
+
+def _create(model: LlamaModel, size: ContextSize, threads: int, offload: bool) -> Any:
+    params = lib.llama_context_default_params()
+    params.n_ctx = size.cells
+    params.n_batch = params.n_ubatch = size.batch
+    params.n_seq_max = size.slots
+    params.n_outputs_max = size.slots  # llama.cpp asserts that every slot could have an output
+    params.n_threads = params.n_threads_batch = threads
+    params.kv_unified = True
+    # Sliding-window layers otherwise drop cells that a shared prefix needs.
+    params.swa_full = True
+    params.flash_attn_type = FLASH_ATTENTION_AUTO
+    params.offload_kqv = params.op_offload = offload
+    params.no_perf = True
+    native_log.forget_errors()
+    handle = lib.llama_init_from_model(model.handle, params)
+    if not handle:
+        reason = native_log.recent_errors() or "out of memory?"
+        raise ModelLoadError(
+            f"no context of {size.cells} tokens for {model.path.name}: {reason} "
+            "(a smaller KV_CACHE_TOKENS or CONTEXT_LENGTH needs less memory)"
+        )
+    return handle

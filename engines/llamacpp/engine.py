@@ -1,0 +1,271 @@
+"""The llama.cpp engine as the rest of the house sees it. Everything here runs on the event loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import psutil
+
+from engines.base import Chunk, EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Usage
+from engines.errors import EngineError, UnsupportedFeature
+from engines.limits import check_token_ids, generation_limit
+from engines.llamacpp import threads
+from engines.llamacpp.context import ContextSize, LlamaContext, Slice
+from engines.llamacpp.kv_cache import KvCache
+from engines.llamacpp.model import LlamaModel, ModelCache, Progress
+from engines.llamacpp.pacing import PrefillPacer
+from engines.llamacpp.sampler import Sampler
+from engines.llamacpp.scheduler import Scheduler
+from engines.llamacpp.sequence import Sequence
+from engines.llamacpp.worker import Worker
+from engines.stream import ChunkStream
+from engines.text.renderer import ChatTemplate, TemplateWorker
+
+logger = logging.getLogger("engines.llamacpp")
+
+CELL_GRANULE = 256  # llama.cpp rounds contexts up to this
+LONGEST_AUTO_CONTEXT = 8192
+# Without a given size the KV cache takes at most this part of the memory that is free.
+AUTO_KV_MEMORY_SHARE = 0.25
+# Tokenising more text than this would hold up the loop.
+INLINE_TEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaOptions:
+    """How to load a model; None lets the engine choose. ``context_length`` and ``kv_cells`` in tokens."""
+
+    name: str
+    path: Path
+    context_length: int | None = None
+    kv_cells: int | None = None
+    max_sequences: int = 32
+    cached_prefixes: int = 32
+    threads: int | None = None
+    offload: bool = True
+    cache_prefixes: bool = True
+    stall_timeout: float = 60.0
+
+
+class LlamaEngine:
+    """One context with its own thread over shared weights. Make it with `load`."""
+
+    def __init__(
+        self, options: LlamaOptions, models: ModelCache, model: LlamaModel, worker: Worker, info: EngineInfo
+    ) -> None:
+        self._info = info
+        self._options = options
+        self._models = models
+        self._model = model
+        self._worker = worker
+        self._templates = TemplateWorker()
+        source = model.chat_template
+        self._template = (
+            ChatTemplate(source, bos_token=model.bos_text, eos_token=model.eos_text, worker=self._templates)
+            if source
+            else None
+        )
+        self._closed = False
+
+    @classmethod
+    async def load(
+        cls, options: LlamaOptions, models: ModelCache, progress: Callable[[float], None] | None = None
+    ) -> LlamaEngine:
+        """Load weights and make a context, off the loop; cancelling gives the load up.
+
+        Raises `ModelLoadError`. ``progress`` gets 0..1, from the loading thread.
+        """
+        given_up = threading.Event()
+
+        def report(fraction: float) -> bool:
+            if progress is not None:
+                progress(fraction)
+            return not given_up.is_set()
+
+        loop = asyncio.get_running_loop()
+        build = asyncio.ensure_future(asyncio.to_thread(_build, options, models, loop, report))
+        try:
+            parts = await asyncio.shield(build)
+        except asyncio.CancelledError:
+            given_up.set()
+            build.add_done_callback(partial(_discard, models))
+            raise
+        parts.worker.start()
+        return cls(options, models, parts.model, parts.worker, parts.info)
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def render_chat(
+        self,
+        messages: Seq[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        if self._template is None:
+            raise UnsupportedFeature(
+                f"model {self._info.model} has no chat template: it is a base model. "
+                "Use /v1/completions with a plain prompt, or load an instruction-tuned model.",
+                param="messages",
+            )
+        text = await self._template.render(
+            messages, add_generation_prompt=add_generation_prompt, template_args=template_args
+        )
+        # Templates that write BOS themselves must not get a second one.
+        bos = self._model.bos_text
+        tokens = await self.tokenize(text, add_special=not (bos and text.startswith(bos)))
+        return Prompt(tokens, text)
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        if len(text) <= INLINE_TEXT:
+            return self._model.tokenize(text, add_special=add_special)
+        return await asyncio.to_thread(self._model.tokenize, text, add_special=add_special)
+
+    async def detokenize(self, token_ids: Seq[int]) -> str:
+        check_token_ids(token_ids, self._model.n_vocab)
+        return self._model.detokenize(token_ids)
+
+    def generate(self, request: GenerationRequest) -> ChunkStream:
+        if self._closed or not self._worker.is_alive:
+            raise self._worker.failure or EngineError("the engine is closed")
+        limit = generation_limit(
+            request, context_length=self._info.context_length, n_vocab=self._model.n_vocab
+        )
+        if limit == 0:
+            return _empty_answer(request)
+        sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab)
+        stream = ChunkStream(on_close=lambda: self._worker.abort(sequence))
+        sequence = Sequence(request, stream, sampler, limit)
+        self._worker.submit(sequence)
+        return stream
+
+    async def health(self) -> Health:
+        worker = self._worker
+        if self._closed:
+            return Health(False, "closed")
+        if not worker.is_alive:
+            return Health(False, str(worker.failure or "the engine thread ended"))
+        stalled = time.monotonic() - worker.last_progress
+        if worker.is_busy and stalled > self._options.stall_timeout:
+            return Health(False, f"no step for {stalled:.0f} s with work waiting")
+        return Health(True)
+
+    def stats(self) -> EngineStats:
+        return self._worker.stats
+
+    async def sleep(self) -> None:
+        raise UnsupportedFeature("llama.cpp cannot sleep: unload the model instead")
+
+    async def wake(self) -> None:
+        raise UnsupportedFeature("llama.cpp cannot sleep: unload the model instead")
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._worker.stop(EngineError("the model is being unloaded"))
+        await self._templates.close()
+        if await asyncio.to_thread(self._worker.join, self._options.stall_timeout):
+            self._models.release(self._model)
+        else:
+            # Freeing weights under a thread that still computes would crash the process.
+            logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
+
+
+def _empty_answer(request: GenerationRequest) -> ChunkStream:
+    stream = ChunkStream(on_close=lambda: None)
+    stream.put(Chunk(finish_reason="length", usage=Usage(len(request.prompt.token_ids), 0)))
+    return stream
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a load makes; the worker has not started."""
+
+    model: LlamaModel
+    context: LlamaContext
+    worker: Worker
+    info: EngineInfo
+
+
+def _discard(models: ModelCache, build: asyncio.Future[_Parts]) -> None:
+    """Free what a load made after nobody wanted it any more."""
+    if not build.cancelled() and build.exception() is None:
+        build.result().context.close()
+        models.release(build.result().model)
+
+
+def _build(
+    options: LlamaOptions, models: ModelCache, loop: asyncio.AbstractEventLoop, progress: Progress
+) -> _Parts:
+    offload = options.offload and bool(lib.llama_supports_gpu_offload())
+    model = models.acquire(options.path, -1 if offload else 0, progress)
+    try:
+        context_length, cells = choose_sizes(options, model, psutil.virtual_memory().available)
+        slots = options.max_sequences + (options.cached_prefixes if options.cache_prefixes else 0)
+        size = ContextSize(cells=cells, slots=slots)
+        count = options.threads or threads.usable_cores()
+        context = LlamaContext(model, size, threads=count, offload=offload)
+    except BaseException:
+        models.release(model)
+        raise
+    if options.threads is None:
+        count = _choose_threads(context, count)
+    kv = KvCache(context, cells=cells, slots=slots)
+    scheduler = Scheduler(
+        kv,
+        max_running=options.max_sequences,
+        batch_size=context.batch_size,
+        cache_prefixes=options.cache_prefixes and model.can_share_prefix,
+    )
+    worker = Worker(model, context, kv, scheduler, PrefillPacer(batch_size=context.batch_size), loop)
+    info = EngineInfo(
+        engine="llama_cpp",
+        model=options.name,
+        context_length=context_length,
+        max_sequences=options.max_sequences,
+        devices=("gpu" if offload else "cpu",),
+        capabilities=frozenset({"completion"} | ({"chat"} if model.chat_template else set())),
+        details={"description": model.description, "threads": count, "kv_cells": cells, "size": model.size},
+    )
+    return _Parts(model, context, worker, info)
+
+
+def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> tuple[int, int]:
+    """Context length and KV cells, in tokens. Given sizes are kept; a context never exceeds the cells."""
+    context = options.context_length or min(model.n_ctx_train or LONGEST_AUTO_CONTEXT, LONGEST_AUTO_CONTEXT)
+    cells = options.kv_cells
+    if cells is None:
+        affordable = int(free_memory * AUTO_KV_MEMORY_SHARE) // max(1, model.kv_bytes_per_token())
+        cells = max(min(2 * context, affordable), context if options.context_length else CELL_GRANULE)
+    cells = -(-cells // CELL_GRANULE) * CELL_GRANULE
+    return min(context, cells), cells
+
+
+def _choose_threads(context: LlamaContext, most: int) -> int:
+    """Measure a few thread counts with single-token steps and keep the fastest."""
+    probe = [Slice(0, 0, [0], wants_logits=True)]
+
+    def run(count: int) -> None:
+        context.set_threads(count)
+        context.truncate(0, 0)
+        context.decode(probe)
+
+    best, medians = threads.fastest(threads.candidates(most), run)
+    context.set_threads(best)
+    context.truncate(0, 0)
+    measured = ", ".join(f"{count}: {1e3 * seconds:.1f} ms" for count, seconds in medians.items())
+    logger.info("computing with %d threads (a step with %s)", best, measured)
+    return best

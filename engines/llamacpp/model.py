@@ -1,0 +1,219 @@
+"""A loaded `llama_model`: weights, vocabulary and metadata. Immutable once loaded, safe to share."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.llamacpp import native_log
+
+# Gets 0..1; returning False gives the load up.
+Progress = Callable[[float], bool]
+
+GGUF_MAGIC = b"GGUF"
+
+
+class LlamaModel:
+    """Owns one native model.
+
+    ``gpu_layers`` is how many layers go to the GPU (-1: all). Raises `ModelLoadError`.
+    """
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0, progress: Progress | None = None) -> None:
+        _check_file(path)
+        self.path = path
+        self._handle = _load(path, gpu_layers, progress)
+        self.vocab = lib.llama_model_get_vocab(self._handle)
+        self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
+        self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._handle))
+        self.size = int(lib.llama_model_size(self._handle))
+        self.description = _read_string(partial(lib.llama_model_desc, self._handle))
+        self.metadata = _metadata(self._handle)
+        # States that are not a list of per-token cells cannot be cut at a token.
+        self.can_share_prefix = not (
+            lib.llama_model_is_recurrent(self._handle) or lib.llama_model_is_hybrid(self._handle)
+        )
+        self.eog_ids: npt.NDArray[np.int32] = np.array(
+            [t for t in range(self.n_vocab) if lib.llama_vocab_is_eog(self.vocab, t)], dtype=np.int32
+        )
+        self._eog = frozenset(self.eog_ids.tolist())
+        self._pieces: dict[int, bytes] = {}
+
+    @property
+    def handle(self) -> Any:
+        if self._handle is None:
+            raise ModelLoadError("the model is closed")
+        return self._handle
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            lib.llama_model_free(handle)
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation (end of text, end of turn, …)."""
+        return token in self._eog
+
+    def piece(self, token: int) -> bytes:
+        """The bytes ``token`` adds to the text; control tokens add none."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._to_piece(token, special=False)
+        return piece
+
+    def label(self, token: int) -> bytes:
+        """The bytes that name ``token``, control tokens included."""
+        return self.piece(token) or self._to_piece(token, special=True)
+
+    def token_text(self, token: int) -> str:
+        """Text of a single special token, such as BOS; empty if the model has none (``token`` < 0)."""
+        return self._to_piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    @property
+    def bos_text(self) -> str:
+        return self.token_text(lib.llama_vocab_bos(self.vocab))
+
+    @property
+    def eos_text(self) -> str:
+        return self.token_text(lib.llama_vocab_eos(self.vocab))
+
+    @property
+    def chat_template(self) -> str | None:
+        raw = lib.llama_model_chat_template(self.handle, None)
+        return raw.decode("utf-8", "replace") if raw else None
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]:
+        """Token ids of ``text``. Thread-safe: the vocabulary never changes."""
+        raw = text.encode("utf-8", "replace")  # a lone surrogate is no text
+        size = len(raw) + 8
+        while True:
+            buffer = (lib.llama_token * size)()
+            n = lib.llama_tokenize(self.vocab, raw, len(raw), buffer, size, add_special, parse_special)
+            if n >= 0:
+                return tuple(buffer[:n])
+            size = -n
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        tokens = (lib.llama_token * len(token_ids))(*token_ids)
+        raw = _read_bytes(
+            lambda buffer, n: lib.llama_detokenize(
+                self.vocab, tokens, len(token_ids), buffer, n, False, True
+            ),
+            first_guess=8 * len(token_ids) + 16,
+        )
+        return raw.decode("utf-8", "replace")
+
+    def kv_bytes_per_token(self) -> int:
+        """Estimate of what one KV cell costs, keys and values in fp16."""
+        heads = max(1, int(lib.llama_model_n_head(self.handle)))
+        width = (
+            int(lib.llama_model_n_embd(self.handle)) * int(lib.llama_model_n_head_kv(self.handle)) // heads
+        )
+        return 2 * 2 * width * int(lib.llama_model_n_layer(self.handle))
+
+    def _to_piece(self, token: int, *, special: bool) -> bytes:
+        return _read_bytes(
+            lambda buffer, n: lib.llama_token_to_piece(self.vocab, token, buffer, n, 0, special),
+            first_guess=32,
+        )
+
+
+class ModelCache:
+    """Loaded models by file, so that several contexts share one copy of the weights."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[tuple[Path, int], tuple[LlamaModel, int]] = {}
+
+    def acquire(self, path: Path, gpu_layers: int, progress: Progress | None = None) -> LlamaModel:
+        """The model of ``path``, loaded if nobody holds it. Blocks while loading; pair with `release`."""
+        key = (path.resolve(), gpu_layers)
+        with self._lock:
+            model, holders = self._entries.get(key, (None, 0))
+            if model is None:
+                model = LlamaModel(path, gpu_layers=gpu_layers, progress=progress)
+            self._entries[key] = (model, holders + 1)
+            return model
+
+    def release(self, model: LlamaModel) -> None:
+        """Give up one hold; the last one frees the weights."""
+        with self._lock:
+            for key, (held, holders) in self._entries.items():
+                if held is model:
+                    if holders > 1:
+                        self._entries[key] = (model, holders - 1)
+                    else:
+                        del self._entries[key]
+                        model.close()
+                    return
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ModelFileNotFound(f"there is no model file {path}")
+    with path.open("rb") as file:
+        if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            raise ModelLoadError(f"{path.name} is not a GGUF file: llama.cpp loads nothing else")
+
+
+def _load(path: Path, gpu_layers: int, progress: Progress | None) -> Any:
+    native_log.install()
+    native_log.forget_errors()
+    lib.llama_backend_init()
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+
+    def report(fraction: float, _user_data: Any) -> bool:
+        return progress is None or progress(fraction)
+
+    callback = lib.llama_progress_callback(report)  # alive until the load returns
+    params.progress_callback = callback
+    handle = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        reason = native_log.recent_errors() or "no reason given"
+        raise ModelLoadError(f"llama.cpp cannot load {path.name}: {reason}")
+    if lib.llama_model_has_encoder(handle):
+        lib.llama_model_free(handle)
+        raise ModelLoadError(f"{path.name} is an encoder model: this engine generates text only")
+    return handle
+
+
+def _metadata(handle: Any) -> dict[str, str]:
+    """The file's scalar metadata (arrays, such as the vocabulary, are left out)."""
+    found = {}
+    for i in range(lib.llama_model_meta_count(handle)):
+        key = _read_string(partial(lib.llama_model_meta_key_by_index, handle, i))
+        if not key.startswith("tokenizer."):
+            found[key] = _read_string(partial(lib.llama_model_meta_val_str_by_index, handle, i))
+    return found
+
+
+def _read_string(read: Callable[[Any, int], int]) -> str:
+    """Text from an API of snprintf's manner: it returns the length it would have needed."""
+    size = 256
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        needed = int(read(buffer, size))
+        if needed < size:
+            return buffer.raw[: max(needed, 0)].decode("utf-8", "replace")
+        size = needed + 1
+
+
+def _read_bytes(read: Callable[[Any, int], int], first_guess: int) -> bytes:
+    """Bytes from an API that returns minus the size it would have needed."""
+    size = first_guess
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        n = int(read(buffer, size))
+        if n >= 0:
+            return buffer.raw[:n]
+        size = -n

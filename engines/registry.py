@@ -1,0 +1,74 @@
+"""Makes engines. The optional packages behind them are imported only when one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.base import Engine
+from engines.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from engines.llamacpp.model import ModelCache
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """What to load and how; None leaves a choice to the engine. Lengths in tokens."""
+
+    engine: str
+    name: str
+    path: Path | None = None
+    context_length: int | None = None
+    kv_cache_tokens: int | None = None
+    max_sequences: int = 32
+    threads: int | None = None
+    use_gpu: bool = True
+    cache_prefixes: bool = True
+
+
+class EngineRegistry:
+    """Owns what engines of one process share, such as weights loaded once for several slots."""
+
+    def __init__(self) -> None:
+        self._llama_models: ModelCache | None = None
+
+    async def load(self, spec: LoadSpec, progress: Progress | None = None) -> Engine:
+        """Load a model; ``progress`` gets 0..1, from any thread. Raises `ModelLoadError`."""
+        if spec.engine == "fake":
+            return self._fake(spec)
+        if spec.engine == "llama_cpp":
+            return await self._llama_cpp(spec, progress)
+        raise ModelLoadError(f"there is no engine {spec.engine!r}")
+
+    def _fake(self, spec: LoadSpec) -> Engine:
+        from engines.fake import FakeEngine
+
+        return FakeEngine(spec.name, context_length=spec.context_length or 8192)
+
+    async def _llama_cpp(self, spec: LoadSpec, progress: Progress | None) -> Engine:
+        try:
+            from engines.llamacpp.engine import LlamaEngine, LlamaOptions
+            from engines.llamacpp.model import ModelCache
+        except ImportError as error:
+            raise ModelLoadError(
+                f"llama-cpp-python cannot be imported ({error}): `pip install llama-cpp-python` installs it"
+            ) from error
+        if spec.path is None:
+            raise ModelLoadError("llama.cpp needs a model file")
+        self._llama_models = self._llama_models or ModelCache()
+        options = LlamaOptions(
+            name=spec.name,
+            path=spec.path,
+            context_length=spec.context_length,
+            kv_cells=spec.kv_cache_tokens,
+            max_sequences=spec.max_sequences,
+            threads=spec.threads,
+            offload=spec.use_gpu,
+            cache_prefixes=spec.cache_prefixes,
+        )
+        return await LlamaEngine.load(options, self._llama_models, progress)

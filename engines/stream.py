@@ -1,0 +1,88 @@
+"""The loop side of a sequence: engines put chunks in, the HTTP edge takes them out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from engines.base import Chunk
+from engines.errors import EngineError
+
+
+def merge(first: Chunk, second: Chunk) -> Chunk:
+    """One chunk that says what both said, in order."""
+    return Chunk(
+        text=first.text + second.text,
+        token_ids=first.token_ids + second.token_ids,
+        logprobs=first.logprobs + second.logprobs,
+        finish_reason=second.finish_reason,
+        usage=second.usage,
+    )
+
+
+class ChunkStream:
+    """A `TokenStream` of at most one pending chunk.
+
+    When the reader lags, chunks merge instead of queueing, so a slow client holds one chunk rather
+    than one object a token. Used on the event loop's thread only.
+    """
+
+    __slots__ = ("_ended", "_error", "_on_close", "_pending", "_waiter")
+
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        """``on_close`` runs once if the stream is closed before its last chunk was put."""
+        self._pending: Chunk | None = None
+        self._error: EngineError | None = None
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._on_close: Callable[[], None] | None = on_close
+
+    def put(self, chunk: Chunk) -> None:
+        """Hand over a chunk; one with a ``finish_reason`` ends the stream."""
+        if self._ended:
+            return
+        self._pending = merge(self._pending, chunk) if self._pending else chunk
+        if chunk.finish_reason is not None:
+            self._end()
+        self._wake()
+
+    def fail(self, error: EngineError) -> None:
+        """End the stream: what is pending is still delivered, then ``error`` is raised."""
+        if self._ended:
+            return
+        self._error = error
+        self._end()
+        self._wake()
+
+    def close(self) -> None:
+        """Abort the sequence if it still runs and end the iteration. Synchronous, idempotent."""
+        on_close = self._on_close
+        self._pending = self._error = None
+        self._end()
+        self._wake()
+        if on_close is not None:
+            on_close()
+
+    def __aiter__(self) -> ChunkStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while self._pending is None:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        chunk, self._pending = self._pending, None
+        return chunk
+
+    def _end(self) -> None:
+        self._ended = True
+        self._on_close = None
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

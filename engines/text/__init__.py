@@ -1,0 +1,1 @@
+"""Text work every engine shares: chat templates, incremental decoding, stop strings."""

@@ -1,0 +1,333 @@
+"""Chat templates, rendered in a child process that can be killed.
+
+``ChatTemplate`` is what engines use; ``TemplateWorker`` owns the child; ``sandbox.py`` is what the
+child runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from engines.errors import EngineError, RequestError, UnsupportedFeature
+from engines.text.sandbox import MAX_FRAME
+
+MEMORY_LIMIT = 512 * 2**20
+STARTUP_SECONDS = 30.0
+
+# What a reply's "error" may be, if the child has compiled the template and keeps it.
+_COMPILED = (None, "refused", "failed")
+
+
+def child_command(memory: int | None) -> list[str]:
+    """What to execute for a child that may use ``memory`` bytes.
+
+    It runs without `site` and the PYTHON* variables, which is safer and starts faster, so it is told
+    where its three packages are. They go last: nothing there may shadow the standard library.
+    """
+    script = f"import sys; sys.path += sys.argv[1:]; from engines.text.sandbox import serve; serve({memory})"
+    project = Path(__file__).resolve().parents[2]
+    folders = [project, *(Path(str(module.__file__)).parents[1] for module in (jinja2, markupsafe))]
+    return [sys.executable, "-I", "-S", "-c", script, *map(str, dict.fromkeys(folders))]
+
+
+class _ChildDied(Exception):
+    """The child ended, or said something that it cannot say, before it answered."""
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    source: str
+    context: str  # JSON
+    timeout: float
+    done: asyncio.Future[str]
+
+    def encode(self, number: int, with_source: bool) -> bytes:
+        source = self.source if with_source else None
+        head = json.dumps({"template": number, "source": source, "seconds": self.timeout})
+        return f'{head[:-1]}, "context": {self.context}}}'.encode()
+
+    def fail(self, error: EngineError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class _Child:
+    """A child process and the templates it knows. One exchange at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+        self._known: dict[str, int] = {}
+
+    @classmethod
+    async def spawn(cls, memory: int | None, environment: Mapping[str, str]) -> _Child:
+        """Start the process; raises OSError. Await `ready` before the first exchange."""
+        process = await asyncio.create_subprocess_exec(
+            *child_command(memory),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C must not end it while answers are still drained
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ready(self) -> None:
+        """Wait until it has imported what it needs and limited itself."""
+        await self._receive()
+
+    async def exchange(self, job: _Job) -> dict[str, Any]:
+        """The reply to ``job``. If this is cancelled, the child must be stopped."""
+        number = self._known.get(job.source)
+        request = job.encode(len(self._known) if number is None else number, with_source=number is None)
+        try:
+            self._stdin.write(len(request).to_bytes(4, "big") + request)
+            await self._stdin.drain()
+        except (OSError, RuntimeError) as error:  # uvloop: RuntimeError on a closed pipe
+            raise _ChildDied from error
+        reply = await self._receive()
+        if number is None and reply.get("error") in _COMPILED:
+            self._known[job.source] = len(self._known)
+        return reply
+
+    def kill(self) -> None:
+        """Whoever waits for `ready` or `exchange` gets `_ChildDied`."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """Kill it and wait until nothing of it is left."""
+        self.kill()
+        self._stdin.close()
+        await self._stdout.read()  # to its end, so that the pipe's transport closes too
+        await self._process.wait()
+
+    async def _receive(self) -> dict[str, Any]:
+        try:
+            length = int.from_bytes(await self._stdout.readexactly(4), "big")
+            if length > MAX_FRAME:
+                raise _ChildDied
+            reply = json.loads(await self._stdout.readexactly(length))
+        except (OSError, EOFError, ValueError, RecursionError) as error:
+            raise _ChildDied from error
+        if not isinstance(reply, dict):
+            raise _ChildDied
+        return reply
+
+
+def _encode_context(context: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(context, default=_as_dict)
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"the messages cannot be given to the chat template: {error}"
+        raise RequestError(message, param="messages") from error
+
+
+def _as_dict(value: object) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _text_of(reply: Mapping[str, Any]) -> str:
+    """The rendered text; raises what the reply reports."""
+    if "text" in reply:
+        return str(reply["text"])
+    template, message = "the model's chat template", reply.get("message", "")
+    match reply.get("error"):
+        case "compile":
+            raise UnsupportedFeature(f"{template} cannot be compiled: {message}", param="messages")
+        case "refused":
+            raise RequestError(f"{template} refused the messages: {message}", param="messages")
+        case "limit":
+            raise RequestError(f"{template} was stopped: it {message}", param="messages")
+        case _:
+            raise RequestError(f"{template} failed on the messages: {message}", param="messages")
+
+
+class TemplateWorker:
+    """Renders templates in one child process, started when first needed.
+
+    Belongs to one event loop and to whoever made it, who closes it. Requests are answered one at a
+    time, in order, and each has its own clock that runs only while it renders; one that has to be
+    killed takes none of those behind it along.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory_limit: int | None = MEMORY_LIMIT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``environment`` is all that the child sees of one (say, ``TZ``): by default, nothing."""
+        self._memory_limit = memory_limit
+        self._environment = environment or {}
+        self._jobs: deque[_Job] = deque()
+        self._runner: asyncio.Task[None] | None = None
+        self._child: _Child | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while there is one."""
+        return self._child.pid if self._child else None
+
+    async def render(self, source: str, context: Mapping[str, Any], *, timeout: float) -> str:
+        """The text that template ``source`` makes of ``context`` (JSON values) within ``timeout`` seconds.
+
+        Raises `UnsupportedFeature` if it does not compile, `RequestError` if it fails or exceeds a
+        limit, and `EngineError` if the worker is closed or the child does not start. May be
+        cancelled at any time.
+        """
+        if self._closed:
+            raise _closed()
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._jobs.append(_Job(source, _encode_context(context), timeout, done))
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run(), name="chat-template-worker")
+        return await done
+
+    async def close(self) -> None:
+        """Fail what waits, end the child, and return when it is gone. Idempotent."""
+        self._closed = True
+        while self._jobs:
+            self._jobs.popleft().fail(_closed())
+        if self._child is not None:
+            self._child.kill()
+        if self._runner is not None:
+            await asyncio.wait([self._runner])
+        await self._stop_child()
+
+    async def _run(self) -> None:
+        """Answer jobs until none is left. Nothing here is ever cancelled: `close` kills the child instead."""
+        try:
+            while self._jobs:
+                job = self._jobs.popleft()
+                if not job.done.done():  # else its caller has gone
+                    await self._answer(job)
+        finally:
+            self._runner = None
+
+    async def _answer(self, job: _Job) -> None:
+        try:
+            text = await self._render(job)
+        except EngineError as error:
+            job.fail(error)
+        except Exception as error:  # a bug here; those who queue must not wait for ever
+            job.fail(EngineError(f"applying the chat template failed: {error!r}"))
+            await self._stop_child()
+        else:
+            if not job.done.done():
+                job.done.set_result(text)
+
+    async def _render(self, job: _Job) -> str:
+        reused = self._child is not None
+        try:
+            return await self._attempt(job)
+        except _ChildDied:
+            await self._stop_child()
+        if self._closed:
+            raise _closed()
+        if reused:  # it may have died idle, which is no fault of this job
+            return await self._render(job)
+        raise RequestError(
+            "the process died that applied the model's chat template; the template may need more "
+            "memory than there is",
+            param="messages",
+        )
+
+    async def _attempt(self, job: _Job) -> str:
+        child = self._child or await self._start_child()
+        try:
+            async with asyncio.timeout(job.timeout):
+                reply = await child.exchange(job)
+        except TimeoutError:
+            await self._stop_child()
+            raise RequestError(
+                f"the model's chat template took longer than {job.timeout:g} s; it was stopped",
+                param="messages",
+            ) from None
+        return _text_of(reply)
+
+    async def _start_child(self) -> _Child:
+        try:
+            child = self._child = await _Child.spawn(self._memory_limit, self._environment)
+            if self._closed:  # meanwhile: `close` could not kill it
+                raise _ChildDied
+            async with asyncio.timeout(STARTUP_SECONDS):
+                await child.ready()
+        except (OSError, _ChildDied) as error:  # OSError: also TimeoutError
+            await self._stop_child()
+            if self._closed:
+                raise _closed() from None
+            raise EngineError(f"the chat template process did not start (see its stderr) {error}") from error
+        return child
+
+    async def _stop_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.stop()
+
+
+def _closed() -> EngineError:
+    return EngineError("the chat template process is closed")
+
+
+class ChatTemplate:
+    """A model's chat template and the tokens it is given."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        bos_token: str,
+        eos_token: str,
+        timeout: float = 2.0,
+        worker: TemplateWorker | None = None,
+    ) -> None:
+        """``worker`` is shared and stays its owner's; without one the template has its own."""
+        self._source = source
+        self._timeout = timeout
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._owns_worker = worker is None
+        self._worker = worker or TemplateWorker()
+
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt's text. ``template_args`` are further variables, such as ``tools``.
+
+        Errors are those of `TemplateWorker.render`.
+        """
+        own = {"messages": list(messages), "add_generation_prompt": add_generation_prompt, **self._tokens}
+        args = template_args or {}
+        if taken := own.keys() & args.keys():
+            raise RequestError(f"the chat template argument {min(taken)!r} is set by the server")
+        # Many templates ask "tools is not none", which holds for what is undefined.
+        context = {"tools": None, "documents": None, **args, **own}
+        return await self._worker.render(self._source, context, timeout=self._timeout)
+
+    async def close(self) -> None:
+        """End the template's own worker; a shared one is left alone. Idempotent."""
+        if self._owns_worker:
+            await self._worker.close()
