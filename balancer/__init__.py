@@ -1,0 +1,1 @@
+"""Chooses which backend serves a call. Knows nothing of wire formats."""

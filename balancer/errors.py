@@ -1,0 +1,36 @@
+"""Why the balancer cannot place a call. The HTTP edge maps each class to a status."""
+
+from __future__ import annotations
+
+
+class BalancerError(Exception):
+    """A call was not placed; ``retry_after`` seconds later it may be."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class UnknownModel(BalancerError):
+    """No backend serves the model and none could."""
+
+
+class QueueFull(BalancerError):
+    """Live backends are all busy, and the queue is full or the wait in it ran out."""
+
+
+class NoBackend(BalancerError):
+    """No backend of the model is alive."""
+
+
+class ModelLoading(BalancerError):
+    """The model is on its way: ``progress`` is 0..1, ``eta_seconds`` an estimate or None."""
+
+    def __init__(
+        self, message: str, *, retry_after: float, state: str, progress: float, eta_seconds: float | None
+    ) -> None:
+        super().__init__(message, retry_after)
+        self.state = state
+        self.progress = progress
+        self.eta_seconds = eta_seconds
