@@ -1,0 +1,43 @@
+"""The command line: one module a command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app import __version__
+from app.cli import bench, chat, doctor, models, serve
+
+cli = typer.Typer(
+    name="enginehouse",
+    help="One house for every engine: an OpenAI-compatible LLM inference server.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Locals in a traceback would show API keys.
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """One house for every engine: an OpenAI-compatible LLM inference server."""
+
+
+for command in (serve.serve, chat.chat, models.models, doctor.doctor, bench.bench):
+    cli.command()(command)
+
+
+def main() -> None:
+    """The entry point of the ``enginehouse`` command."""
+    cli()

@@ -1,0 +1,154 @@
+"""``enginehouse chat``: talk to a running server."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from app.cli import client
+from app.cli.client import ServerError
+from app.cli.common import auth_headers, default_key, err, fail, is_loopback, load_settings, public_url
+
+HELP = "/reset forgets the conversation, /system TEXT sets the system prompt, /exit (or Ctrl-D) leaves."
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What was said, and how the next answer is asked for."""
+
+    model: str
+    system: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    turns: list[dict[str, str]] = field(default_factory=list)
+
+    def request(self, question: str) -> dict[str, Any]:
+        """The body that asks ``question`` after everything said so far."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        messages = [*system, *self.turns, {"role": "user", "content": question}]
+        return {"model": self.model, "messages": messages, "stream": True, **self.options}
+
+    def remember(self, question: str, answer: str) -> None:
+        """Keep a turn. A question without answer is not kept: roles have to alternate."""
+        if answer:
+            self.turns.append({"role": "user", "content": question})
+            self.turns.append({"role": "assistant", "content": answer})
+
+
+def chat(
+    url: Annotated[str | None, typer.Option(help="The server. Default: this machine's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Default: the first the server lists.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="Default: one of API_KEYS, for this machine.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest.")] = None,
+) -> None:
+    """Chat with a running server; without a terminal, answer each line of standard input."""
+    settings = load_settings()
+    base = (url or public_url(settings)).rstrip("/").removesuffix("/v1")
+    key = api_key or default_key(settings, base)
+    given = {"max_tokens": max_tokens, "temperature": temperature}
+    options = {name: value for name, value in given.items() if value is not None}
+    # A proxy named in the environment is for other machines.
+    with httpx.Client(
+        base_url=base, headers=auth_headers(key), timeout=client.TIMEOUT, trust_env=not is_loopback(base)
+    ) as http:
+        try:
+            talk = Conversation(model or client.first_model(http), system, options)
+            if _is_interactive():
+                _converse(http, talk)
+            else:
+                _answer_lines(http, talk)
+        except httpx.TransportError as error:
+            raise fail(_no_connection(base, error)) from None
+        except ServerError as error:
+            raise fail(str(error)) from None
+
+
+def _is_interactive() -> bool:
+    return sys.stdin.isatty()
+
+
+def _no_connection(base: str, error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return f"No server answers at {base}: start one with enginehouse serve"
+    return f"The connection to {base} broke: {error or type(error).__name__}"
+
+
+def _answer_lines(http: httpx.Client, talk: Conversation) -> None:
+    for line in sys.stdin:
+        if question := line.strip():
+            talk.remember(question, _say(client.stream_chat(http, talk.request(question))))
+
+
+def _converse(http: httpx.Client, talk: Conversation) -> None:
+    if importlib.util.find_spec("readline"):
+        importlib.import_module("readline")  # gives input() line editing and history
+    err.print(f"[bold]{talk.model}[/]. {HELP}")
+    while (line := _read()) is not None:
+        if line.startswith("/"):
+            if not _command(talk, line):
+                return
+        elif line:
+            _turn(http, talk, line)
+
+
+def _read() -> str | None:
+    """The next line, "" after Ctrl-C, None at the end of input."""
+    try:
+        return input("> ").strip()
+    except KeyboardInterrupt:
+        print()
+        return ""
+    except EOFError:
+        print()
+        return None
+
+
+def _command(talk: Conversation, line: str) -> bool:
+    """Carry out a slash command; False means leave."""
+    name, _, argument = line.partition(" ")
+    match name:
+        case "/exit" | "/quit":
+            return False
+        case "/reset":
+            talk.turns.clear()
+            err.print("The conversation is forgotten.", style="dim")
+        case "/system":
+            talk.system = argument.strip() or None
+            err.print("The system prompt is set." if talk.system else "No system prompt.", style="dim")
+        case _:
+            err.print(HELP, style="dim")
+    return True
+
+
+def _turn(http: httpx.Client, talk: Conversation, question: str) -> None:
+    """Ask and print; what goes wrong ends this answer, not the conversation."""
+    pieces = client.stream_chat(http, talk.request(question))
+    try:
+        talk.remember(question, _say(pieces))
+    except ServerError as error:
+        err.print(str(error), style="red", markup=False)
+    except httpx.TransportError as error:
+        err.print(_no_connection(str(http.base_url), error), style="red", markup=False)
+
+
+def _say(pieces: Iterator[str]) -> str:
+    """Print an answer as it comes, and return it. Ctrl-C cuts it short."""
+    answer: list[str] = []
+    try:
+        for piece in pieces:
+            answer.append(piece)
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        if not _is_interactive():
+            raise
+        err.print(" (stopped)", style="dim", end="")
+    finally:
+        print()
+    return "".join(answer)

@@ -1,0 +1,1 @@
+"""Between the wire and the engines: requests one way, chunks the other."""

@@ -1,0 +1,95 @@
+"""Chunks to the wire: what every answer format shares."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from engines.base import Chunk, FinishReason, TokenLogprob, Usage
+
+# What stands in a frame's template where the text goes. No JSON text contains it: it is a control character.
+_HOLE = "\x00"
+_HOLE_JSON = json.dumps(_HOLE)
+
+
+@dataclass(slots=True)
+class Answer:
+    """One choice, drained."""
+
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        self.text += chunk.text
+        self.logprobs.extend(chunk.logprobs)
+        self.finish_reason = chunk.finish_reason or self.finish_reason
+
+
+class AnswerFormat(Protocol):
+    """How a resource writes its answers; one object a request."""
+
+    choices: int
+
+    def opening(self, index: int) -> Any | None:
+        """The event before a choice's first chunk, or None."""
+        ...
+
+    def event(
+        self,
+        index: int,
+        text: str = "",
+        logprobs: Sequence[TokenLogprob] = (),
+        finish_reason: FinishReason | None = None,
+    ) -> dict[str, Any]: ...
+
+    def usage_event(self, usage: Usage) -> dict[str, Any]: ...
+
+    def document(self, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+        """The whole answer, for a request that does not stream."""
+        ...
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def sse(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + to_json(value) + b"\n\n"
+
+
+class TextFrames:
+    """Events that carry nothing but text, from a template: nearly all events, so they must be cheap."""
+
+    def __init__(self, format: AnswerFormat) -> None:
+        self._format = format
+        self._templates: dict[int, tuple[bytes, bytes]] = {}
+
+    def frame(self, index: int, text: str) -> bytes:
+        template = self._templates.get(index)
+        if template is None:
+            before, after = sse(self._format.event(index, _HOLE)).split(_HOLE_JSON.encode())
+            template = self._templates[index] = (before, after)
+        return template[0] + to_json(text) + template[1]
+
+
+def usage_info(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+def printable(raw: bytes) -> str:
+    """A token's bytes as text; half a character shows as U+FFFD."""
+    return raw.decode("utf-8", "replace")

@@ -1,0 +1,122 @@
+"""Wire requests to engine requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from app.schemas.chat import ChatCompletionRequest, Message
+from app.schemas.common import SamplingFields
+from app.schemas.completions import CompletionRequest
+from engines.base import Engine, GenerationRequest, Prompt, Sampling
+from engines.errors import RequestError
+
+
+def sampling(body: SamplingFields) -> Sampling:
+    return Sampling(
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=max(body.top_k, 0),
+        min_p=body.min_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        repetition_penalty=body.repetition_penalty,
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
+        seed=body.seed,
+    )
+
+
+def messages(body: ChatCompletionRequest) -> list[dict[str, Any]]:
+    """Messages as chat templates expect them: a role and one string."""
+    return [_message(message, f"messages.{i}") for i, message in enumerate(body.messages)]
+
+
+def chat_requests(body: ChatCompletionRequest, prompt: Prompt, request_id: str) -> list[GenerationRequest]:
+    """One request for each of the ``n`` answers."""
+    request = GenerationRequest(
+        request_id=request_id,
+        prompt=prompt,
+        sampling=sampling(body),
+        max_tokens=body.limit,
+        min_tokens=_min_tokens(body, body.limit),
+        stop=body.stops,
+        ignore_eos=body.ignore_eos,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+    return _answers(request, body.n)
+
+
+def completion_requests(
+    body: CompletionRequest, prompts: Sequence[Prompt], request_id: str
+) -> list[GenerationRequest]:
+    """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices."""
+    requests = []
+    for prompt in prompts:
+        request = GenerationRequest(
+            request_id=request_id,
+            prompt=prompt,
+            sampling=sampling(body),
+            max_tokens=body.max_tokens,
+            min_tokens=_min_tokens(body, body.max_tokens),
+            stop=body.stops,
+            ignore_eos=body.ignore_eos,
+            logprobs=body.logprobs,
+        )
+        requests.extend(_answers(request, body.n))
+    return requests
+
+
+async def completion_prompts(body: CompletionRequest, engine: Engine) -> list[Prompt]:
+    """The prompts of a plain completion, tokenised; token ids are taken as they are."""
+    prompts: list[Prompt] = []
+    for item in _prompt_list(body.prompt):
+        if isinstance(item, str):
+            prompts.append(Prompt(await engine.tokenize(item), item))
+        else:
+            text = await engine.detokenize(item) if body.echo else None
+            prompts.append(Prompt(tuple(item), text))
+    return prompts
+
+
+def _prompt_list(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt[0], int):
+        return [prompt]  # one list of token ids
+    return prompt
+
+
+def _message(message: Message, where: str) -> dict[str, Any]:
+    # "developer" is OpenAI's newer word for "system"; templates know the older one.
+    role = "system" if message.role == "developer" else message.role
+    content = message.content
+    if content is None:
+        if role != "assistant":
+            raise RequestError(f"a message of role {message.role} needs content", param=f"{where}.content")
+        content = message.refusal or ""
+    if not isinstance(content, str):
+        content = "".join(_part_text(part.type, part.text, part.refusal, where) for part in content)
+    named = {"name": message.name} if message.name is not None else {}
+    return {"role": role, "content": content, **named}
+
+
+def _part_text(kind: str, text: str | None, refusal: str | None, where: str) -> str:
+    found = text if kind == "text" else refusal
+    if found is None:
+        raise RequestError(f"a content part of type {kind} needs `{kind}`", param=f"{where}.content")
+    return found
+
+
+def _min_tokens(body: SamplingFields, limit: int | None) -> int:
+    if limit is not None and body.min_tokens > limit:
+        raise RequestError("min_tokens must not exceed max_tokens", param="min_tokens")
+    return body.min_tokens
+
+
+def _answers(request: GenerationRequest, n: int) -> list[GenerationRequest]:
+    """``n`` copies; with a seed each gets its own, or they would all be the same."""
+    seed = request.sampling.seed
+    if n == 1 or seed is None:
+        return [request] * n
+    return [replace(request, sampling=replace(request.sampling, seed=seed + i)) for i in range(n)]

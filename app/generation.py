@@ -1,0 +1,93 @@
+"""The sequences of one request as one stream of (choice index, chunk)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from app.telemetry.inference import InferenceRecord
+from engines.base import Chunk, Engine, GenerationRequest, TokenStream
+from engines.errors import EngineError
+
+Item = tuple[int, Chunk]
+
+
+def start(engine: Engine, requests: Sequence[GenerationRequest], record: InferenceRecord) -> Generation:
+    """Queue every request; if one is refused, none runs."""
+    record.started(requests)
+    streams: list[TokenStream] = []
+    try:
+        streams.extend(map(engine.generate, requests))
+    except BaseException:
+        for stream in streams:
+            stream.close()
+        raise
+    return Generation(streams, record)
+
+
+class Generation:
+    """Merges streams in the order in which chunks become ready, and keeps the request's record.
+
+    The first failing stream fails the whole. `close` is synchronous and idempotent; closing before
+    the end counts as an abort.
+    """
+
+    def __init__(self, streams: list[TokenStream], record: InferenceRecord) -> None:
+        self._streams = streams
+        self._record = record
+        self._open = len(streams)
+        self._ready: asyncio.Queue[Item | EngineError | None] = asyncio.Queue()
+        # One stream is read directly: a task and a queue for each would double its cost.
+        self._pumps = [
+            asyncio.create_task(self._pump(i, stream)) for i, stream in enumerate(streams) if len(streams) > 1
+        ]
+
+    @property
+    def record(self) -> InferenceRecord:
+        return self._record
+
+    def __aiter__(self) -> Generation:
+        return self
+
+    async def __anext__(self) -> Item:
+        try:
+            index, chunk = await (self._next_of_many() if self._pumps else self._next_of_one())
+        except EngineError as error:
+            self._record.end("error", error.message)
+            self.close()
+            raise
+        except StopAsyncIteration:
+            self._record.end("finished")
+            raise
+        self._record.chunk(index, chunk)
+        return index, chunk
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+        for pump in self._pumps:
+            pump.cancel()
+        self._ready.put_nowait(None)
+        self._record.end("aborted")
+
+    async def _next_of_one(self) -> Item:
+        return 0, await self._streams[0].__anext__()
+
+    async def _next_of_many(self) -> Item:
+        while self._open:
+            item = await self._ready.get()
+            if isinstance(item, EngineError):
+                raise item
+            if item is not None:
+                return item
+            self._open -= 1
+        raise StopAsyncIteration
+
+    async def _pump(self, index: int, stream: TokenStream) -> None:
+        try:
+            async for chunk in stream:
+                self._ready.put_nowait((index, chunk))
+        except EngineError as error:
+            self._ready.put_nowait(error)
+        else:
+            self._ready.put_nowait(None)

@@ -1,0 +1,75 @@
+"""Refuses bodies that are too large before they fill the memory."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import ApiError, error_response
+
+
+class BodyLimitMiddleware:
+    """413 at once if Content-Length says too much, else as soon as more than ``max_bytes`` came.
+
+    The rest of a refused body is left to the server, which discards it: asking the client to close the
+    connection instead would reset it while the client still sends, and the 413 would never be read.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif (length := _content_length(scope)) is None:
+            await self._counted(scope, receive, send)
+        elif length > self.max_bytes:
+            await self._refuse(scope, receive, send)
+        else:
+            # The server lets no more through than what was announced.
+            await self.app(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+        refused = started = False
+
+        async def counting_receive() -> Message:
+            nonlocal received, refused
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                refused = True
+                raise self._error()
+            return message
+
+        async def watching_send(message: Message) -> None:
+            nonlocal started
+            if refused and not started:
+                return  # whatever the app makes of our exception, the answer is ours
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, counting_receive, watching_send)
+        except Exception:
+            if not refused or started:
+                raise
+        if refused and not started:
+            await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await error_response(self._error())(scope, receive, send)
+
+    def _error(self) -> ApiError:
+        return ApiError(413, "request_too_large", f"The body is larger than {self.max_bytes} bytes.")
+
+
+def _content_length(scope: Scope) -> int | None:
+    """The announced length; None for a chunked body, whatever else its headers claim."""
+    length = None
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+    return length

@@ -1,0 +1,46 @@
+"""A name for each request, in its logs, its response and its error."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+# Printable ASCII without spaces: what goes into a header and a log line unchanged.
+_SANE = re.compile(rb"[!-~]{1,128}")
+
+
+class RequestIdMiddleware:
+    """Takes a sane ``x-request-id`` or makes one; it is in ``scope["state"]["request_id"]``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _incoming(scope) or f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        # Cleared at the start and not unbound at the end: what escapes the app is logged by the server
+        # after we returned. A server runs each request in a context of its own.
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
+        header = (b"x-request-id", request_id.encode("ascii"))
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                others = (pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id")
+                message = {**message, "headers": [*others, header]}
+            await send(message)
+
+        await self.app(scope, receive, send_with_id)
+
+
+def _incoming(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode("ascii") if _SANE.fullmatch(value) else None
+    return None

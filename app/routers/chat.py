@@ -1,0 +1,45 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app import generation, replies
+from app.convert import requests
+from app.convert.chat_answers import ChatFormat
+from app.convert.unsupported import refuse_in_chat
+from app.routers.inference import STREAM_EXAMPLE, exchange
+from app.schemas.chat import ChatCompletion, ChatCompletionRequest
+from app.schemas.common import ERROR_RESPONSES
+from app.telemetry.inference import InferenceRecord
+from balancer.backend import Reply
+from engines.base import Engine
+
+router = APIRouter(tags=["Inference"])
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a conversation",
+    response_model=ChatCompletion,
+    responses={**ERROR_RESPONSES, **STREAM_EXAMPLE},
+)
+async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
+    refuse_in_chat(body)
+    messages = requests.messages(body)
+
+    async def run(engine: Engine, record: InferenceRecord, request_id: str) -> Reply:
+        prompt = await engine.render_chat(messages)
+        sequences = generation.start(engine, requests.chat_requests(body, prompt, request_id), record)
+        format = ChatFormat(
+            request_id=request_id,
+            model=engine.info.model,
+            choices=body.n,
+            include_usage=body.include_usage,
+        )
+        if body.stream:
+            return await replies.streamed(sequences, format, include_usage=body.include_usage)
+        return await replies.whole(sequences, format)
+
+    return await exchange(request, body, run)

@@ -1,0 +1,48 @@
+"""What the inference routes share: a call, and the exchange that serves it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol
+
+from fastapi import Request
+from starlette.responses import Response
+
+from app.exchange import Exchange
+from app.house import House
+from app.schemas.common import SamplingFields
+from app.telemetry.inference import InferenceRecord
+from balancer.backend import Call, Reply
+from engines.base import Engine
+
+
+class Run(Protocol):
+    """Serves a request on a local engine."""
+
+    async def __call__(self, engine: Engine, record: InferenceRecord, request_id: str) -> Reply: ...
+
+
+async def exchange(request: Request, body: SamplingFields, run: Run) -> Response:
+    """Serve ``body`` on a backend of its model: ``run`` gets the engine, the record and the request id."""
+    house: House = request.app.state.house
+    model = house.canonical(body.model)
+    request_id: str = request.state.request_id
+    record = house.record(model, request.url.path, request_id)
+
+    call = Call(
+        request_id=request_id,
+        model=model,
+        path=request.url.path,
+        body=await request.body(),
+        stream=body.stream,
+        run=partial(run, record=record, request_id=request_id),
+    )
+    return Exchange(house.balancer, call, record)
+
+
+STREAM_EXAMPLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream: true` as server-sent events ending with `data: [DONE]`",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}

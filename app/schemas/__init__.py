@@ -1,0 +1,1 @@
+"""Wire models, one file a resource. Nothing outside ``app`` sees them."""

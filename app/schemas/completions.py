@@ -1,0 +1,55 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.schemas.common import MAX_TOKENS, FinishReason, SamplingFields, UsageInfo
+
+MAX_PROMPTS = 256
+
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class CompletionRequest(SamplingFields):
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+    ) = Field(description="Text, texts, token ids, or lists of token ids.")
+    max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS, description="null: up to the context's end.")
+    logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool = Field(False, description="Put the prompt in front of the answer.")
+
+    # Refused unless they ask for nothing (see app/convert/unsupported.py).
+    suffix: Any = None
+    best_of: Any = None
+
+
+class CompletionLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+
+
+class Completion(BaseModel):
+    """The answer; with `stream` it comes in pieces of the same shape."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: UsageInfo

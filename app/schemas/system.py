@@ -1,0 +1,124 @@
+"""What the system routes answer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from balancer.backend import BackendState, BackendStatus
+
+HealthState = Literal["ok", "degraded", "unavailable"]
+
+
+class Alive(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class BackendReadiness(BaseModel):
+    name: str
+    model: str
+    state: BackendState
+    progress: float = Field(description="Of loading, 0 to 1.")
+    detail: str = ""
+
+
+class Readiness(BaseModel):
+    status: Literal["ready", "not_ready"]
+    backends: list[BackendReadiness]
+
+
+class BackendReport(BackendReadiness):
+    """A backend, and the engine behind it where one is loaded."""
+
+    kind: str
+    inflight: int = Field(description="Requests that the balancer sent there and that have not ended.")
+    engine: str | None = None
+    context_length: int | None = Field(None, description="Tokens, prompt and completion together.")
+    max_sequences: int | None = Field(None, description="Sequences that decode at once.")
+    devices: list[str] = []
+    extra: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, status: BackendStatus) -> BackendReport:
+        info = status.info
+        return cls(
+            name=status.name,
+            model=status.model,
+            state=status.state,
+            progress=status.progress,
+            detail=status.detail,
+            kind=status.kind,
+            inflight=status.inflight,
+            engine=info.engine if info else None,
+            context_length=info.context_length if info else None,
+            max_sequences=info.max_sequences if info else None,
+            devices=list(info.devices) if info else [],
+            extra=status.extra,
+        )
+
+
+class SystemHealth(BaseModel):
+    status: HealthState = Field(
+        description="`ok`: every backend serves or is on its way. `degraded`: some serve, another failed. "
+        "`unavailable`: none serves."
+    )
+    version: str
+    uptime_seconds: float
+    backends: list[BackendReport]
+
+
+class Latency(BaseModel):
+    """In seconds since the start; percentiles are estimated from histogram buckets."""
+
+    count: int
+    mean: float | None
+    p50: float | None
+    p95: float | None
+
+
+class RequestCounts(BaseModel):
+    """Requests that ended since the start."""
+
+    finished: int
+    error: int
+    aborted: int = Field(description="The client went away.")
+    refused: int = Field(description="Never reached an engine.")
+
+
+class BackendMetrics(BaseModel):
+    """Gauges of now, and counters since the backend's model was loaded."""
+
+    name: str
+    model: str
+    state: BackendState
+    inflight: int
+    running: int
+    waiting: int
+    kv_used: int = Field(description="Tokens.")
+    kv_total: int = Field(description="Tokens.")
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    preemptions: int
+
+
+class SystemMetrics(BaseModel):
+    uptime_seconds: float
+    requests: RequestCounts
+    tokens_per_second: float = Field(description="Generated, over the last 60 seconds.")
+    time_to_first_token: Latency
+    inter_token_latency: Latency
+    requests_running: int = Field(description="Sequences being computed.")
+    requests_waiting: int = Field(description="Sequences waiting in an engine.")
+    queue_depth: int = Field(description="Requests waiting for a backend.")
+    kv_cache_usage: float = Field(description="Share of all KV caches in use, 0 to 1.")
+    prompt_tokens: int
+    completion_tokens: int
+    cached_prompt_tokens: int
+    prefix_cache_hit_rate: float | None = Field(
+        description="Share of prompt tokens that were cached, 0 to 1."
+    )
+    cpu_percent: float = Field(description="Of this process; 100 is one core. Since this was last asked.")
+    memory_mb: float = Field(description="Resident memory of this process, in MiB.")
+    backends: list[BackendMetrics]

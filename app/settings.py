@@ -1,0 +1,102 @@
+"""Configuration. The only module that reads the environment (and ``.env``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Auto = Literal["auto"]
+
+
+class Settings(BaseSettings):
+    """One field a variable, named as the variable but in lower case.
+
+    `.env.example` and the README's table list the same names and defaults; a test compares the three.
+    """
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    inference_engine: Literal["auto", "llama_cpp", "fake"] = Field(
+        "auto", description="Which engine runs the model. `auto` picks the best one this machine can run."
+    )
+    default_model: str = Field(
+        "auto",
+        description="A model's name under MODEL_BASE_PATH or a path to a GGUF file. "
+        "`auto`: the first model on disk, else the bundled small one.",
+    )
+    model_base_path: Path = Field(Path("models"), description="Where models are kept.")
+    host: str = Field("0.0.0.0", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(1, ge=1, le=1, description="Must be 1: the engine pool lives in one process.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="`json`: one object a line. `console`: for people; `serve --mode dev` chooses it."
+    )
+    device_type: Literal["auto", "cuda", "mps", "cpu"] = Field(
+        "auto", description="Where the model runs. `auto`: a GPU if the engine can use one."
+    )
+    max_cpu_threads: int | Auto = Field(
+        "auto",
+        description="Threads for computing. `auto` measures a few counts while loading "
+        "and keeps the fastest.",
+    )
+    context_length: int | Auto = Field(
+        "auto",
+        description="Longest prompt plus completion, in tokens. `auto`: what the model was trained for, "
+        "at most 8192.",
+    )
+    kv_cache_tokens: int | Auto = Field(
+        "auto",
+        description="Tokens the KV cache holds, over all sequences. `auto`: room for two full contexts.",
+    )
+    max_sequences: int = Field(32, ge=1, le=128, description="Sequences that decode at once.")
+    max_concurrent_requests: int = Field(50, ge=1, description="Requests served at once; more wait.")
+    max_queued_requests: int = Field(
+        200, ge=0, description="Requests that may wait; more get 429 queue_full."
+    )
+    queue_timeout: float = Field(
+        120.0, gt=0, description="Seconds a request may wait before it gets 429 queue_full."
+    )
+    load_timeout: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds a request waits for a model that is still loading "
+        "before it gets 503 model_loading.",
+    )
+    max_request_bytes: int = Field(
+        10 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
+    )
+    enable_caching: bool = Field(
+        True, description="Keep finished prompts in the KV cache and reuse equal prefixes."
+    )
+    health_check_interval: float = Field(
+        30.0, gt=0, description="Seconds between looks at a backend's health."
+    )
+    shutdown_grace: float = Field(
+        30.0, ge=0, description="Seconds in-flight requests get to end when the server stops."
+    )
+    api_keys: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="Comma-separated Bearer keys. Empty: the API is open."
+    )
+    rate_limit_rpm: int = Field(
+        0, ge=0, description="Requests a minute for each key, or address without keys. 0: no limit."
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(key.strip() for key in value.split(",") if key.strip())
+        return value
+
+    @field_validator("max_cpu_threads", "context_length", "kv_cache_tokens")
+    @classmethod
+    def _positive(cls, value: int | Auto) -> int | Auto:
+        if value != "auto" and value < 1:
+            raise ValueError('must be "auto" or at least 1')
+        return value

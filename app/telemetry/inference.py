@@ -1,0 +1,99 @@
+"""What is measured and logged of one inference request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from app.telemetry.logs import get_logger
+from app.telemetry.metrics import ModelMetrics, Outcome
+from engines.base import Chunk, GenerationRequest, Usage
+
+log = get_logger("inference_engine")
+
+
+class InferenceRecord:
+    """Follows a request from its arrival to its end; `end` writes its one log line.
+
+    ``gpu_memory`` says how much GPU memory is in use, in bytes.
+    """
+
+    def __init__(
+        self,
+        metrics: ModelMetrics,
+        *,
+        model: str,
+        endpoint: str,
+        request_id: str,
+        gpu_memory: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._endpoint = endpoint
+        self._request_id = request_id
+        self._gpu_memory = gpu_memory
+        self._clock = clock
+        self._arrived = clock()
+        self._last_token: dict[int, float] = {}
+        self._usages: dict[int, Usage] = {}
+        self._ended = False
+
+    def started(self, requests: Sequence[GenerationRequest]) -> None:
+        """Note what was queued: one sequence for each choice, in the order of their indices."""
+        for index, request in enumerate(requests):
+            self._usages[index] = Usage(len(request.prompt.token_ids), 0)
+
+    def chunk(self, index: int, chunk: Chunk) -> None:
+        """Note that choice ``index`` went on."""
+        tokens = len(chunk.token_ids)
+        if tokens:
+            now = self._clock()
+            last = self._last_token.get(index)
+            if last is None:
+                self._metrics.first_token(now - self._arrived, tokens)
+            else:
+                self._metrics.inter_token(now - last, tokens)
+            self._last_token[index] = now
+        sofar = self._usages[index]
+        self._usages[index] = chunk.usage or Usage(sofar.prompt_tokens, sofar.completion_tokens + tokens)
+
+    def usage(self) -> Usage:
+        """Tokens of all choices so far. Every choice's prompt counts, as every one is prefilled."""
+        return total_usage(list(self._usages.values()))
+
+    def end(self, outcome: Outcome, error: str | None = None) -> None:
+        """Count and log the request; the first call decides."""
+        if self._ended:
+            return
+        self._ended = True
+        seconds = self._clock() - self._arrived
+        usage = self.usage()
+        self._metrics.finished(self._endpoint, outcome, seconds, usage)
+        self._log(outcome, seconds, usage, error)
+
+    def _log(self, outcome: Outcome, seconds: float, usage: Usage, error: str | None) -> None:
+        extra: dict[str, Any] = {} if outcome == "finished" else {"outcome": outcome}
+        if error is not None:
+            extra["error"] = error
+        log.info(
+            "model_inference",
+            model_name=self._model,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            inference_time=round(seconds, 3),
+            tokens_per_second=round(usage.completion_tokens / seconds, 1) if seconds else 0.0,
+            gpu_memory_used=f"{self._gpu_memory() / 2**30:.1f}GB",
+            request_id=self._request_id,
+            **extra,
+        )
+
+
+def total_usage(usages: list[Usage]) -> Usage:
+    return Usage(
+        prompt_tokens=sum(u.prompt_tokens for u in usages),
+        completion_tokens=sum(u.completion_tokens for u in usages),
+        cached_tokens=sum(u.cached_tokens for u in usages),
+    )

@@ -1,0 +1,154 @@
+"""Structured logs: one JSON object a line, or coloured lines for people.
+
+Our own events (structlog) and everybody else's (stdlib ``logging``: uvicorn, httpx, the packages below
+``app``) leave through one handler, so all lines have the same shape::
+
+    {"timestamp": "2026-01-20 10:30:45", "level": "INFO", "module": "…", "event": "…", "data": {…}}
+
+``data`` holds the event's fields, then what `structlog.contextvars` bound (the request id). A line is
+always strict JSON; a value that JSON cannot express is written as text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.contextvars import get_contextvars
+from structlog.stdlib import BoundLogger, ExtraAdder, ProcessorFormatter
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+Format = Literal["json", "console"]
+
+# They log every request or frame at INFO; at DEBUG they are let through.
+_CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio")
+
+_MAX_DEPTH = 8
+
+
+def configure(level: str = "INFO", format: Format = "json", stream: TextIO | None = None) -> None:
+    """Send all logging of this process to ``stream`` (stderr unless given). May be called again."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_formatter(format, colors=handler.stream.isatty()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    quiet = logging.NOTSET if root.level <= logging.DEBUG else logging.WARNING
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(quiet)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        # uvicorn brings its own handlers; two would print each line twice.
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    structlog.configure(
+        processors=_PROCESSORS,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def get_logger(module: str) -> BoundLogger:
+    """A logger whose lines carry ``module``; may be made before `configure` runs."""
+    return structlog.stdlib.get_logger(module)
+
+
+def _formatter(format: Format, *, colors: bool) -> ProcessorFormatter:
+    shape: list[Processor]
+    if format == "json":
+        shape = [structlog.processors.format_exc_info, _to_line, _render]
+    else:
+        plain = structlog.dev.plain_traceback
+        console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
+        shape = [_to_console, console]
+    return ProcessorFormatter(
+        foreign_pre_chain=[ExtraAdder(), _clean_foreign, _add_context],
+        processors=[_note_exception, *shape],
+    )
+
+
+def _add_context(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Add what is bound for this request, behind the event's own fields and never over them."""
+    for key, value in get_contextvars().items():
+        event.setdefault(key, value)
+    return event
+
+
+# One list for the process: loggers keep the one they were first used with, and structlog's own
+# `capture_logs` exchanges its contents.
+_PROCESSORS: list[Processor] = [
+    structlog.stdlib.filter_by_level,
+    _add_context,
+    ProcessorFormatter.wrap_for_formatter,
+]
+
+
+def _clean_foreign(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event.pop("color_message", None)  # uvicorn's copy of the message, with terminal colours
+    event["event"] = str(event["event"]).strip()
+    return event
+
+
+def _note_exception(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Drop ``exc_info=True`` where nothing is being handled, so that no empty exception is logged."""
+    info = event.pop("exc_info", None)
+    if info and (info is not True or sys.exc_info()[0] is not None):
+        event["exc_info"] = info
+    return event
+
+
+def _to_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    record: logging.LogRecord = event.pop("_record")
+    event.pop("_from_structlog", None)
+    return {
+        "timestamp": _timestamp(record),
+        "level": record.levelname,
+        "module": record.name,
+        "event": event.pop("event", ""),
+        "data": event,
+    }
+
+
+def _to_console(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    record: logging.LogRecord = event.pop("_record")
+    event.pop("_from_structlog", None)
+    named = {"timestamp": _timestamp(record), "level": record.levelname.lower(), "logger": record.name}
+    return {**event, **named}
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+
+
+def _render(logger: WrappedLogger, method: str, line: EventDict) -> str:
+    try:
+        return json.dumps(line, default=_text, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        # A key that is no string, NaN, a cycle: rare, so only then is the line copied.
+        return json.dumps(_plain(line, _MAX_DEPTH), default=_text, allow_nan=False)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A copy that JSON can express; what lies deeper than ``depth`` becomes text."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _text(value)
+    if depth and isinstance(value, Mapping):
+        return {_text(key): _plain(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, (list, tuple)):
+        return [_plain(item, depth - 1) for item in value]
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
