@@ -1,0 +1,599 @@
+"""The command line, as people use it: options in, text and exit status out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from app import __version__
+from app.cli import chat as chat_module
+from app.cli import cli, client, common, load
+from app.cli import serve as serve_module
+from app.settings import Settings
+from engines import platform
+from support.stub_server import WORDS, Stub, running
+
+ANSWER = "".join(WORDS)
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No settings of the machine the tests run on, and none left behind by a command."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    def run(*args: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, list(args), input=stdin)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def _stub() -> Iterator[Stub]:
+    with running() as stub:
+        yield stub
+
+
+@pytest.fixture
+def stub(_stub: Stub) -> Stub:
+    _stub.mode, _stub.pause = "ok", 0.0
+    _stub.requests.clear()
+    _stub.headers.clear()
+    return _stub
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def facts(**changes: Any) -> platform.Facts:
+    given: dict[str, Any] = {"packages": frozenset({"llama_cpp"}), **changes}
+    return platform.Facts("linux", "x86_64", "3.11.7", 2, 2, 8 * 2**30, 4 * 2**30, **given)
+
+
+def gguf(folder: Path, name: str = "tiny.Q4_0.gguf") -> Path:
+    """A file that looks like a model from the outside."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_bytes(b"GGUF" + bytes(2_000_000))
+    return path
+
+
+# -- the program ------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands(invoke: Invoke) -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for name in ("serve", "chat", "models", "doctor", "bench"):
+        assert name in result.stdout
+
+
+def test_version(invoke: Invoke) -> None:
+    assert invoke("--version").stdout == f"{__version__}\n"
+
+
+def test_python_dash_m() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(serve_module.ROOT)},
+    )
+    assert done.stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "doctor", "models", "chat", "bench"])
+def test_invalid_settings_are_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("PORT", "eighty")
+    monkeypatch.setenv("MAX_CPU_THREADS", "many")
+    result = invoke(command)
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert any("PORT: " in line and "integer" in line and "eighty" in line for line in lines)
+    assert sum("MAX_CPU_THREADS" in line for line in lines) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_an_invalid_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Keyed(Settings):
+        api_keys: int = 0  # type: ignore[assignment]
+
+    monkeypatch.setenv("API_KEYS", "sk-secret")
+    with pytest.raises(ValueError, match="sk-secret") as caught:
+        Keyed()
+    assert "secret" not in "".join(common.explain_errors(caught.value))  # type: ignore[arg-type]
+
+
+# -- doctor and models ------------------------------------------------------------------------------
+
+
+def test_doctor_says_what_would_run(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gguf(tmp_path / "models")
+    monkeypatch.setattr(platform, "detect", lambda: facts(cuda=True))
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    assert "NVIDIA GPU (CUDA)" in result.stdout
+    assert "4.0 GiB available of 8.0 GiB" in result.stdout
+    assert result.stdout.count("not in this release") == 2
+    assert "llama_cpp (INFERENCE_ENGINE=auto)" in result.stdout
+    assert "tiny (2 MB, disk) (DEFAULT_MODEL=auto)" in result.stdout
+
+
+def test_doctor_fails_where_nothing_runs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset()))
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert "pip install llama-cpp-python" in result.stdout
+
+
+def test_doctor_fails_without_the_model(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setenv("DEFAULT_MODEL", "no-such-model")
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert "no-such-model" in result.stdout
+
+
+def test_models_lists_what_is_on_disk(invoke: Invoke, tmp_path: Path) -> None:
+    path = gguf(tmp_path / "models")
+    [row] = [line for line in invoke("models").stdout.splitlines() if line.startswith("tiny ")]
+    assert str(path.relative_to(tmp_path)) in row
+    assert "2 MB" in row
+    found = json.loads(invoke("models", "--json").stdout)
+    [model] = [each for each in found if each["source"] == "disk"]
+    assert (model["name"], model["format"], model["size"]) == ("tiny", "gguf", 2_000_004)
+
+
+def test_models_says_how_to_get_one(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.models.discover", lambda base: [])
+    assert "GGUF" in invoke("models").stdout
+    assert json.loads(invoke("models", "--json").stdout) == []
+
+
+# -- serve ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What `uvicorn.run` would have been called with; a model and an engine exist."""
+    calls: dict[str, Any] = {}
+    gguf(tmp_path / "models")
+    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: calls.update(options, app=app))
+    return calls
+
+
+def test_serve_passes_options_through_the_environment(
+    invoke: Invoke, served: dict[str, Any], closed_port: int
+) -> None:
+    args = ["--mode", "prod", "--host", "127.0.0.1", "--port", str(closed_port), "--model", "tiny"]
+    result = invoke("serve", *args)
+    assert result.exit_code == 0, result.output
+    names = ("HOST", "PORT", "DEFAULT_MODEL", "LOG_FORMAT")
+    assert [os.environ[name] for name in names] == ["127.0.0.1", str(closed_port), "tiny", "json"]
+    assert served["app"] == "app.main:create_app"
+    assert served["factory"] is True
+    assert (served["host"], served["port"]) == ("127.0.0.1", closed_port)
+    assert served["http"] == "httptools"
+    assert served["log_config"] is None
+    assert served["access_log"] is False
+    assert served["timeout_graceful_shutdown"] == 30
+    assert "reload" not in served
+    assert result.stdout == ""
+    assert f"http://127.0.0.1:{closed_port}/docs" in result.stderr
+
+
+def test_serve_without_options_leaves_the_environment(
+    invoke: Invoke, served: dict[str, Any], closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", str(closed_port))
+    assert invoke("serve").exit_code == 0
+    assert "LOG_FORMAT" not in os.environ
+    assert "HOST" not in os.environ
+    assert served["host"] == "0.0.0.0"
+
+
+def test_serve_dev_reloads_and_logs_for_people(
+    invoke: Invoke, served: dict[str, Any], closed_port: int
+) -> None:
+    assert invoke("serve", "--mode", "dev", "--port", str(closed_port)).exit_code == 0
+    assert os.environ["LOG_FORMAT"] == "console"
+    assert served["reload"] is True
+    assert [Path(folder).name for folder in served["reload_dirs"]] == ["app", "balancer", "engines"]
+    assert all(Path(folder).is_dir() for folder in served["reload_dirs"])
+
+
+def test_serve_port_0_takes_a_free_one_and_says_which(invoke: Invoke, served: dict[str, Any]) -> None:
+    result = invoke("serve", "--port", "0")
+    assert served["port"] > 0
+    assert os.environ["PORT"] == str(served["port"])
+    assert f"http://localhost:{served['port']}/v1" in result.stderr
+
+
+def test_serve_on_a_used_port(invoke: Invoke, served: dict[str, Any]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = invoke("serve", "--host", "127.0.0.1", "--port", str(port))
+    assert result.exit_code == 1
+    assert f"Port {port} is in use" in result.stderr
+    assert served == {}
+
+
+def test_serve_on_an_address_that_is_not_ours(invoke: Invoke, served: dict[str, Any]) -> None:
+    result = invoke("serve", "--host", "192.0.2.1")
+    assert result.exit_code == 1
+    assert "Cannot listen on 192.0.2.1 port 8000" in result.stderr
+    assert served == {}
+
+
+def test_serve_an_unknown_model(invoke: Invoke, served: dict[str, Any]) -> None:
+    result = invoke("serve", "--model", "no-such-model", "--port", "0")
+    assert result.exit_code == 1
+    assert "no-such-model" in result.stderr
+    assert served == {}
+
+
+def test_serve_without_engine(
+    invoke: Invoke, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset()))
+    result = invoke("serve", "--port", "0")
+    assert result.exit_code == 1
+    assert "pip install llama-cpp-python" in result.stderr
+    assert served == {}
+
+
+def test_the_banners_curl_can_be_pasted(
+    invoke: Invoke, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEYS", "sk-secret")
+    result = invoke("serve", "--port", "0")
+    [command] = [line for line in result.stderr.splitlines() if line.startswith("curl")]
+    assert "sk-secret" not in result.stderr
+    assert "Bearer $API_KEY" in command
+    echo = "curl() { for word; do printf '%s\\n' \"$word\"; done; }\n" + command
+    words = subprocess.run(["sh", "-c", echo], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert f"http://localhost:{served['port']}/v1/chat/completions" in words
+    assert json.loads(words[-1])["model"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://localhost:8000"),
+        ("::", "http://localhost:8000"),
+        ("10.1.2.3", "http://10.1.2.3:8000"),
+        ("::1", "http://[::1]:8000"),
+    ],
+)
+def test_the_url_people_are_told(host: str, url: str) -> None:
+    assert common.public_url(Settings(host=host)) == url
+
+
+# -- chat -------------------------------------------------------------------------------------------
+
+
+def test_chat_answers_each_line_and_keeps_the_history(invoke: Invoke, stub: Stub) -> None:
+    args = ["--url", stub.url, "--system", "Be brief.", "--max-tokens", "9"]
+    result = invoke("chat", *args, stdin="one\n\n  two  \n")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{ANSWER}\n{ANSWER}\n"
+    first, second = stub.requests
+    assert first["model"] == "stub-model"
+    assert first["max_tokens"] == 9
+    assert first["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "one"},
+    ]
+    assert second["messages"][1:] == [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": ANSWER},
+        {"role": "user", "content": "two"},
+    ]
+
+
+def test_chat_sends_the_key(invoke: Invoke, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS", "own-key")
+    invoke("chat", "--url", f"{stub.url}/v1", stdin="hi\n")
+    invoke("chat", "--url", stub.url, "--api-key", "given", stdin="hi\n")
+    assert [each["authorization"] for each in stub.headers] == ["Bearer own-key"] * 2 + ["Bearer given"] * 2
+
+
+def test_our_key_stays_on_this_machine() -> None:
+    settings = Settings(api_keys=frozenset({"own-key"}))
+    assert common.default_key(settings, "http://localhost:9999") == "own-key"
+    assert common.default_key(settings, "https://api.example.com") is None
+
+
+def test_chat_without_server(invoke: Invoke, closed_port: int) -> None:
+    result = invoke("chat", "--url", f"http://127.0.0.1:{closed_port}", stdin="hi\n")
+    assert result.exit_code == 1
+    assert "start one with enginehouse serve" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [("refuse", "come back later (HTTP 503)"), ("error", "the engine tripped"), ("cut", "was cut off")],
+)
+def test_chat_reports_the_servers_errors(invoke: Invoke, stub: Stub, mode: str, message: str) -> None:
+    stub.mode = mode
+    result = invoke("chat", "--url", stub.url, stdin="hi\n")
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make standard input a terminal at which someone types; an exception stands for a key like Ctrl-C."""
+
+    def types(*inputs: str | type[BaseException]) -> None:
+        waiting = iter(inputs)
+
+        def read(prompt: str = "") -> str:
+            item = next(waiting)
+            if isinstance(item, str):
+                return item
+            raise item
+
+        monkeypatch.setattr("builtins.input", read)
+        monkeypatch.setattr(chat_module, "_is_interactive", lambda: True)
+
+    return types
+
+
+def test_repl_commands(invoke: Invoke, stub: Stub, terminal: Callable[..., None]) -> None:
+    terminal("one", "/reset", "/system Rhyme.", "two", "/nonsense", KeyboardInterrupt, "/exit", "never")
+    result = invoke("chat", "--url", stub.url)
+    assert result.exit_code == 0, result.output
+    assert [request["messages"] for request in stub.requests] == [
+        [{"role": "user", "content": "one"}],
+        [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "two"}],
+    ]
+    assert result.stderr.count("/reset forgets") == 2
+
+
+def test_repl_survives_errors_and_forgets_the_question(
+    invoke: Invoke, stub: Stub, terminal: Callable[..., None]
+) -> None:
+    stub.mode = "refuse"
+    terminal("one", "two", EOFError)
+    result = invoke("chat", "--url", stub.url)
+    assert result.exit_code == 0
+    assert result.stderr.count("come back later") == 2
+    assert stub.requests[1]["messages"] == [{"role": "user", "content": "two"}]
+
+
+def test_ctrl_c_stops_the_answer_only(
+    invoke: Invoke, stub: Stub, terminal: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = client.stream_chat
+    closed: list[bool] = []
+
+    def interrupted(http: httpx.Client, request: dict[str, Any]) -> Iterator[str]:
+        pieces = whole(http, request)
+        try:
+            yield next(pieces)
+            raise KeyboardInterrupt
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(client, "stream_chat", interrupted)
+    terminal("one", "two", "/exit")
+    result = invoke("chat", "--url", stub.url)
+    assert result.exit_code == 0
+    assert result.stdout == f"{WORDS[0]}\n" * 2
+    assert len(closed) == 2
+    assert stub.requests[1]["messages"][1] == {"role": "assistant", "content": WORDS[0]}
+
+
+# -- client -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_lines_are_put_together_again(size: int) -> None:
+    text = "data: wörld\r\n\ndata: 2\nrest".encode()
+    splitter = client.LineSplitter()
+    lines = [line for at in range(0, len(text), size) for line in splitter.feed(text[at : at + size])]
+    assert lines == ["data: wörld".encode(), b"", b"data: 2"]
+    assert splitter.feed(b"!\n") == [b"rest!"]
+
+
+@pytest.mark.parametrize(
+    ("line", "data"),
+    [(b"data: x", b"x"), (b"data:x", b"x"), (b"data:  x", b" x"), (b": note", None), (b"event: error", None)],
+)
+def test_event_data(line: bytes, data: bytes | None) -> None:
+    assert client.event_data(line) == data
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b'{"error": {"message": "no"}}', 404, "no (HTTP 404)"),
+        (b'{"error": {"message": "no"}}', None, "no"),
+        (b"Bad Gateway", 502, "Bad Gateway (HTTP 502)"),
+        (b"[1]", 500, "[1] (HTTP 500)"),
+        (b"", 500, "The server gave no reason (HTTP 500)"),
+    ],
+)
+def test_error_messages(body: bytes, status: int | None, message: str) -> None:
+    assert client.error_message(body, status) == message
+
+
+# -- bench ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "expected"),
+    [
+        ([], 50, None),
+        ([3.0], 99, 3.0),
+        ([1.0, 2.0, 3.0], 50, 2.0),
+        ([4.0, 1.0, 3.0, 2.0], 50, 2.5),
+        ([float(n) for n in range(101)], 99, 99.0),
+        ([0.0, 10.0], 99, 9.9),
+        ([1.0, 2.0], 0, 1.0),
+        ([1.0, 2.0], 100, 2.0),
+    ],
+)
+def test_percentile(values: list[float], percent: float, expected: float | None) -> None:
+    assert load.percentile(values, percent) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_summary_counts_only_what_succeeded() -> None:
+    good = load.Sample(first=0.1, end=0.5, gaps=[0.1, 0.3], prompt_tokens=10, completion_tokens=3)
+    slow = load.Sample(first=0.3, end=1.5, gaps=[0.2], prompt_tokens=20, completion_tokens=2)
+    bad = load.Sample(first=9.0, end=9.0, gaps=[9.0], completion_tokens=99, error="broke")
+    report = load.summarise([good, bad, slow], 2.0, server_cpu=0.01)
+    assert (report.requests, report.errors, report.first_error) == (3, 1, "broke")
+    assert (report.prompt_tokens, report.completion_tokens) == (30, 5)
+    assert (report.tokens_per_second, report.requests_per_second) == (2.5, 1.0)
+    assert report.ttft.p50 == pytest.approx(0.2)
+    assert report.inter_token.p50 == pytest.approx(0.2)
+    assert report.end_to_end.p50 == pytest.approx(1.0)
+    assert report.cpu_ms_per_request == pytest.approx(5.0)
+    assert report.cpu_us_per_token == pytest.approx(2000.0)
+
+
+def test_summary_of_nothing() -> None:
+    report = load.summarise([load.Sample(error="x")], 1.0, server_cpu=1.0)
+    assert report.ttft == load.Spread(None, None)
+    assert report.cpu_ms_per_request is None
+
+
+def prompts(plan: load.Plan, count: int) -> list[list[dict[str, str]]]:
+    source = load.bodies(plan)
+    return [json.loads(next(source))["messages"] for _ in range(count)]
+
+
+def test_prompts_differ_from_their_first_word_on() -> None:
+    plan = load.Plan("http://x", "m", seed=1)
+    texts = [messages[0]["content"] for messages in prompts(plan, 200)]
+    assert len({text.split()[0] for text in texts}) == 200
+    assert prompts(plan, 3) == prompts(plan, 3)
+    assert prompts(load.Plan("http://x", "m"), 1) != prompts(load.Plan("http://x", "m"), 1)
+
+
+def test_a_shared_prefix_is_shared_within_the_run_only() -> None:
+    first = prompts(load.Plan("http://x", "m", shared_prefix=50, seed=1), 20)
+    second = prompts(load.Plan("http://x", "m", shared_prefix=50, seed=2), 1)
+    assert len({messages[0]["content"] for messages in first}) == 1
+    assert len({messages[1]["content"] for messages in first}) == 20
+    assert len(first[0][0]["content"].split()) >= 50
+    assert first[0][0] != second[0][0]
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b'{"choices":[{"delta":{"content":"a"}}]}', True),
+        (b'{"choices": [{"delta": {"content": "a"}}]}', True),
+        (b'{"choices":[{"delta":{"content":"\\"content\\":\\"\\""}}]}', True),
+        (b'{"choices":[{"delta":{"role":"assistant","content":""}}]}', False),
+        (b'{"choices": [{"delta": {"content": null}}]}', False),
+        (b'{"choices":[{"delta":{},"finish_reason":"stop"}]}', False),
+    ],
+)
+def test_events_with_text(payload: bytes, expected: bool) -> None:
+    assert load.has_text(payload) is expected
+
+
+def test_bench_measures(invoke: Invoke, stub: Stub) -> None:
+    stub.pause = 0.02
+    args = ["--url", stub.url, "--connections", "3", "--requests", "6", "--max-tokens", "5", "--ignore-eos"]
+    result = invoke("bench", *args, "--pid", str(os.getpid()), "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["requests"], report["errors"]) == (6, 0)
+    assert (report["prompt_tokens"], report["completion_tokens"]) == (42, 30)
+    # Role and comment come before the first word, each after a pause.
+    assert report["ttft"]["p50"] >= 0.06
+    assert 0.015 < report["inter_token"]["p50"] < 0.06
+    assert report["end_to_end"]["p50"] > report["ttft"]["p50"] + 0.06
+    assert report["cpu_ms_per_request"] > 0
+    assert len(stub.requests) == 7  # one to warm up
+    assert stub.requests[-1]["ignore_eos"] is True
+    assert len({json.dumps(request["messages"]) for request in stub.requests}) == 7
+
+
+def test_bench_keeps_the_connections_busy(invoke: Invoke, stub: Stub) -> None:
+    """Six requests of 0.2 s over three connections take two rounds, not six."""
+    stub.pause = 0.02
+    args = ["--url", stub.url, "--connections", "3", "--requests", "6", "--warmup", "0", "--json"]
+    report = json.loads(invoke("bench", *args).stdout)
+    assert report["seconds"] < 4 * report["end_to_end"]["p50"]
+
+
+def test_bench_table(invoke: Invoke, stub: Stub) -> None:
+    result = invoke("bench", "--url", stub.url, "--requests", "2", "--warmup", "0")
+    assert result.exit_code == 0
+    for text in (
+        "stub-model",
+        "Time to first token",
+        "Between tokens",
+        "End to end",
+        "Tokens/s",
+        "14 in, 10 out",
+    ):
+        assert text in result.stdout
+    assert "Server CPU" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [("refuse", "come back later (HTTP 503)"), ("error", "the engine tripped"), ("cut", "without [DONE]")],
+)
+def test_bench_counts_errors(invoke: Invoke, stub: Stub, mode: str, message: str) -> None:
+    stub.mode = mode
+    result = invoke("bench", "--url", stub.url, "--requests", "3", "--warmup", "0", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["errors"] == 3
+    assert report["completion_tokens"] == 0
+    assert message in report["first_error"]
+    assert message in result.stderr
+
+
+def test_bench_without_server(invoke: Invoke, closed_port: int) -> None:
+    url = f"http://127.0.0.1:{closed_port}"
+    result = invoke("bench", "--url", url)
+    assert result.exit_code == 1
+    assert "start one with enginehouse serve" in result.stderr
+    result = invoke("bench", "--url", url, "--model", "m", "--requests", "2", "--warmup", "0", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["errors"] == 2
+
+
+def test_bench_of_a_process_that_is_gone(invoke: Invoke, stub: Stub) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    result = invoke("bench", "--url", stub.url, "--requests", "1", "--warmup", "0", "--pid", str(gone.pid))
+    assert result.exit_code == 1
+    assert f"no process {gone.pid}" in result.stderr

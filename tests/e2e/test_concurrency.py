@@ -1,0 +1,156 @@
+"""Many clients at once against the real model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from support.server import LiveServer, wait_until
+
+
+@dataclass
+class Streamed:
+    text: str
+    reason: str
+    usage: dict[str, int]
+    done: bool
+    tokens: list[dict[str, Any]]
+
+
+async def stream(client: httpx.AsyncClient, body: dict[str, object]) -> Streamed:
+    text, reason, usage, done, tokens = "", "", {}, False, []
+    async with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as response:
+        assert response.status_code == 200, await response.aread()
+        async for line in response.aiter_lines():
+            if not line:
+                continue
+            assert not done, "nothing comes after [DONE]"
+            if line == "data: [DONE]":
+                done = True
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            usage = event.get("usage") or usage
+            for choice in event["choices"]:
+                text += choice["delta"].get("content") or ""
+                reason = choice["finish_reason"] or reason
+                tokens += (choice["logprobs"] or {"content": []})["content"]
+    return Streamed(text, reason, usage, done, tokens)
+
+
+def bodies(model: str) -> list[dict[str, object]]:
+    """32 conversations of different length, limit and stop strings."""
+    return [
+        {
+            "model": model,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": f"List {i + 3} facts about the number {i}. " + "Please. " * (i % 7) * 5,
+                }
+            ],
+            "max_tokens": 8 + 2 * i,
+            "temperature": 0,
+            "stop": [[], ["."], [" the", "\n"], ["number 1"]][i % 4],
+            "stream_options": {"include_usage": True},
+            "logprobs": True,
+            "top_logprobs": 5,
+        }
+        for i in range(32)
+    ]
+
+
+def assert_same_but_for_near_ties(one: Streamed, other: Streamed) -> None:
+    """Greedy answers may part only where two tokens were nearly as likely: batched arithmetic rounds
+    differently."""
+    for a, b in zip(one.tokens, other.tokens, strict=False):
+        if a["token"] != b["token"]:
+            likely = {top["token"]: top["logprob"] for top in a["top_logprobs"]}
+            assert b["token"] in likely, f"{b['token']!r} was no candidate for {a['token']!r}"
+            assert a["logprob"] - likely[b["token"]] < 0.5
+            return
+    assert one.text == other.text
+
+
+async def test_32_streams_each_get_their_own_answer(server: LiveServer, model: str) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+        requests = bodies(model)
+        together = await asyncio.gather(*(stream(client, body) for body in requests))
+        alone = [await stream(client, body) for body in requests[::4]]
+    for body, result in zip(requests, together, strict=True):
+        assert result.done
+        assert result.reason in ("stop", "length")
+        usage = result.usage
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        limit = body["max_tokens"]
+        assert isinstance(limit, int)
+        assert usage["completion_tokens"] <= limit
+        assert (usage["completion_tokens"] == limit) or result.reason == "stop"
+        for stop in body["stop"]:  # type: ignore[attr-defined]
+            assert stop not in result.text
+    for one, other in zip(alone, together[::4], strict=True):
+        assert_same_but_for_near_ties(one, other)
+        assert one.usage["prompt_tokens"] == other.usage["prompt_tokens"]
+    assert len({result.text[:40] for result in together if result.text}) > 16
+    assert server.house.balancer.running == 0
+
+
+async def test_disconnects_free_sequences_and_cells(server: LiveServer, model: str) -> None:
+    engine = server.house.backend.engine
+    assert engine is not None
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Count to a thousand."}],
+        "max_tokens": 1500,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    for _ in range(3):
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                await response.aiter_lines().__anext__()
+                await asyncio.to_thread(wait_until, lambda: engine.stats().running == 1)
+        took = await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0)
+        print(f"freed after {1e3 * took:.1f} ms")
+    assert engine.stats().kv_used == 0
+    assert server.house.balancer.running == 0
+
+
+async def test_a_slow_reader_does_not_hold_up_others(server: LiveServer, model: str) -> None:
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 400,
+        "ignore_eos": True,
+    }
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+        async with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as slow:
+            await slow.aiter_lines().__anext__()
+            quick = await stream(client, {**body, "max_tokens": 10})
+            assert quick.done
+
+
+async def test_an_engine_thread_that_dies_is_replaced(server: LiveServer, model: str) -> None:
+    """The bug is planted where no containment reaches: in the scheduler itself."""
+    backend = server.house.backend
+    broken = backend.engine
+    assert broken is not None
+
+    def plant() -> None:
+        def explode(budget: int) -> None:
+            raise MemoryError("planted")
+
+        broken._worker._scheduler.schedule = explode  # type: ignore[attr-defined]
+
+    server.call(plant)
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        failed = await client.post("/v1/chat/completions", json=body)
+        assert failed.status_code == 500
+        assert failed.json()["error"]["code"] == "engine_error"
+        await asyncio.to_thread(wait_until, lambda: backend.engine not in (None, broken), 30)
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    assert backend.status().extra["restarts"] == 1

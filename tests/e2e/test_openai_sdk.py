@@ -1,0 +1,152 @@
+"""The official client, as its users use it, against the real model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import openai
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from support.server import LiveServer, wait_until
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(server: LiveServer) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_chat(client: OpenAI, model: str) -> None:
+    answer = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=32)
+    assert len(answer.choices[0].message.content or "") > 20
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens <= 32
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_streamed_chat_says_the_same(client: OpenAI, model: str) -> None:
+    whole = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=32)
+    stream = client.chat.completions.create(
+        model=model,
+        messages=QUESTION,
+        temperature=0,
+        max_tokens=32,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    text, usage = "", None
+    for event in stream:
+        usage = event.usage or usage
+        if event.choices:
+            text += event.choices[0].delta.content or ""
+    assert text == whole.choices[0].message.content
+    assert usage is not None
+    assert usage.prompt_tokens_details is not None
+    assert (usage.prompt_tokens_details.cached_tokens or 0) > 0  # the same prompt, a moment ago
+
+
+async def test_async_streaming_and_not(async_client: AsyncOpenAI, model: str) -> None:
+    whole = await async_client.chat.completions.create(
+        model=model, messages=QUESTION, temperature=0, max_tokens=16
+    )
+    stream = await async_client.chat.completions.create(
+        model=model, messages=QUESTION, temperature=0, max_tokens=16, stream=True
+    )
+    text = "".join([event.choices[0].delta.content or "" async for event in stream])
+    assert text == whole.choices[0].message.content
+
+
+def test_raw_response(client: OpenAI, model: str) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model=model, messages=QUESTION, max_tokens=4, extra_headers={"x-request-id": "raw-1"}
+    )
+    assert raw.headers["x-request-id"] == "raw-1"
+    assert raw.status_code == 200
+    parsed = raw.parse()
+    assert parsed.choices[0].message.content
+
+
+def test_the_helper_for_streams(client: OpenAI, model: str) -> None:
+    with client.chat.completions.stream(model=model, messages=QUESTION, temperature=0, stop=" ") as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_completion()
+    assert final.choices[0].finish_reason == "stop"
+
+
+def test_an_aborted_stream_frees_the_engine(client: OpenAI, model: str, server: LiveServer) -> None:
+    stream = client.chat.completions.create(
+        model=model, messages=QUESTION, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    engine = server.house.backend.engine
+    assert engine is not None
+    assert engine.stats().running == 1
+    stream.close()
+    wait_until(lambda: engine.stats().running == 0)
+
+
+def test_completions(client: OpenAI, model: str) -> None:
+    answer = client.completions.create(model=model, prompt="Once upon a time", max_tokens=8, temperature=0)
+    assert answer.choices[0].text
+    both = client.completions.create(
+        model=model, prompt=["One, two,", "Red, green,"], max_tokens=4, temperature=0, echo=True
+    )
+    assert [choice.text.startswith(p) for choice, p in zip(both.choices, ("One", "Red"), strict=True)] == [
+        True
+    ] * 2
+
+
+def test_logprobs(client: OpenAI, model: str) -> None:
+    answer = client.chat.completions.create(
+        model=model, messages=QUESTION, temperature=0, max_tokens=6, logprobs=True, top_logprobs=3
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert "".join(entry.token for entry in logprobs.content) == answer.choices[0].message.content
+    assert all(entry.logprob <= 0 and len(entry.top_logprobs) == 3 for entry in logprobs.content)
+
+
+def test_logit_bias_and_seed(client: OpenAI, model: str, server: LiveServer) -> None:
+    engine = server.house.backend.engine
+    assert engine is not None
+    plain = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=1)
+    import asyncio
+
+    token = asyncio.run(engine.tokenize(plain.choices[0].message.content or "", add_special=False))[0]
+    banned = client.chat.completions.create(
+        model=model, messages=QUESTION, temperature=0, max_tokens=1, logit_bias={str(token): -100}
+    )
+    assert banned.choices[0].message.content != plain.choices[0].message.content
+    seeded = [
+        client.chat.completions.create(model=model, messages=QUESTION, temperature=1, seed=3, max_tokens=12)
+        for _ in range(2)
+    ]
+    assert seeded[0].choices[0].message.content == seeded[1].choices[0].message.content
+
+
+def test_models(client: OpenAI, model: str) -> None:
+    assert [card.id for card in client.models.list()] == [model]
+    assert client.models.retrieve(model).id == model
+
+
+def test_errors_are_the_sdks_own(client: OpenAI, model: str) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.chat.completions.create(model="nope", messages=QUESTION)
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as long:
+        client.completions.create(model=model, prompt="word " * 3000)
+    assert long.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.chat.completions.create(model=model, messages=QUESTION, temperature=9)
+    assert wrong.value.param == "temperature"

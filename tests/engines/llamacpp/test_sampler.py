@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+
+from engines.base import GenerationRequest, Prompt, Sampling
+from engines.llamacpp.sampler import Sampler, log_probabilities
+
+EOG = np.array([3], dtype=np.int32)
+
+
+def sampler(prompt: tuple[int, ...] = (1,), **fields: object) -> Sampler:
+    known = {"min_tokens", "ignore_eos"}
+    request = GenerationRequest(
+        "r",
+        Prompt(prompt),
+        Sampling(temperature=0, **{k: v for k, v in fields.items() if k not in known}),  # type: ignore[arg-type]
+        **{k: v for k, v in fields.items() if k in known},  # type: ignore[arg-type]
+    )
+    return Sampler(request, EOG, n_vocab=5)
+
+
+def row() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return np.array([1.0, 2.0, -2.0, 4.0, 0.5], dtype=np.float32)
+
+
+def test_bias_is_added_and_unknown_ids_are_ignored() -> None:
+    logits = row()
+    sampler(logit_bias=((0, 10.0), (99, 5.0))).edit(logits)
+    assert logits.tolist() == [11.0, 2.0, -2.0, 4.0, 0.5]
+
+
+def test_presence_and_frequency_count_what_was_generated() -> None:
+    penalised = sampler(prompt=(0, 0), presence_penalty=1.0, frequency_penalty=0.5)
+    for token in (1, 1, 4):
+        penalised.accept(token)
+    logits = row()
+    penalised.edit(logits)
+    assert logits.tolist() == [1.0, 2.0 - 1.0 - 1.0, -2.0, 4.0, 0.5 - 1.0 - 0.5]
+
+
+def test_repetition_sees_the_prompt_and_divides_or_multiplies() -> None:
+    penalised = sampler(prompt=(1, 2), repetition_penalty=2.0)
+    penalised.accept(4)
+    logits = row()
+    penalised.edit(logits)
+    assert logits.tolist() == [1.0, 1.0, -4.0, 4.0, 0.25]
+
+
+def test_the_end_is_banned_until_min_tokens() -> None:
+    banning = sampler(min_tokens=1)
+    logits = row()
+    banning.edit(logits)
+    assert logits[3] == -np.inf
+    banning.accept(1)
+    logits = row()
+    banning.edit(logits)
+    assert logits[3] == 4.0
+
+
+def test_log_probabilities_sum_to_one_and_survive_large_logits() -> None:
+    logits = np.array([1000.0, 1001.0, -1000.0], dtype=np.float32)
+    result = log_probabilities(logits)
+    assert abs(np.exp(result).sum() - 1.0) < 1e-6
+    assert abs(result[1] - -0.3132617) < 1e-5

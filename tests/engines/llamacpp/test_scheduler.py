@@ -1,0 +1,275 @@
+"""The scheduling policy, without a model: a fake memory records what would be done to the KV cache."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from engines.base import GenerationRequest, Prompt, Sampling
+from engines.llamacpp.kv_cache import KvCache
+from engines.llamacpp.sampler import Sampler
+from engines.llamacpp.scheduler import WORTH_WAITING_FOR, Scheduler, common_length
+from engines.llamacpp.sequence import Sequence
+from engines.stream import ChunkStream
+
+
+class Memory:
+    """Keeps what each slot would hold, so that sharing can be checked."""
+
+    def __init__(self) -> None:
+        self.copies: list[tuple[int, int, int]] = []
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.copies.append((source, target, length))
+
+    def truncate(self, slot: int, length: int) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+
+class Bench:
+    """A scheduler and what the worker would do around it."""
+
+    def __init__(
+        self, *, cells: int = 1000, running: int = 8, batch: int = 512, cache: bool = True, slots: int = 16
+    ) -> None:
+        self.memory = Memory()
+        self.kv = KvCache(self.memory, cells=cells, slots=slots)
+        self.scheduler = Scheduler(self.kv, max_running=running, batch_size=batch, cache_prefixes=cache)
+        self.ended: list[Sequence] = []
+
+    def submit(self, prompt: list[int], limit: int = 1000) -> Sequence:
+        request = GenerationRequest("r", Prompt(tuple(prompt)), Sampling(temperature=0))
+        sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
+        sequence = Sequence(request, ChunkStream(lambda: None), sampler, limit)
+        self.scheduler.submit(sequence)
+        return sequence
+
+    def step(self, budget: int = 512) -> dict[Sequence, int]:
+        """One step: every sequence whose prompt is complete draws the token 7."""
+        work = self.scheduler.schedule(budget)
+        assert sum(w.count for w in work) <= self.kv.free_cells
+        drawing = [w.sequence for w in work if w.completes]
+        for item in work:
+            self.scheduler.commit(item)
+        for sequence in drawing:
+            if sequence.extend(7, b"x", None).finish_reason:
+                self.scheduler.finish(sequence)
+                self.ended.append(sequence)
+        return {w.sequence: w.count for w in work}
+
+    def run(self, steps: int = 10_000) -> None:
+        for _ in range(steps):
+            if not self.scheduler.has_work:
+                return
+            assert self.step(), "a step did nothing although there is work"
+        raise AssertionError("it never ends")
+
+
+def test_decode_goes_first_and_prefill_keeps_to_the_budget() -> None:
+    bench = Bench()
+    first = bench.submit([1, 2, 3])
+    bench.step()
+    second = bench.submit(list(range(100, 400)))
+    assert bench.step(budget=50) == {first: 1, second: 50}
+    assert bench.step(budget=50) == {first: 1, second: 50}
+
+
+def test_a_batch_is_never_larger_than_the_context_takes() -> None:
+    bench = Bench(batch=16)
+    for i in range(4):
+        bench.submit([i * 1000 + j for j in range(40)])
+    for _ in range(30):
+        assert sum(bench.step(budget=1000).values()) <= 16
+
+
+def test_oldest_prompts_are_admitted_first() -> None:
+    bench = Bench(running=2)
+    sequences = [bench.submit([i, i + 1]) for i in range(10, 40, 10)]
+    assert list(bench.step()) == sequences[:2]
+
+
+def test_a_finished_prompt_is_reused() -> None:
+    bench = Bench()
+    bench.submit(list(range(50)), limit=1)
+    bench.run()
+    again = bench.submit([*list(range(40)), 999, 998])
+    assert bench.step() == {again: 2}
+    assert again.cached == 40
+
+
+def test_the_last_token_is_never_reused() -> None:
+    bench = Bench()
+    bench.submit(list(range(50)), limit=1)
+    bench.run()
+    again = bench.submit(list(range(50)))
+    assert bench.step() == {again: 1}
+    assert again.cached == 49
+
+
+def test_a_running_prompt_is_reused() -> None:
+    bench = Bench()
+    bench.submit(list(range(60)))
+    bench.step()
+    second = bench.submit([*range(60), 1234])
+    assert bench.step()[second] == 1
+    assert second.cached == 60
+
+
+def test_equal_prompts_that_arrive_together_are_prefilled_once() -> None:
+    bench = Bench()
+    shared = list(range(200))
+    sequences = [bench.submit([*shared, 1000 + i]) for i in range(5)]
+    computed = 0
+    while any(s.is_prefilling or s.slot < 0 for s in sequences):
+        computed += sum(bench.step(budget=64).values())
+    assert computed < 200 + 5 * WORTH_WAITING_FOR
+    assert all(s.cached is not None and s.cached > 200 - WORTH_WAITING_FOR for s in sequences[1:])
+
+
+def test_whoever_waits_for_a_prefix_does_not_block_others() -> None:
+    bench = Bench()
+    shared = list(range(200))
+    first, second, other = bench.submit([*shared, 1]), bench.submit([*shared, 2]), bench.submit([5000, 5001])
+    assert bench.step(budget=64) == {first: 64}
+    work = bench.step(budget=200)
+    assert second not in work
+    assert other in work
+
+
+def test_waiting_ends_when_the_awaited_one_is_aborted() -> None:
+    bench = Bench()
+    shared = list(range(200))
+    first, second = bench.submit([*shared, 1]), bench.submit([*shared, 2])
+    bench.step(budget=64)
+    bench.scheduler.abort(first)
+    bench.step(budget=64)
+    assert second.cached == 64  # what the first one had computed is not lost
+    assert second.computed == 128
+
+
+def test_without_caching_nothing_is_shared() -> None:
+    bench = Bench(cache=False)
+    bench.submit(list(range(50)), limit=1)
+    bench.run()
+    again = bench.submit(list(range(50)))
+    assert bench.step() == {again: 50}
+    assert bench.memory.copies == []
+
+
+def test_cached_prefixes_are_evicted_least_recently_used_first() -> None:
+    bench = Bench(cells=120)
+    for start in (1000, 2000):
+        bench.submit([start + i for i in range(40)], limit=1)
+        bench.run()
+    bench.submit([1000 + i for i in range(40)], limit=1)  # the older one is used again
+    bench.run()
+    bench.submit([3000 + i for i in range(60)], limit=1)
+    bench.run()
+    kept = bench.submit([1000 + i for i in range(40)], limit=1)
+    bench.run()
+    gone = bench.submit([2000 + i for i in range(40)], limit=1)
+    bench.run()
+    assert (kept.cached, gone.cached) == (39, 0)
+
+
+def test_a_longer_conversation_replaces_its_own_beginning() -> None:
+    bench = Bench(slots=10)
+    prompt = list(range(20))
+    for turn in range(30):
+        bench.submit(prompt, limit=1)
+        bench.run()
+        prompt = [*prompt, 100 + turn]
+    assert bench.kv.cells - bench.kv.free_cells == len(prompt) - 1
+
+
+def test_more_demand_than_cells_completes_all() -> None:
+    bench = Bench(cells=512, slots=32)
+    sequences = [bench.submit([1000 * i + j for j in range(50)], limit=150) for i in range(16)]
+    bench.run()
+    assert sorted(map(id, bench.ended)) == sorted(map(id, sequences))
+    assert bench.scheduler.preemptions > 0
+
+
+def test_the_youngest_is_preempted_and_the_oldest_is_not() -> None:
+    bench = Bench(cells=300)
+    old, young = bench.submit(list(range(40)), limit=200), bench.submit(list(range(500, 530)), limit=200)
+    for _ in range(300):
+        if bench.scheduler.preemptions:
+            break
+        bench.step()
+    assert young in bench.scheduler.waiting
+    assert old in bench.scheduler.running
+    bench.run()
+    assert bench.ended == [old, young]
+    assert young.cached == 0  # what it computes again later was never found in the cache
+
+
+def test_a_prompt_is_admitted_only_with_room_to_grow() -> None:
+    bench = Bench(cells=100)
+    old, young = bench.submit(list(range(40)), limit=60), bench.submit(list(range(500, 530)), limit=60)
+    bench.step()
+    assert bench.scheduler.running == [old]
+    bench.run()
+    assert bench.ended == [old, young]
+    assert bench.scheduler.preemptions == 0
+
+
+def test_aborted_sequences_leave_wherever_they_are() -> None:
+    bench = Bench(running=1)
+    running, waiting = bench.submit([1, 2, 3]), bench.submit([4, 5, 6])
+    bench.step()
+    bench.scheduler.abort(waiting)
+    bench.scheduler.abort(running)
+    assert not bench.scheduler.has_work
+    assert bench.scheduler.cells_in_use == 0
+
+
+def test_relieve_preempts_but_keeps_the_last_one() -> None:
+    bench = Bench()
+    first, second = bench.submit([1, 2, 3]), bench.submit([4, 5, 6])
+    bench.step()
+    assert bench.scheduler.relieve()
+    assert bench.scheduler.running == [first]
+    assert second in bench.scheduler.waiting
+    assert not bench.scheduler.relieve()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_traffic_never_stalls_or_leaks(seed: int) -> None:
+    """Arrivals, aborts and shared prefixes at random, in a cache that is too small."""
+    rng = random.Random(seed)
+    bench = Bench(cells=rng.choice([150, 300, 600]), running=rng.choice([2, 5, 12]), slots=16)
+    bases = [[base * 1000 + i for i in range(80)] for base in range(3)]
+    live: list[Sequence] = []
+    for _ in range(300):
+        if rng.random() < 0.3 and len(live) < 40:
+            prompt = [*rng.choice(bases)[: rng.randint(1, 80)], rng.randint(9000, 9999)]
+            live.append(bench.submit(prompt, limit=rng.randint(1, 30)))
+        if live and rng.random() < 0.1:
+            bench.scheduler.abort(live.pop(rng.randrange(len(live))))
+        if bench.scheduler.has_work:
+            assert bench.step(budget=rng.choice([1, 16, 64]))
+    bench.run()
+    assert bench.scheduler.cells_in_use == 0
+    while bench.scheduler._cached:
+        bench.scheduler._evict(next(iter(bench.scheduler._cached)))
+    assert bench.kv.free_cells == bench.kv.cells
+
+
+def test_common_length() -> None:
+    assert common_length([], [1]) == 0
+    assert common_length([1, 2, 3], [1, 2, 3]) == 3
+    assert common_length([1, 2, 3, 4], [1, 2, 9, 4]) == 2
+    rng = random.Random(1)
+    for _ in range(200):
+        a = [rng.randint(0, 1) for _ in range(rng.randint(0, 12))]
+        b = [rng.randint(0, 1) for _ in range(rng.randint(0, 12))]
+        expected = next(
+            (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+        )
+        assert common_length(a, b) == expected

@@ -1,0 +1,105 @@
+"""A tiny OpenAI-like server for tests of clients: fixed answers, real HTTP, no model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+WORDS = ["Hel", "lo ", "wörld", "!"]
+
+
+@dataclass
+class Stub:
+    """The server's address, what it was sent, and how it is to misbehave.
+
+    ``mode``: "ok"; "refuse" (503 in the envelope), "error" (an error in the stream) or "cut" (a stream
+    without [DONE]). ``pause`` is in seconds, before each word.
+    """
+
+    url: str = ""
+    mode: str = "ok"
+    pause: float = 0.0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        if scope["path"] == "/v1/models":
+            await _json(send, 200, {"object": "list", "data": [{"id": "stub-model"}, {"id": "other"}]})
+            return
+        self.requests.append(json.loads(await _body(receive)))
+        if self.mode == "refuse":
+            await _json(send, 503, {"error": {"message": "come back later", "code": "model_loading"}})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
+        for frame in self._frames():
+            await asyncio.sleep(self.pause)
+            # Cut in the middle: a client must not rely on frames arriving whole.
+            half = len(frame) // 2
+            await send({"type": "http.response.body", "body": frame[:half], "more_body": True})
+            await send({"type": "http.response.body", "body": frame[half:], "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _frames(self) -> Iterator[bytes]:
+        yield _event(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}])
+        yield b": a comment\n\n"
+        for word in WORDS:
+            yield _event(choices=[{"index": 0, "delta": {"content": word}}])
+        if self.mode == "error":
+            yield _event(error={"message": "the engine tripped", "code": "engine_error"})
+            return
+        yield _event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        if self.requests[-1].get("stream_options", {}).get("include_usage"):
+            yield _event(choices=[], usage={"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12})
+        if self.mode != "cut":
+            yield b"data: [DONE]\r\n\r\n"
+
+
+_EVENT_STREAM = [(b"content-type", b"text/event-stream")]
+
+
+def _event(**content: Any) -> bytes:
+    return b"data: " + json.dumps(content, ensure_ascii=False).encode() + b"\n\n"
+
+
+async def _body(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        body += message["body"]
+        if not message.get("more_body"):
+            return body
+
+
+async def _json(send: Send, status: int, content: dict[str, Any]) -> None:
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+
+
+@contextmanager
+def running() -> Iterator[Stub]:
+    """A stub that listens on a free port of this machine."""
+    stub = Stub()
+    config = uvicorn.Config(stub, port=0, lifespan="off", ws="none", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        stub.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield stub
+    finally:
+        server.should_exit = True
+        thread.join()
