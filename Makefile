@@ -25,9 +25,10 @@ lint: $(VENV)/.ready-dev ## Check style and format
 typecheck: $(VENV)/.ready-dev ## Check types, strictly
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
+	$(BIN)/mypy benchmarks
 
-bench: $(VENV)/.ready ## Put load on a running server (ARGS="--connections 8")
-	@$(BIN)/enginehouse bench $(ARGS)
+bench: $(VENV)/.ready ## Measure this server, and a peer beside it (ARGS="--peer /path/to/llama-server")
+	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 doctor: $(VENV)/.ready ## Say what this machine can run, and why
 	@$(BIN)/enginehouse doctor $(ARGS)

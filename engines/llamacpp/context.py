@@ -44,21 +44,25 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ContextSize:
-    """How large a context is made: cells and batch in tokens, ``slots`` in KV sequences."""
+    """How large a context is made: cells and batch in tokens, ``slots`` in KV sequences.
+
+    ``pooled`` cells are one pool; otherwise every slot has ``cells / slots`` of its own.
+    """
 
     cells: int
     slots: int
+    pooled: bool = True
     batch: int = 512
 
 
 class LlamaContext:
-    """Owns one native context over ``model``; the cells form one pool (``kv_unified``), so that
-    sequences share a prefix's cells by reference."""
+    """Owns one native context over ``model``."""
 
     def __init__(self, model: LlamaModel, size: ContextSize, *, threads: int, offload: bool = False) -> None:
         self.model = model
         self.cells = size.cells
         self.batch_size = size.batch
+        self._pooled = size.pooled
         self._handle = _create(model, size, threads, offload)
         self._memory = lib.llama_get_memory(self._handle)
         self._batch = self._make_batch(size.batch)
@@ -97,8 +101,17 @@ class LlamaContext:
         lib.llama_set_n_threads(self._handle, threads, threads)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Let ``target`` refer to the first ``length`` cells of ``source``."""
-        lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        """Let ``target`` hold the first ``length`` tokens of ``source``: by reference in a pool."""
+        if self._pooled:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+            return
+        # Between slots with cells of their own, llama_memory_seq_cp copies all cells, used or not.
+        size = lib.llama_state_seq_get_size(self._handle, source)
+        state = (ctypes.c_uint8 * size)()
+        lib.llama_state_seq_get_data(self._handle, state, size, source)
+        if not lib.llama_state_seq_set_data(self._handle, state, size, target):
+            raise DecodeError("llama.cpp could not copy a prefix")
+        self.truncate(target, length)
 
     def truncate(self, slot: int, length: int) -> None:
         """Drop what ``slot`` holds from position ``length`` on."""
@@ -150,7 +163,7 @@ def _create(model: LlamaModel, size: ContextSize, threads: int, offload: bool) -
     params.n_seq_max = size.slots
     params.n_outputs_max = size.slots  # llama.cpp asserts that every slot could have an output
     params.n_threads = params.n_threads_batch = threads
-    params.kv_unified = True
+    params.kv_unified = size.pooled
     # Sliding-window layers otherwise drop cells that a shared prefix needs.
     params.swa_full = True
     params.flash_attn_type = FLASH_ATTENTION_AUTO

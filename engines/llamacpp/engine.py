@@ -21,12 +21,13 @@ from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice
-from engines.llamacpp.kv_cache import KvCache
+from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
 from engines.llamacpp.model import LlamaModel, ModelCache, Progress
 from engines.llamacpp.pacing import PrefillPacer
 from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.scheduler import Scheduler
 from engines.llamacpp.sequence import Sequence
+from engines.llamacpp.threads import in_own_thread
 from engines.llamacpp.worker import Worker
 from engines.stream import ChunkStream
 from engines.text.renderer import ChatTemplate, TemplateWorker
@@ -37,6 +38,8 @@ CELL_GRANULE = 256  # llama.cpp rounds contexts up to this
 LONGEST_AUTO_CONTEXT = 8192
 # Without a given size the KV cache takes at most this part of the memory that is free.
 AUTO_KV_MEMORY_SHARE = 0.25
+# A full context for every sequence is taken unasked if it is this cheap.
+AUTO_SPLIT_MEMORY_SHARE = 1 / 16
 # Tokenising more text than this would hold up the loop.
 INLINE_TEXT = 4096
 
@@ -93,7 +96,7 @@ class LlamaEngine:
             return not given_up.is_set()
 
         loop = asyncio.get_running_loop()
-        build = asyncio.ensure_future(asyncio.to_thread(_build, options, models, loop, report))
+        build = in_own_thread(lambda: _build(options, models, loop, report))
         try:
             parts = await asyncio.shield(build)
         except asyncio.CancelledError:
@@ -213,9 +216,7 @@ def _build(
     offload = options.offload and bool(lib.llama_supports_gpu_offload())
     model = models.acquire(options.path, -1 if offload else 0, progress)
     try:
-        context_length, cells = choose_sizes(options, model, psutil.virtual_memory().available)
-        slots = options.max_sequences + (options.cached_prefixes if options.cache_prefixes else 0)
-        size = ContextSize(cells=cells, slots=slots)
+        context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
         count = options.threads or threads.usable_cores()
         context = LlamaContext(model, size, threads=count, offload=offload)
     except BaseException:
@@ -223,12 +224,13 @@ def _build(
         raise
     if options.threads is None:
         count = _choose_threads(context, count)
-    kv = KvCache(context, cells=cells, slots=slots)
+    kv = _kv_cache(context, size)
     scheduler = Scheduler(
         kv,
         max_running=options.max_sequences,
         batch_size=context.batch_size,
         cache_prefixes=options.cache_prefixes and model.can_share_prefix,
+        idle_cell_budget=model.idle_cell_budget() if size.pooled and not offload else 2**31,
     )
     worker = Worker(model, context, kv, scheduler, PrefillPacer(batch_size=context.batch_size), loop)
     info = EngineInfo(
@@ -238,20 +240,48 @@ def _build(
         max_sequences=options.max_sequences,
         devices=("gpu" if offload else "cpu",),
         capabilities=frozenset({"completion"} | ({"chat"} if model.chat_template else set())),
-        details={"description": model.description, "threads": count, "kv_cells": cells, "size": model.size},
+        details={
+            "description": model.description,
+            "size": model.size,
+            "threads": count,
+            "kv_cells": size.cells,
+            "kv_layout": "pooled" if size.pooled else "split",
+        },
     )
     return _Parts(model, context, worker, info)
 
 
-def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> tuple[int, int]:
-    """Context length and KV cells, in tokens. Given sizes are kept; a context never exceeds the cells."""
+def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> tuple[int, ContextSize]:
+    """Context length in tokens, and the size and layout of the KV cache.
+
+    Given sizes are kept; a context never exceeds the cells. A cache that holds a full context for every
+    sequence is split, as there is nothing to gain from a pool then.
+    """
     context = options.context_length or min(model.n_ctx_train or LONGEST_AUTO_CONTEXT, LONGEST_AUTO_CONTEXT)
+    affordable = free_memory // max(1, model.kv_bytes_per_token())
+    whole = _round_up(context) * options.max_sequences
     cells = options.kv_cells
-    if cells is None:
-        affordable = int(free_memory * AUTO_KV_MEMORY_SHARE) // max(1, model.kv_bytes_per_token())
-        cells = max(min(2 * context, affordable), context if options.context_length else CELL_GRANULE)
-    cells = -(-cells // CELL_GRANULE) * CELL_GRANULE
-    return min(context, cells), cells
+    if cells is None and whole <= affordable * AUTO_SPLIT_MEMORY_SHARE:
+        cells = whole
+    elif cells is None:
+        least = context if options.context_length else CELL_GRANULE
+        cells = max(min(2 * context, int(affordable * AUTO_KV_MEMORY_SHARE)), least)
+    cells = _round_up(cells)
+    context = min(context, cells)
+    if cells >= whole:
+        return context, ContextSize(cells=whole, slots=options.max_sequences, pooled=False)
+    slots = options.max_sequences + (options.cached_prefixes if options.cache_prefixes else 0)
+    return context, ContextSize(cells=cells, slots=slots)
+
+
+def _kv_cache(context: LlamaContext, size: ContextSize) -> KvCache:
+    if size.pooled:
+        return PooledKvCache(context, cells=size.cells, slots=size.slots)
+    return SplitKvCache(context, per_slot=size.cells // size.slots, slots=size.slots)
+
+
+def _round_up(cells: int) -> int:
+    return -(-cells // CELL_GRANULE) * CELL_GRANULE
 
 
 def _choose_threads(context: LlamaContext, most: int) -> int:

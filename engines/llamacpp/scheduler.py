@@ -46,7 +46,20 @@ class CachedPrefix:
 class Scheduler:
     """Owns the waiting and running sequences and the prefix cache."""
 
-    def __init__(self, kv: KvCache, *, max_running: int, batch_size: int, cache_prefixes: bool) -> None:
+    def __init__(
+        self,
+        kv: KvCache,
+        *,
+        max_running: int,
+        batch_size: int,
+        cache_prefixes: bool,
+        idle_cell_budget: int = 2**31,
+    ) -> None:
+        """``idle_cell_budget`` bounds running sequences times cells that only the prefix cache holds.
+
+        Attention looks at the mask of every used cell for every running sequence, so idle cells are not
+        free: few sequences may keep many of them, many may keep few.
+        """
         self.kv = kv
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -55,6 +68,7 @@ class Scheduler:
         self._max_running = max_running
         self._batch_size = batch_size
         self._cache_prefixes = cache_prefixes
+        self._idle_cell_budget = idle_cell_budget
         self._arrivals = 0
 
     @property
@@ -89,6 +103,7 @@ class Scheduler:
         slot, sequence.slot = sequence.slot, NO_SLOT
         if self._cache_prefixes and sequence.computed:
             self._keep(CachedPrefix(slot, sequence.tokens[: sequence.computed]))
+            self._trim_cache()
         else:
             self.kv.release(slot)
 
@@ -108,7 +123,8 @@ class Scheduler:
             # Every running prompt lacks cells and none decodes: the youngest makes room.
             self._preempt(self._youngest())
             return self.schedule(prefill_budget)
-        return work
+        # llama.cpp puts slots of a split cache into one forward pass only if they come in order.
+        return sorted(work, key=lambda w: w.sequence.slot)
 
     def commit(self, work: Work) -> None:
         """Note that ``work`` was computed."""
@@ -165,17 +181,24 @@ class Scheduler:
             budget -= self._add_prefill(work, sequence, budget)
 
     def _start(self, sequence: Sequence, source: int, shared: int) -> None:
-        if not self.kv.has_free_slot:
-            self._evict(next(slot for slot in self._cached if slot != source))
-        sequence.slot = self.kv.take_slot()
+        place = self.kv.place([s.slot for s in self.running], list(self._cached), source, shared)
+        sequence.slot = place.slot
+        if place.adopt:
+            del self._cached[source]
+            self.kv.shrink(source, shared)
+        else:
+            if place.slot in self._cached:
+                self._evict(place.slot)
+            self.kv.open(place.slot)
+            if shared:
+                self.kv.share(source, place.slot, shared)
+            if source in self._cached:
+                self._cached[source] = self._cached.pop(source)  # used just now
         sequence.computed = shared
         if sequence.cached is None:
             sequence.cached = shared
-        if shared:
-            self.kv.share(source, sequence.slot, shared)
-            if source in self._cached:
-                self._cached[source] = self._cached.pop(source)  # used just now
         self.running.append(sequence)
+        self._trim_cache()
 
     def _can_admit(self, work: list[Work], sequence: Sequence, shared: int) -> bool:
         """Whether the whole prompt fits beside what the running ones still need."""
@@ -235,6 +258,17 @@ class Scheduler:
             if len(old.tokens) <= len(entry.tokens) and entry.tokens[: len(old.tokens)] == old.tokens:
                 self._evict(slot)
         self._cached[entry.slot] = entry
+
+    def _trim_cache(self) -> None:
+        """Evict until idle cells cost the running sequences no more than allowed."""
+        limit = self._idle_cell_budget // max(1, len(self.running))
+        idle = self.kv.cells - self.kv.free_cells - self.cells_in_use
+        for slot in list(self._cached):
+            if idle <= limit:
+                return
+            before = self.kv.free_cells
+            self._evict(slot)
+            idle -= self.kv.free_cells - before
 
     def _evict(self, slot: int) -> None:
         del self._cached[slot]

@@ -30,7 +30,25 @@ async def _llama_cpp() -> Engine:
     return await EngineRegistry().load(spec)
 
 
-FACTORIES: dict[str, Callable[[], Awaitable[Engine]]] = {"fake": _fake, "llama_cpp": _llama_cpp}
+async def _llama_cpp_split() -> Engine:
+    """A KV cache with room for every sequence's whole context has another layout."""
+    spec = LoadSpec(
+        "llama_cpp",
+        "smollm2",
+        smollm2(),
+        context_length=CONTEXT,
+        kv_cache_tokens=8 * CONTEXT,
+        max_sequences=8,
+        threads=1,
+    )
+    return await EngineRegistry().load(spec)
+
+
+FACTORIES: dict[str, Callable[[], Awaitable[Engine]]] = {
+    "fake": _fake,
+    "llama_cpp": _llama_cpp,
+    "llama_cpp_split": _llama_cpp_split,
+}
 
 
 @pytest.fixture(params=FACTORIES)
