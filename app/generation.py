@@ -50,8 +50,12 @@ class Generation:
         return self
 
     async def __anext__(self) -> Item:
+        # One coroutine a chunk and no more: this runs for every token of every stream.
         try:
-            index, chunk = await (self._next_of_many() if self._pumps else self._next_of_one())
+            if self._pumps:
+                index, chunk = await self._next_of_many()
+            else:
+                index, chunk = 0, await self._streams[0].__anext__()
         except EngineError as error:
             self._record.end("error", error.message)
             self.close()
@@ -69,9 +73,6 @@ class Generation:
             pump.cancel()
         self._ready.put_nowait(None)
         self._record.end("aborted")
-
-    async def _next_of_one(self) -> Item:
-        return 0, await self._streams[0].__anext__()
 
     async def _next_of_many(self) -> Item:
         while self._open:

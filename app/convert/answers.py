@@ -57,8 +57,12 @@ def now() -> int:
     return int(time.time())
 
 
+# json.dumps would make an encoder for every call that does not use its defaults.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def to_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _encode(value).encode("utf-8", "replace")
 
 
 def sse(value: Any) -> bytes:
