@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.schemas.chat import ChatCompletionRequest, Message
-from app.schemas.common import SamplingFields
+from app.schemas.common import MAX_CHOICES, SamplingFields
 from app.schemas.completions import CompletionRequest
 from engines.base import Engine, GenerationRequest, Prompt, Sampling
 from engines.errors import RequestError
@@ -51,6 +51,11 @@ def completion_requests(
     body: CompletionRequest, prompts: Sequence[Prompt], request_id: str
 ) -> list[GenerationRequest]:
     """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices."""
+    if len(prompts) * body.n > MAX_CHOICES:
+        raise RequestError(
+            f"{len(prompts)} prompts with {body.n} answers each are more than {MAX_CHOICES} answers",
+            param="n",
+        )
     requests = []
     for prompt in prompts:
         request = GenerationRequest(

@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.schemas.common import MAX_TOKENS, FinishReason, SamplingFields, UsageInfo
-
-MAX_PROMPTS = 256
+from app.schemas.common import MAX_CHOICES, MAX_TOKENS, FinishReason, SamplingFields, UsageInfo
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
@@ -17,9 +15,9 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 class CompletionRequest(SamplingFields):
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
     ) = Field(description="Text, texts, token ids, or lists of token ids.")
     max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS, description="null: up to the context's end.")
     logprobs: int | None = Field(None, ge=0, le=5)

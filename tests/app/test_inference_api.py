@@ -229,6 +229,12 @@ def test_harmless_forms_of_unsupported_fields_pass(client: httpx.Client) -> None
     assert complete(client, suffix="", best_of=1).status_code == 200
 
 
+def test_too_many_answers_at_once_are_refused(client: httpx.Client) -> None:
+    refused = complete(client, prompt=["a"] * 64, n=3)
+    assert (refused.status_code, error(refused)["param"]) == (400, "n")
+    assert complete(client, prompt=["a"] * 64, n=2, max_tokens=1).status_code == 200
+
+
 def test_unknown_model(client: httpx.Client) -> None:
     response = chat(client, model="gpt-9")
     assert (response.status_code, error(response)["code"]) == (404, "model_not_found")

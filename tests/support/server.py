@@ -25,6 +25,8 @@ class LiveServer:
     def __init__(self, app: FastAPI) -> None:
         self.app = app
         self._socket = socket.create_server(("127.0.0.1", 0))
+        # asyncio sets it on sockets that it makes itself; accepted ones inherit it from here.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)

@@ -1,0 +1,102 @@
+"""Server processes: started on a free loopback port, waited for, and stopped for sure."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 15.0
+
+
+class BenchError(Exception):
+    """A measurement could not be made; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that is ready. ``label`` names it in the results."""
+
+    label: str
+    url: str
+    pid: int
+
+    def get(self, path: str) -> Any:
+        """The JSON at ``path``. Raises `httpx.HTTPError`."""
+        reply = httpx.get(self.url + path, trust_env=False, timeout=10)
+        reply.raise_for_status()
+        return reply.json()
+
+    def model(self) -> str:
+        """The name of the model it serves."""
+        return str(self.get("/v1/models")["data"][0]["id"])
+
+
+@contextmanager
+def running(
+    label: str, command: Callable[[int], Sequence[str]], env: Mapping[str, str], ready: str, log: Path
+) -> Iterator[Server]:
+    """Run ``command(port)`` until the block ends. It is ready when the path ``ready`` answers 200.
+
+    Its output goes to ``log``, next to which it runs: no ``.env`` of the current folder reaches it.
+    Raises `BenchError` if it ends or does not get ready.
+    """
+    port = free_port()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            list(command(port)), env=dict(env), stdout=output, stderr=subprocess.STDOUT, cwd=log.parent
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(process, url + ready, log)
+        yield Server(label, url, process.pid)
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask ``process`` to end, and end it if it does not."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise BenchError(f"the server ended with status {process.returncode}: {tail(log)}")
+            if _answers(client, url):
+                return
+            time.sleep(0.1)
+    raise BenchError(f"the server was not ready after {START_TIMEOUT:.0f} s: {tail(log)}")
+
+
+def _answers(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def tail(log: Path, characters: int = 400) -> str:
+    """The end of a log file."""
+    return log.read_text(encoding="utf-8", errors="replace").strip()[-characters:]

@@ -1,0 +1,160 @@
+"""``python -m benchmarks.run``: measure, print a table, and if asked write it into README.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+from benchmarks import machine, results
+from benchmarks.model import default_model
+from benchmarks.processes import BenchError
+from benchmarks.report import SUBJECT, Measurement, with_results
+from benchmarks.results import Result
+from benchmarks.scenarios import SCENARIOS, Case
+from benchmarks.servers import Bench
+
+README = Path(__file__).with_name("README.md")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.quick and args.write:
+        parser.error("--quick sizes are no results to --write")
+    # Ended from outside, the servers must end too: let the context managers run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        found = _saved(args.from_saved) if args.from_saved else _measured(args)
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    text = results.markdown(found)
+    print(text)
+    if args.write:
+        README.write_text(with_results(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+        say(f"written to {README.name}")
+    return 1 if any(run.error for result in found for run in result.measurements) else 0
+
+
+def _measured(args: argparse.Namespace) -> list[Result]:
+    bench = _bench(args)
+    facts = machine.describe(bench.model, bench.peer)
+    wanted = [name for name in SCENARIOS if name in args.only]
+    return [measure(bench, name, facts, args.repeat) for name in wanted]
+
+
+def _saved(folder: Path) -> list[Result]:
+    """What earlier runs left in ``folder``."""
+    paths = [folder / f"{name}.json" for name in SCENARIOS]
+    found = [results.load(path) for path in paths if path.exists()]
+    if not found:
+        raise BenchError(f"there are no results in {folder}")
+    return found
+
+
+def measure(bench: Bench, scenario: str, facts: dict[str, str], repeat: int) -> Result:
+    """Run a scenario ``repeat`` times, servers side by side, and save it as far as it is."""
+    cases = SCENARIOS[scenario](bench)
+    runs: list[Measurement] = []
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    result = Result(scenario, date, facts, [(case.name, case.metrics) for case in cases], runs)
+    for number in range(repeat):
+        for case in cases:
+            say(f"{case.name}" + (f" ({number + 1} of {repeat})" if repeat > 1 else ""))
+            for kind in bench.kinds() if case.with_peer else [None]:
+                runs.append(_run(bench, case, kind))
+                results.save(result, bench.out)
+    return result
+
+
+def _run(bench: Bench, case: Case, kind: int | None) -> Measurement:
+    server = SUBJECT if kind is None else f"-t {kind}"
+    started = time.monotonic()
+    try:
+        values = case.run(bench, kind)
+    except (BenchError, httpx.HTTPError, subprocess.SubprocessError) as error:
+        say(f"  {server}: failed: {error}")
+        return Measurement(case.name, server, error=str(error))
+    shown = "  ".join(
+        f"{metric.key}={values[metric.key]:.4g}" for metric in case.metrics if metric.key in values
+    )
+    failed = f"  errors={values['errors']:.0f}" if values.get("errors") else ""
+    say(f"  {server}: {shown}{failed}  ({time.monotonic() - started:.0f} s)")
+    return Measurement(case.name, server, values)
+
+
+def say(text: str) -> None:
+    """Progress goes to standard error: the table has standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _bench(args: argparse.Namespace) -> Bench:
+    return Bench(
+        model=(args.model or default_model()).resolve(),
+        out=args.out.resolve() if args.out else Path(tempfile.mkdtemp(prefix="enginehouse-bench-")),
+        peer=args.peer.resolve() if args.peer else None,
+        peer_threads=args.peer_threads,
+        peer_args=tuple(shlex.split(args.peer_args)),
+        load_tool=tuple(shlex.split(args.load_tool)),
+        env=dict(args.env),
+        ignore_eos=args.ignore_eos,
+        quick=args.quick,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    add = parser.add_argument
+    add("--only", type=_names, default=list(SCENARIOS), help=f"scenarios, by comma: {', '.join(SCENARIOS)}")
+    add("--model", type=_file, help="GGUF file; default: the bundled model requantised to Q4_0")
+    add("--peer", type=_file, help="llama-server to compare with")
+    add("--peer-threads", type=_counts, default=(1, 2), help="threads the peer is tried with (1,2)")
+    add("--peer-args", default="", help="more options for the peer")
+    add("--load-tool", default="", help="command of another load generator; see README.md")
+    add("--env", type=_assignment, action="append", default=[], help="NAME=VALUE for our server")
+    add("--ignore-eos", action=argparse.BooleanOptionalAction, default=True, help="answers of equal length")
+    add("--repeat", type=int, default=1, help="measure so often and take medians")
+    add("--quick", action="store_true", help="tiny sizes, to see that everything works")
+    add("--out", type=Path, help="folder for raw results and logs; default: a new temporary one")
+    add("--from-saved", type=Path, help="measure nothing: report what a former run saved with --out")
+    add("--write", action="store_true", help="write the table into benchmarks/README.md")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(SCENARIOS):
+        raise argparse.ArgumentTypeError(f"no such scenario: {', '.join(sorted(unknown))}")
+    return names
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError("it must be NAME=VALUE")
+    return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
