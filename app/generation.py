@@ -12,9 +12,11 @@ from engines.errors import EngineError
 Item = tuple[int, Chunk]
 
 
-def start(engine: Engine, requests: Sequence[GenerationRequest], record: InferenceRecord) -> Generation:
-    """Queue every request; if one is refused, none runs."""
-    record.started(requests)
+def start(
+    engine: Engine, requests: Sequence[GenerationRequest], record: InferenceRecord, *, answers: int
+) -> Generation:
+    """Queue every request, ``answers`` of them for each prompt; if one is refused, none runs."""
+    record.started(requests, answers)
     streams: list[TokenStream] = []
     try:
         streams.extend(map(engine.generate, requests))

@@ -88,7 +88,7 @@ def load_spec(settings: Settings, model: ModelFile) -> LoadSpec:
         kv_cache_tokens=_given(settings.kv_cache_tokens),
         max_sequences=settings.max_sequences,
         threads=_given(settings.max_cpu_threads),
-        use_gpu=settings.device_type != "cpu",
+        use_gpu=None if settings.device_type == "auto" else settings.device_type != "cpu",
         cache_prefixes=settings.enable_caching,
     )
 

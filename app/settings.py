@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     )
     kv_cache_tokens: int | Auto = Field(
         "auto",
-        description="Tokens the KV cache holds, over all sequences. `auto`: room for two full contexts.",
+        description="Tokens the KV cache holds, over all sequences. `auto`: a full context for each if "
+        "that is cheap (a sixteenth of the free memory), else a pool of two.",
     )
     max_sequences: int = Field(32, ge=1, le=128, description="Sequences that decode at once.")
     max_concurrent_requests: int = Field(50, ge=1, description="Requests served at once; more wait.")

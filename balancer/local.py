@@ -148,7 +148,12 @@ class LocalBackend:
         self._load_started = time.monotonic()
         self._engine = await self._load(self._note_progress)
         self._progress = 1.0
-        logger.info("model %s is ready after %.1f s", self._model, time.monotonic() - self._load_started)
+        logger.info(
+            "model %s is ready after %.1f s",
+            self._model,
+            time.monotonic() - self._load_started,
+            extra={"engine": dict(self._engine.info.details)},
+        )
         self._change(BackendState.READY)
 
     async def _watch(self) -> str:

@@ -18,7 +18,10 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """What to load and how; None leaves a choice to the engine. Lengths in tokens."""
+    """What to load and how; None leaves a choice to the engine. Lengths in tokens.
+
+    ``use_gpu`` True fails where the engine has no GPU to use; None uses one if there is one.
+    """
 
     engine: str
     name: str
@@ -27,7 +30,7 @@ class LoadSpec:
     kv_cache_tokens: int | None = None
     max_sequences: int = 32
     threads: int | None = None
-    use_gpu: bool = True
+    use_gpu: bool | None = None
     cache_prefixes: bool = True
 
 

@@ -31,7 +31,9 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
 
     async def run(engine: Engine, record: InferenceRecord, request_id: str) -> Reply:
         prompt = await engine.render_chat(messages)
-        sequences = generation.start(engine, requests.chat_requests(body, prompt, request_id), record)
+        sequences = generation.start(
+            engine, requests.chat_requests(body, prompt, request_id), record, answers=body.n
+        )
         format = ChatFormat(
             request_id=request_id,
             model=engine.info.model,

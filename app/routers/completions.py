@@ -30,7 +30,9 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
 
     async def run(engine: Engine, record: InferenceRecord, request_id: str) -> Reply:
         prompts = await requests.completion_prompts(body, engine)
-        sequences = generation.start(engine, requests.completion_requests(body, prompts, request_id), record)
+        sequences = generation.start(
+            engine, requests.completion_requests(body, prompts, request_id), record, answers=body.n
+        )
         format = CompletionFormat(
             request_id=request_id,
             model=engine.info.model,

@@ -22,7 +22,7 @@ from app.schemas.system import (
 from app.telemetry.metrics import Metrics
 from balancer.backend import BackendState, BackendStatus
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["System"])
 
 _RETRY_AFTER = {"Retry-After": "5"}
 _BROKEN = (BackendState.UNHEALTHY, BackendState.FAILED)

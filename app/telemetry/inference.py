@@ -38,10 +38,12 @@ class InferenceRecord:
         self._arrived = clock()
         self._last_token: dict[int, float] = {}
         self._usages: dict[int, Usage] = {}
+        self._answers = 1
         self._ended = False
 
-    def started(self, requests: Sequence[GenerationRequest]) -> None:
-        """Note what was queued: one sequence for each choice, in the order of their indices."""
+    def started(self, requests: Sequence[GenerationRequest], answers: int = 1) -> None:
+        """Note what was queued: ``answers`` sequences for each prompt, in the order of the choices."""
+        self._answers = answers
         for index, request in enumerate(requests):
             self._usages[index] = Usage(len(request.prompt.token_ids), 0)
 
@@ -60,8 +62,14 @@ class InferenceRecord:
         self._usages[index] = chunk.usage or Usage(sofar.prompt_tokens, sofar.completion_tokens + tokens)
 
     def usage(self) -> Usage:
-        """Tokens of all choices so far. Every choice's prompt counts, as every one is prefilled."""
-        return total_usage(list(self._usages.values()))
+        """Tokens of all choices so far. A prompt counts once, however many answers it has."""
+        usages = [self._usages[index] for index in sorted(self._usages)]
+        prompts = usages[:: self._answers]
+        return Usage(
+            prompt_tokens=sum(u.prompt_tokens for u in prompts),
+            completion_tokens=sum(u.completion_tokens for u in usages),
+            cached_tokens=sum(u.cached_tokens for u in prompts),
+        )
 
     def end(self, outcome: Outcome, error: str | None = None) -> None:
         """Count and log the request; the first call decides."""
@@ -89,11 +97,3 @@ class InferenceRecord:
             request_id=self._request_id,
             **extra,
         )
-
-
-def total_usage(usages: list[Usage]) -> Usage:
-    return Usage(
-        prompt_tokens=sum(u.prompt_tokens for u in usages),
-        completion_tokens=sum(u.completion_tokens for u in usages),
-        cached_tokens=sum(u.cached_tokens for u in usages),
-    )

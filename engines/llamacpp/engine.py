@@ -17,7 +17,7 @@ import llama_cpp.llama_cpp as lib
 import psutil
 
 from engines.base import Chunk, EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Usage
-from engines.errors import EngineError, UnsupportedFeature
+from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice
@@ -55,7 +55,7 @@ class LlamaOptions:
     max_sequences: int = 32
     cached_prefixes: int = 32
     threads: int | None = None
-    offload: bool = True
+    offload: bool | None = None  # None: if this build can
     cache_prefixes: bool = True
     stall_timeout: float = 60.0
 
@@ -213,7 +213,7 @@ def _discard(models: ModelCache, build: asyncio.Future[_Parts]) -> None:
 def _build(
     options: LlamaOptions, models: ModelCache, loop: asyncio.AbstractEventLoop, progress: Progress
 ) -> _Parts:
-    offload = options.offload and bool(lib.llama_supports_gpu_offload())
+    offload = _offload(options)
     model = models.acquire(options.path, -1 if offload else 0, progress)
     try:
         context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
@@ -249,6 +249,17 @@ def _build(
         },
     )
     return _Parts(model, context, worker, info)
+
+
+def _offload(options: LlamaOptions) -> bool:
+    """Whether layers go to a GPU. Raises `ModelLoadError` if they must and cannot."""
+    can = bool(lib.llama_supports_gpu_offload())
+    if options.offload and not can:
+        raise ModelLoadError(
+            "a GPU was asked for (DEVICE_TYPE), but this llama-cpp-python was built without GPU support: "
+            'install it again with CMAKE_ARGS="-DGGML_CUDA=on" or set DEVICE_TYPE=auto'
+        )
+    return can and options.offload is not False
 
 
 def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> tuple[int, ContextSize]:

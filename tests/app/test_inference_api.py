@@ -105,6 +105,14 @@ def test_n_answers_have_their_indices(client: httpx.Client, stream: bool) -> Non
     assert len(set(texts)) == 3  # with a seed, each answer has its own
 
 
+def test_a_prompt_counts_once_however_many_answers_it_has(client: httpx.Client) -> None:
+    one, three = chat(client).json()["usage"], chat(client, n=3).json()["usage"]
+    assert three["prompt_tokens"] == one["prompt_tokens"]
+    assert three["completion_tokens"] == 3 * one["completion_tokens"]
+    two = complete(client, prompt=["one two", "three"], n=2).json()["usage"]
+    assert (two["prompt_tokens"], two["completion_tokens"]) == (3, 6)
+
+
 def test_logprobs(client: httpx.Client) -> None:
     choice = chat(client, logprobs=True, top_logprobs=2).json()["choices"][0]
     content = choice["logprobs"]["content"]

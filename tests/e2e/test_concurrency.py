@@ -108,13 +108,14 @@ async def test_disconnects_free_sequences_and_cells(server: LiveServer, model: s
         "ignore_eos": True,
         "stream": True,
     }
+    took: list[float] = []
     for _ in range(3):
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             async with client.stream("POST", "/v1/chat/completions", json=body) as response:
                 await response.aiter_lines().__anext__()
                 await asyncio.to_thread(wait_until, lambda: engine.stats().running == 1)
-        took = await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0)
-        print(f"freed after {1e3 * took:.1f} ms")
+        took.append(await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0))
+    assert min(took) < 0.1  # the best of three: a busy machine may hold up the others
     assert engine.stats().kv_used == 0
     assert server.house.balancer.running == 0
 

@@ -275,6 +275,10 @@ async def test_loads_that_cannot_work_say_why(tmp_path: Path) -> None:
     with pytest.raises(ModelFileNotFound):
         async with engine(path=tmp_path / "missing.gguf"):
             pass
+    if not llama_cpp.llama_supports_gpu_offload():
+        with pytest.raises(ModelLoadError, match="without GPU support"):
+            async with engine(offload=True):
+                pass
     text = tmp_path / "text.gguf"
     text.write_text("not a model")
     with pytest.raises(ModelLoadError, match="not a GGUF"):
