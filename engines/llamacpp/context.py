@@ -62,7 +62,7 @@ class LlamaContext:
         self.model = model
         self.cells = size.cells
         self.batch_size = size.batch
-        self._pooled = size.pooled
+        self.pooled = size.pooled
         self._handle = _create(model, size, threads, offload)
         self._memory = lib.llama_get_memory(self._handle)
         self._batch = self._make_batch(size.batch)
@@ -102,7 +102,7 @@ class LlamaContext:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let ``target`` hold the first ``length`` tokens of ``source``: by reference in a pool."""
-        if self._pooled:
+        if self.pooled:
             lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
             return
         # Between slots with cells of their own, llama_memory_seq_cp copies all cells, used or not.

@@ -91,7 +91,6 @@ class Scheduler:
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is; what it computed stays as a cached prefix."""
-        sequence.aborted = True
         if sequence in self.running:
             self.finish(sequence)
         elif sequence in self.waiting:

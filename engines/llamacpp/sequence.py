@@ -21,7 +21,6 @@ class Sequence:
         "_assembler",
         "_generated",
         "_limit",
-        "aborted",
         "arrival",
         "cached",
         "computed",
@@ -43,7 +42,6 @@ class Sequence:
         self.slot = NO_SLOT
         self.arrival = 0
         self.cached: int | None = None
-        self.aborted = False
         self.waits_for: tuple[Sequence, int] | None = None
         self._assembler = TextAssembler(request.stop, request.logprobs is not None)
         self._limit = limit

@@ -37,6 +37,7 @@ class ForwardPass(CellMemory, Protocol):
     """What the worker needs of a context; `LlamaContext` is one."""
 
     batch_size: int
+    pooled: bool
 
     def decode(self, slices: Seq[Slice]) -> npt.NDArray[np.float32]: ...
 
@@ -138,6 +139,20 @@ class Worker:
         started = time.perf_counter()
         decoded = sum(not w.sequence.is_prefilling for w in work)
         prefilled = sum(w.count for w in work) - decoded
+        for part in self._passes(work):
+            self._run_pass(part)
+        self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
+
+    def _passes(self, work: list[Work]) -> list[list[Work]]:
+        """What to compute together. With cells of their own, sequences are padded to the longest in the
+        pass: a long prompt must not make every stream's decode as long as itself."""
+        if self._context.pooled:
+            return [work]
+        decode = [w for w in work if not w.sequence.is_prefilling]
+        prefill = [w for w in work if w.sequence.is_prefilling]
+        return [part for part in (decode, prefill) if part]
+
+    def _run_pass(self, work: list[Work]) -> None:
         try:
             logits = self._context.decode([_slice(w) for w in work])
         except KvCacheFull as error:
@@ -147,7 +162,6 @@ class Worker:
             self._isolate(work)
         else:
             self._postprocess(work, logits)
-        self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
 
     def _postprocess(self, work: list[Work], logits: npt.NDArray[np.float32]) -> None:
         """Note what was computed and draw the next token of every sequence whose prompt is complete."""
