@@ -107,7 +107,8 @@ class LlamaContext:
             return
         # Between slots with cells of their own, llama_memory_seq_cp copies all cells, used or not.
         size = lib.llama_state_seq_get_size(self._handle, source)
-        state = (ctypes.c_uint8 * size)()
+        buffer = np.empty(size, dtype=np.uint8)  # not a ctypes array: those are zeroed first
+        state = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         lib.llama_state_seq_get_data(self._handle, state, size, source)
         if not lib.llama_state_seq_set_data(self._handle, state, size, target):
             raise DecodeError("llama.cpp could not copy a prefix")

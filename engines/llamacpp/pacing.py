@@ -12,6 +12,8 @@ LARGE_CHUNK = 48
 # While a long prompt is prefilled, every so many steps go without it: streams grow meanwhile, and what
 # decoding them costs must not be taken for the prompt's cost.
 REFRESH = 12
+# However many prompts wait, streams are held up by no more than this many times the usual.
+MOST_STRETCH = 4.0
 
 
 class PrefillPacer:
@@ -41,13 +43,19 @@ class PrefillPacer:
         self._large_cost = 0.0
         self._mixed_steps = 0
 
-    def budget(self, decoding: int) -> int:
+    def budget(self, decoding: int, prefilling: int = 1) -> int:
         """Tokens to prefill beside ``decoding`` streams: at least `smallest`, within the batch, and
-        none now and then, to measure decoding alone."""
+        none now and then, to measure decoding alone.
+
+        Where more prompts wait (``prefilling``) than streams decode, streams give way in proportion.
+        """
         if decoding and self._mixed_steps >= REFRESH:
             return 0
         room = max(self._smallest, self._batch_size - decoding)
-        seconds = max(self._floor, self._stretch * self._decode_step) if decoding else self._idle_step
+        seconds = self._idle_step
+        if decoding:
+            stretch = self._stretch * min(max(1.0, prefilling / decoding), MOST_STRETCH)
+            seconds = max(self._floor, stretch * self._decode_step)
         large = _affordable(seconds, self._large_cost)
         if large is None:
             return min(LARGE_CHUNK, room)  # to learn what it costs

@@ -80,6 +80,11 @@ class Scheduler:
         return sum(not s.is_prefilling for s in self.running)
 
     @property
+    def prefilling(self) -> int:
+        """Prompts that are being prefilled or wait for it."""
+        return len(self.running) + len(self.waiting) - self.decoding
+
+    @property
     def cells_in_use(self) -> int:
         """Cells that running sequences hold; what only the prefix cache holds can be had at once."""
         return self.kv.distinct(s.slot for s in self.running)

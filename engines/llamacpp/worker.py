@@ -133,7 +133,7 @@ class Worker:
 
     def _step(self) -> None:
         scheduler = self._scheduler
-        work = scheduler.schedule(self._pacer.budget(scheduler.decoding))
+        work = scheduler.schedule(self._pacer.budget(scheduler.decoding, scheduler.prefilling))
         if not work:
             return
         started = time.perf_counter()

@@ -48,6 +48,13 @@ def test_the_batch_and_the_smallest_chunk_are_limits() -> None:
     assert slow.budget(decoding=10) == 4
 
 
+def test_few_streams_give_way_to_many_prompts() -> None:
+    pacer = settled(PrefillPacer(batch_size=512, stretch=1.0, floor=0.0), decode=0.1, small=0.001)
+    assert 95 <= pacer.budget(decoding=4, prefilling=1) <= 105
+    assert 190 <= pacer.budget(decoding=4, prefilling=8) <= 210
+    assert 380 <= pacer.budget(decoding=1, prefilling=30) <= 420
+
+
 def test_decoding_is_measured_alone_now_and_then() -> None:
     pacer = settled(PrefillPacer(batch_size=512), decode=0.05, small=0.002)
     budgets = []
