@@ -34,17 +34,8 @@ def messages(body: ChatCompletionRequest) -> list[dict[str, Any]]:
 
 def chat_requests(body: ChatCompletionRequest, prompt: Prompt, request_id: str) -> list[GenerationRequest]:
     """One request for each of the ``n`` answers."""
-    request = GenerationRequest(
-        request_id=request_id,
-        prompt=prompt,
-        sampling=sampling(body),
-        max_tokens=body.limit,
-        min_tokens=_min_tokens(body, body.limit),
-        stop=body.stops,
-        ignore_eos=body.ignore_eos,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-    )
-    return _answers(request, body.n)
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return _answers(body, prompt, request_id, limit=body.limit, logprobs=logprobs)
 
 
 def completion_requests(
@@ -56,20 +47,11 @@ def completion_requests(
             f"{len(prompts)} prompts with {body.n} answers each are more than {MAX_CHOICES} answers",
             param="n",
         )
-    requests = []
-    for prompt in prompts:
-        request = GenerationRequest(
-            request_id=request_id,
-            prompt=prompt,
-            sampling=sampling(body),
-            max_tokens=body.max_tokens,
-            min_tokens=_min_tokens(body, body.max_tokens),
-            stop=body.stops,
-            ignore_eos=body.ignore_eos,
-            logprobs=body.logprobs,
-        )
-        requests.extend(_answers(request, body.n))
-    return requests
+    return [
+        request
+        for prompt in prompts
+        for request in _answers(body, prompt, request_id, limit=body.max_tokens, logprobs=body.logprobs)
+    ]
 
 
 async def completion_prompts(body: CompletionRequest, engine: Engine) -> list[Prompt]:
@@ -119,9 +101,21 @@ def _min_tokens(body: SamplingFields, limit: int | None) -> int:
     return body.min_tokens
 
 
-def _answers(request: GenerationRequest, n: int) -> list[GenerationRequest]:
-    """``n`` copies; with a seed each gets its own, or they would all be the same."""
+def _answers(
+    body: SamplingFields, prompt: Prompt, request_id: str, *, limit: int | None, logprobs: int | None
+) -> list[GenerationRequest]:
+    """``n`` requests for ``prompt``; with a seed each gets its own, or they would all be the same."""
+    request = GenerationRequest(
+        request_id=request_id,
+        prompt=prompt,
+        sampling=sampling(body),
+        max_tokens=limit,
+        min_tokens=_min_tokens(body, limit),
+        stop=body.stops,
+        ignore_eos=body.ignore_eos,
+        logprobs=logprobs,
+    )
     seed = request.sampling.seed
-    if n == 1 or seed is None:
-        return [request] * n
-    return [replace(request, sampling=replace(request.sampling, seed=seed + i)) for i in range(n)]
+    if body.n == 1 or seed is None:
+        return [request] * body.n
+    return [replace(request, sampling=replace(request.sampling, seed=seed + i)) for i in range(body.n)]

@@ -118,9 +118,6 @@ class LlamaContext:
         """Drop what ``slot`` holds from position ``length`` on."""
         lib.llama_memory_seq_rm(self._memory, slot, length, -1)
 
-    def clear(self) -> None:
-        lib.llama_memory_clear(self._memory, False)
-
     def close(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:

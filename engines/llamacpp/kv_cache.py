@@ -26,8 +26,6 @@ class CellMemory(Protocol):
 
     def truncate(self, slot: int, length: int) -> None: ...
 
-    def clear(self) -> None: ...
-
 
 class KvCache(Protocol):
     """Cells held by KV slots. A cell stores one token at one position."""

@@ -1,4 +1,4 @@
-"""A loaded `llama_model`: weights, vocabulary and metadata. Immutable once loaded, safe to share."""
+"""A loaded `llama_model`: weights and vocabulary. Immutable once loaded, safe to share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ class LlamaModel:
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._handle))
         self.size = int(lib.llama_model_size(self._handle))
         self.description = _read_string(partial(lib.llama_model_desc, self._handle))
-        self.metadata = _metadata(self._handle)
         # States that are not a list of per-token cells cannot be cut at a token.
         self.can_share_prefix = not (
             lib.llama_model_is_recurrent(self._handle) or lib.llama_model_is_hybrid(self._handle)
@@ -195,16 +194,6 @@ def _load(path: Path, gpu_layers: int, progress: Progress | None) -> Any:
         lib.llama_model_free(handle)
         raise ModelLoadError(f"{path.name} is an encoder model: this engine generates text only")
     return handle
-
-
-def _metadata(handle: Any) -> dict[str, str]:
-    """The file's scalar metadata (arrays, such as the vocabulary, are left out)."""
-    found = {}
-    for i in range(lib.llama_model_meta_count(handle)):
-        key = _read_string(partial(lib.llama_model_meta_key_by_index, handle, i))
-        if not key.startswith("tokenizer."):
-            found[key] = _read_string(partial(lib.llama_model_meta_val_str_by_index, handle, i))
-    return found
 
 
 def _read_string(read: Callable[[Any, int], int]) -> str:

@@ -25,7 +25,7 @@ from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.pacing import PrefillPacer
 from engines.llamacpp.sampler import log_probabilities, token_logprob
 from engines.llamacpp.scheduler import Scheduler, Work
-from engines.llamacpp.sequence import Sequence
+from engines.llamacpp.sequence import NO_SLOT, Sequence
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -140,7 +140,9 @@ class Worker:
         decoded = sum(not w.sequence.is_prefilling for w in work)
         prefilled = sum(w.count for w in work) - decoded
         for part in self._passes(work):
-            self._run_pass(part)
+            # An earlier pass may have had to preempt what this one meant to compute.
+            if still_placed := [w for w in part if w.sequence.slot != NO_SLOT]:
+                self._run_pass(still_placed)
         self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
 
     def _passes(self, work: list[Work]) -> list[list[Work]]:

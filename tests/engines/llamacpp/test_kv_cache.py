@@ -13,9 +13,6 @@ class Memory:
     def truncate(self, slot: int, length: int) -> None:
         self.calls.append(("truncate", slot, length))
 
-    def clear(self) -> None:
-        self.calls.append(("clear",))
-
 
 def test_shared_cells_are_free_only_with_their_last_holder() -> None:
     memory = Memory()

@@ -27,9 +27,6 @@ class Memory:
     def truncate(self, slot: int, length: int) -> None:
         pass
 
-    def clear(self) -> None:
-        pass
-
 
 class Bench:
     """A scheduler and what the worker would do around it."""
