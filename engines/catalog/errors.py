@@ -1,0 +1,27 @@
+"""What is wrong with a catalog, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engines.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake. ``line`` counts from 1; 0 where the mistake has no place."""
+
+    line: int
+    text: str
+
+    def shown(self, file: str) -> str:
+        return f"{file}:{self.line}: {self.text}" if self.line else f"{file}: {self.text}"
+
+
+class CatalogError(EngineError):
+    """The catalog cannot be used; the message has a line for each of its ``problems``."""
+
+    def __init__(self, file: str, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(problem.shown(file) for problem in self.problems))
