@@ -1,0 +1,1 @@
+"""Downloads models from Hugging Face and ModelScope."""
