@@ -1,0 +1,1 @@
+"""Which models are loaded: their states, the memory they may take, and who makes room for whom."""

@@ -1,0 +1,17 @@
+"""What can go wrong when models are managed."""
+
+from __future__ import annotations
+
+from engines.errors import EngineError
+
+
+class ModelConflict(EngineError):
+    """The model is in use, pinned or being loaded in another way."""
+
+
+class InsufficientMemory(EngineError):
+    """The model does not fit, now or ever; ``retry_after`` seconds later it may, where that is known."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

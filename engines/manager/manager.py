@@ -1,0 +1,386 @@
+"""Keeps the models that requests want loaded, within the limits of places and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from engines.base import Engine
+from engines.errors import EngineError, ModelLoadError
+from engines.manager.errors import InsufficientMemory, ModelConflict
+from engines.manager.events import EventHub
+from engines.manager.footprint import Footprint
+from engines.manager.lifecycle import Lifecycle, Loader
+from engines.manager.planner import Plan, Want, plan
+from engines.manager.record import Record
+from engines.manager.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
+
+logger = logging.getLogger("engines.manager")
+
+# What is said to who waited in vain for models in use to end, in seconds.
+RETRY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``max_models`` at once within ``budget``; health is looked at every ``interval`` seconds."""
+
+    max_models: int
+    budget: Footprint
+    interval: float = 1.0
+
+
+class ModelManager:
+    """Decides which models are loaded and unloaded, and keeps count of who uses them.
+
+    Everything runs on the event loop's thread. ``on_change`` is called whenever a waiting request might
+    be served or refused now.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        limits: Limits,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.limits = limits
+        self.on_change = on_change
+        self._loader = loader
+        self._clock = clock
+        self._sleep = sleep
+        self._lifecycle = Lifecycle(loader, clock, self._changed)
+        self._records: dict[str, Record] = {}
+        self._demanded: tuple[str, ...] = ()
+        self._planning = self._plan_again = self._stopped = False
+        self._watch: asyncio.Task[None] | None = None
+
+    # -- what is there -----------------------------------------------------------------------------
+
+    @property
+    def events(self) -> EventHub:
+        return self._lifecycle.events
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Since the start: loads, load_failures, evictions, expirations, restarts."""
+        return self._lifecycle.counts
+
+    @property
+    def used(self) -> Footprint:
+        """Memory of all models that are loaded, or on their way in or out."""
+        return sum((r.memory or Footprint() for r in self._records.values() if r.occupies), Footprint())
+
+    def status(self, name: str) -> ModelStatus:
+        """Raises `ModelFileNotFound` for a model that does not exist."""
+        record = self._records.get(name)
+        return self._status(record or self._new_record(name))
+
+    def statuses(self) -> list[ModelStatus]:
+        """Of every model that was ever wanted."""
+        return [self._status(record) for record in self._records.values()]
+
+    def can_serve(self, name: str) -> bool:
+        """Whether a new request may be sent to the model now."""
+        record = self._records.get(name)
+        return record is not None and record.state is ModelState.READY and not record.yielding
+
+    def refusal(self, name: str) -> EngineError | None:
+        """Why waiting for the model is of no use now, if it is."""
+        record = self._records.get(name)
+        if record is None:
+            return None
+        if record.refusal is not None:
+            return InsufficientMemory(f"model {name} cannot be loaded: {record.refusal}")
+        cooling = record.state is ModelState.FAILED and not record.restarting
+        if cooling and not record.can_load(self._clock()):
+            return ModelLoadError(record.detail)
+        return None
+
+    def engine(self, name: str) -> Engine | None:
+        """The engine of a model that is ready."""
+        record = self._records.get(name)
+        return record.engine if record is not None and record.state is ModelState.READY else None
+
+    # -- using models ------------------------------------------------------------------------------
+
+    def hold(self, name: str, keep_alive: float | None = None) -> None:
+        """A request begins; the model stays until `release`, and ``keep_alive`` seconds from then.
+
+        What a request asks for holds for later ones that ask for nothing, until the model is unloaded.
+        """
+        record = self._record(name)
+        record.holds += 1
+        record.expires_at = None
+        if keep_alive is not None:
+            record.asked_keep_alive = keep_alive
+
+    def release(self, name: str) -> None:
+        record = self._records[name]
+        record.holds -= 1
+        record.last_used = self._clock()
+        if record.holds:
+            return
+        record.note_idle(record.last_used)
+        if record.state is ModelState.DRAINING:
+            self._lifecycle.drain(record)
+            return
+        self._changed()  # who waits for it goes before its expiry
+        self._expire(record)
+
+    def demand(self, names: Iterable[str]) -> None:
+        """Requests wait for these models, in the order of the first request for each."""
+        demanded = tuple(names)
+        if demanded or self._demanded:
+            self._demanded = demanded
+            self._plan()
+
+    # -- administration ----------------------------------------------------------------------------
+
+    async def load(
+        self,
+        name: str,
+        options: LoadOptions = DEFAULT_OPTIONS,
+        *,
+        keep_alive: float | None = None,
+        pin: bool | None = None,
+        patience: float | None = None,
+    ) -> ModelStatus:
+        """Load the model as ``options`` say and return when it is ready.
+
+        Joins a load that is under way. ``patience`` bounds the wait for room, in seconds. Raises
+        `ModelConflict` if it is loaded otherwise and in use, `InsufficientMemory`, or `ModelLoadError`.
+        """
+        self.want(name, options, keep_alive=keep_alive, pin=pin)
+        record = self._record(name)
+        give_up = None if patience is None else self._clock() + patience
+        while record.state is not ModelState.READY:
+            loading = record.state is ModelState.LOADING
+            reason = self._hopeless(record, loading or give_up is None or self._clock() < give_up)
+            if reason is not None:
+                self._give_up(record)
+                raise reason
+            left = None if give_up is None or loading else give_up - self._clock()
+            await self._lifecycle.next_change(record, left)
+        return self._status(record)
+
+    def want(
+        self,
+        name: str,
+        options: LoadOptions = DEFAULT_OPTIONS,
+        *,
+        keep_alive: float | None = None,
+        pin: bool | None = None,
+    ) -> None:
+        """Begin what `load` does, and return at once."""
+        record = self._record(name)
+        if options != record.options and (record.engine is not None or record.task is not None):
+            if record.state not in (ModelState.READY, ModelState.SLEEPING) or record.holds:
+                raise ModelConflict(
+                    f"model {name} is {record.state} with other settings and in use: unload it first"
+                )
+            self._lifecycle.drain(record)
+        record.options = options
+        if keep_alive is not None:
+            record.keep_alive, record.asked_keep_alive = keep_alive, None
+            if not record.holds:
+                record.note_idle(self._clock())
+        if pin is not None:
+            record.pinned = pin
+        record.intended = record.state is not ModelState.READY
+        if record.state is ModelState.FAILED and not record.restarting:  # somebody mended it, it seems
+            record.failures, record.retry_at = 0, 0.0
+            self._lifecycle.set(record, ModelState.STOPPED)
+        self._plan()
+
+    def renew(self, name: str) -> None:
+        """The model's settings or its file changed: how it is kept counts at once, the rest when it is next
+        loaded, which may be tried again now if it failed."""
+        record = self._records.get(name)
+        if record is None:
+            return
+        policy = self._loader.policy(name)
+        record.pinned, record.keep_alive = policy.pin, policy.keep_alive
+        if not record.occupies:
+            record.memory = None
+        if record.state is ModelState.FAILED and not record.restarting:
+            record.failures, record.retry_at = 0, 0.0
+        self._plan()
+
+    async def unload(self, name: str, *, force: bool = False) -> ModelStatus:
+        """Let running requests end (``force``: fail them), free the model, and return when it is freed.
+
+        Raises `ModelConflict` for a pinned model unless forced. A later request loads it again.
+        """
+        record = self._record(name)
+        if record.pinned and not force and record.occupies:
+            raise ModelConflict(f"model {name} is pinned: load it with pin=false first, or use force=true")
+        record.intended = record.pinned = False
+        record.options = DEFAULT_OPTIONS
+        engine, task = record.engine, record.task
+        if record.state is ModelState.LOADING:
+            self._lifecycle.cancel_load(record)
+        self._lifecycle.notify(record)
+        self._plan()  # nobody needs to make way for it any more
+        # Who waits for the model may have it loaded again at once: only this engine, this load counts.
+        while (engine is not None and record.engine is engine) or (task is not None and record.task is task):
+            if record.task is None:
+                self._lifecycle.drain(record, force=force)
+            await self._lifecycle.next_change(record)
+        return self._status(record)
+
+    def _give_up(self, record: Record) -> None:
+        """Nobody needs to make way for it any more; a request may still ask for it, as it is configured."""
+        record.intended = False
+        if record.engine is None:
+            record.options = DEFAULT_OPTIONS
+        # Later, so that all who joined the load are told the same reason.
+        asyncio.get_running_loop().call_soon(self._plan)
+
+    def _hopeless(self, record: Record, patient: bool) -> EngineError | None:
+        """Why the wait for ``record`` to be ready is over, if it is."""
+        name = record.name
+        if record.refusal is not None:
+            return InsufficientMemory(f"model {name} cannot be loaded: {record.refusal}")
+        if record.state is ModelState.FAILED and not record.restarting:
+            return ModelLoadError(record.detail)
+        if not record.intended and record.state is not ModelState.LOADING:
+            return ModelConflict(f"the load of {name} was called off: the model was unloaded meanwhile")
+        if not patient:
+            return InsufficientMemory(f"no room for {name}: the models that are loaded are in use", RETRY)
+        return None
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._keep_watch())
+
+    async def stop(self) -> None:
+        """Free everything, failing what still runs; nothing is loaded any more, whoever still waits."""
+        self._stopped = True
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        await asyncio.gather(*(self.unload(name, force=True) for name in list(self._records)))
+
+    def tick(self) -> None:
+        """Unload what was not used for long enough, and try again what may be tried again."""
+        for record in list(self._records.values()):
+            self._expire(record)
+        self._plan()
+
+    async def _keep_watch(self) -> None:
+        while True:
+            await self._sleep(self.limits.interval)
+            try:
+                self.tick()
+                for record in list(self._records.values()):
+                    await self._check(record)
+            except Exception:
+                logger.exception("looking after the models failed; it goes on")
+
+    async def _check(self, record: Record) -> None:
+        engine = record.engine
+        if engine is None or record.state is not ModelState.READY:
+            return
+        health = await engine.health()
+        if not health.ok and record.engine is engine and record.state is ModelState.READY:
+            self._lifecycle.crash(record, health.detail)
+
+    # -- planning ----------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        """Requests that wait are served first; what then still waits decides who is loaded next."""
+        self.on_change()
+        self._plan()
+
+    def _plan(self) -> None:
+        """Make a plan and carry it out; what that changes may lead to another."""
+        self._plan_again = True
+        if self._planning or self._stopped:
+            return
+        self._planning = True
+        try:
+            while self._plan_again:
+                self._plan_again = False
+                self._apply(self._next_plan())
+        finally:
+            self._planning = False
+
+    def _next_plan(self) -> Plan:
+        wants = self._wants()
+        occupants = [record.occupant() for record in self._records.values() if record.occupies]
+        return plan(occupants, wants, max_models=self.limits.max_models, budget=self.limits.budget)
+
+    def _wants(self) -> list[Want]:
+        """What an operator asked for, then what requests wait for, then what failed and is tried again.
+
+        Nobody has to go for the last: a model that works is worth more than one that may.
+        """
+        intended = [record for record in self._records.values() if record.intended]
+        fresh = [record.name for record in intended if not record.is_retried]
+        urgent = dict.fromkeys((*fresh, *self._demanded))
+        wants = []
+        for name in (*urgent, *(r.name for r in intended if r.name not in urgent)):
+            record = self._record(name)
+            if record.can_load(self._clock()) and self._estimated(record):
+                wants.append(Want(name, record.memory or Footprint(), modest=name not in urgent))
+        return wants
+
+    def _estimated(self, record: Record) -> bool:
+        """Whether it is known what ``record`` will take; a model that cannot be loaded fails here."""
+        if record.memory is None or record.memory_of != record.options:
+            try:
+                record.memory = self._loader.estimate(record.name, record.options)
+            except EngineError as error:
+                self._lifecycle.fail(record, error.message)
+                self.on_change()
+                return False
+            record.memory_of = record.options
+        return True
+
+    def _apply(self, decided: Plan) -> None:
+        news = False
+        for record in self._records.values():
+            yielding, refusal = record.name in decided.yielding, decided.refused.get(record.name)
+            news |= (record.yielding and not yielding) or refusal != record.refusal
+            if refusal != record.refusal:
+                record.refusal = refusal
+                self._lifecycle.notify(record)
+                if refusal is not None:
+                    logger.warning("model %s cannot be loaded: %s", record.name, refusal)
+            record.yielding = yielding
+        for name in decided.evict:
+            self.counts["evictions"] += 1
+            self._lifecycle.evict(self._records[name])
+        for name in decided.load:
+            self._lifecycle.load(self._records[name])
+        if news:
+            self.on_change()
+
+    def _expire(self, record: Record) -> None:
+        if record.is_expired(self._clock()) and record.name not in self._demanded:
+            self.counts["expirations"] += 1
+            self._lifecycle.drain(record)
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def _record(self, name: str) -> Record:
+        record = self._records.get(name)
+        if record is None:
+            record = self._records[name] = self._new_record(name)
+        return record
+
+    def _new_record(self, name: str) -> Record:
+        policy = self._loader.policy(name)
+        return Record(name, pinned=policy.pin, keep_alive=policy.keep_alive)
+
+    def _status(self, record: Record) -> ModelStatus:
+        return record.status(self._clock(), wanted=record.name in self._demanded)

@@ -1,0 +1,138 @@
+"""All that the manager knows of one model. Only `ModelManager` changes it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from engines.base import Engine
+from engines.manager.footprint import Footprint
+from engines.manager.planner import Occupant
+from engines.manager.states import DEFAULT_OPTIONS, FOREVER, LoadOptions, ModelState, ModelStatus
+
+FIRST_COOL_DOWN = 2.0
+LONGEST_COOL_DOWN = 300.0
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """Times are the manager's clock's. ``intended``: to be loaded even if no request waits for it.
+
+    ``asked_keep_alive``: what a request asked for since the model was loaded; it goes before
+    ``keep_alive``.
+    """
+
+    name: str
+    state: ModelState = ModelState.STOPPED
+    detail: str = ""
+    options: LoadOptions = DEFAULT_OPTIONS
+    pinned: bool = False
+    keep_alive: float = FOREVER
+    asked_keep_alive: float | None = None
+    intended: bool = False
+    yielding: bool = False
+    refusal: str | None = None
+    holds: int = 0
+    last_used: float = 0.0
+    expires_at: float | None = None
+    engine: Engine | None = None
+    task: asyncio.Task[None] | None = None
+    called_off: bool = False  # the load that is under way
+    phase: str = ""
+    progress: float = 0.0
+    load_started: float = 0.0
+    memory: Footprint | None = None
+    memory_of: LoadOptions | None = None  # the options that ``memory`` belongs to
+    failures: int = 0
+    retry_at: float = 0.0
+    loads: int = 0
+    restarts: int = 0
+    restarting: bool = False
+    load_seconds: float | None = None
+    unload_seconds: float | None = None
+    watchers: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def occupies(self) -> bool:
+        """Whether it holds memory, or is about to."""
+        return self.state is not ModelState.SLEEPING and (self.engine is not None or self.task is not None)
+
+    def can_load(self, now: float) -> bool:
+        """Whether a load may begin: nothing is under way, and no cool-down runs."""
+        if self.task is not None:
+            return False
+        if self.state is ModelState.FAILED:
+            return now >= self.retry_at
+        return self.state in (ModelState.STOPPED, ModelState.SLEEPING)
+
+    def occupant(self) -> Occupant:
+        ready = self.state is ModelState.READY
+        return Occupant(
+            name=self.name,
+            memory=self.memory or Footprint(),
+            evictable=ready and not self.pinned,
+            busy=self.holds > 0,
+            leaving=not ready and self.state is not ModelState.LOADING,
+            yielding=self.yielding,
+            pinned=self.pinned,
+            last_used=self.last_used,
+        )
+
+    @property
+    def lasting(self) -> float:
+        """The keep-alive that holds now."""
+        return self.keep_alive if self.asked_keep_alive is None else self.asked_keep_alive
+
+    def note_idle(self, now: float) -> None:
+        """Its use ended, or was put off, at ``now``: from here on its keep-alive runs."""
+        keep_alive = self.lasting
+        self.expires_at = None if keep_alive < 0 else now + keep_alive
+
+    def is_expired(self, now: float) -> bool:
+        idle = self.state is ModelState.READY and not self.holds and not self.pinned
+        return idle and self.expires_at is not None and self.expires_at <= now
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether loading it is another try, after a failure or a crash."""
+        return self.failures > 0 or self.restarting
+
+    def cool_down(self) -> float:
+        """Seconds until the next try, after as many failures as there were in a row."""
+        return min(FIRST_COOL_DOWN * 2.0 ** (self.failures - 1), LONGEST_COOL_DOWN)
+
+    def status(self, now: float, wanted: bool) -> ModelStatus:
+        """``wanted``: requests wait for it."""
+        engine = self.engine
+        ready = self.state is ModelState.READY
+        return ModelStatus(
+            name=self.name,
+            state=self.state,
+            detail=self.detail,
+            phase=self.phase if self.state is ModelState.LOADING else "",
+            progress=1.0 if ready else self.progress if self.state is ModelState.LOADING else 0.0,
+            eta_seconds=self._eta(now),
+            inflight=self.holds,
+            pinned=self.pinned,
+            keep_alive=self.lasting,
+            expires_in=max(0.0, self.expires_at - now) if ready and self.expires_at is not None else None,
+            retry_after=max(0.0, self.retry_at - now) if self.state is ModelState.FAILED else None,
+            waits_for_room=(wanted or self.intended)
+            and self.state in (ModelState.STOPPED, ModelState.SLEEPING, ModelState.DRAINING),
+            memory=self.memory or Footprint(),
+            info=engine.info if engine else None,
+            stats=engine.stats() if engine else None,
+            loads=self.loads,
+            restarts=self.restarts,
+            load_seconds=self.load_seconds,
+            unload_seconds=self.unload_seconds,
+        )
+
+    def _eta(self, now: float) -> float | None:
+        if self.state is not ModelState.LOADING:
+            return None
+        if self.progress > 0.0:
+            return round((now - self.load_started) * (1.0 - self.progress) / self.progress, 1)
+        if self.load_seconds is not None:  # as long as the last time
+            return round(max(0.0, self.load_seconds - (now - self.load_started)), 1)
+        return None
