@@ -17,7 +17,9 @@ class EngineInfo:
     """What was loaded, where it runs, and how much fits.
 
     ``context_length`` is in tokens, prompt and completion together; ``max_sequences`` is how many
-    sequences can decode at once.
+    sequences can decode at once. ``memory`` is what this engine holds in bytes, as far as it knows:
+    weights, KV cache and work space, on whatever device. ``capabilities`` are of "chat",
+    "completion", "tools", "reasoning", "structured", "adapters" and "sleep".
     """
 
     engine: str
@@ -26,6 +28,7 @@ class EngineInfo:
     max_sequences: int
     devices: tuple[str, ...]
     capabilities: frozenset[str] = frozenset()
+    memory: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,11 +61,23 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Structure:
+    """What the output must match: a JSON schema or grammar as text, a regular expression, one of several
+    texts (``choices``), or just any JSON object (neither)."""
+
+    kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
+    value: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One sequence to generate.
 
     ``max_tokens`` None means "up to the context's end". ``logprobs`` None switches log probabilities
-    off; a number asks for that many alternatives a token (0: the chosen token's only).
+    off; a number asks for that many alternatives a token (0: the chosen token's only). ``adapter``
+    names a LoRA adapter that the model was loaded with. An engine refuses with `UnsupportedFeature`
+    what its capabilities do not name.
     """
 
     request_id: str
@@ -73,6 +88,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    structure: Structure | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,33 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of the call number ``index``: its id and name come once, its arguments (JSON) in parts."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    """What a chat answer's text turned out to be: content, reasoning, or calls of tools."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+
+class AnswerParser(Protocol):
+    """Tells content, reasoning and tool calls apart in the text of one chat answer."""
+
+    def push(self, chunk: Chunk) -> AnswerDelta:
+        """What ``chunk`` adds. The last chunk (with a ``finish_reason``) flushes what was held back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +213,21 @@ class Engine(Protocol):
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         template_args: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        """Apply the model's own chat template.
+        """Apply the model's own chat template. ``tools`` are function definitions in OpenAI's form.
 
         Raises `UnsupportedFeature` if the model has none and `RequestError` if the template refuses
         the messages.
+        """
+        ...
+
+    def answer_parser(self, tools: Sequence[Mapping[str, Any]] | None = None) -> AnswerParser | None:
+        """A parser for one answer of this model; None where all of the text is content.
+
+        Raises `UnsupportedFeature` for ``tools`` without the capability "tools".
         """
         ...
 
@@ -202,6 +254,12 @@ class Engine(Protocol):
     def stats(self) -> EngineStats:
         """O(1), no I/O: read for every scrape and every balancing decision."""
         ...
+
+    async def sleep(self) -> None:
+        """Give memory back but stay quick to `wake`. Raises `UnsupportedFeature` without "sleep"."""
+        ...
+
+    async def wake(self) -> None: ...
 
     async def close(self) -> None:
         """Fail what is in flight, free everything, and return when it is freed. Idempotent."""

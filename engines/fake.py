@@ -25,7 +25,7 @@ from engines.base import (
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit
+from engines.limits import check_token_ids, generation_limit, refuse_extras, refuse_tools
 from engines.stream import ChunkStream
 from engines.text.output import Released, TextAssembler
 
@@ -104,11 +104,16 @@ class FakeEngine:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         template_args: Mapping[str, Any] | None = None,
     ) -> Prompt:
+        refuse_tools(tools)
         text = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
         return Prompt(self._vocabulary.encode(text), text)
+
+    def answer_parser(self, tools: Sequence[Mapping[str, Any]] | None = None) -> None:
+        refuse_tools(tools)
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return self._vocabulary.encode(text)
@@ -120,6 +125,7 @@ class FakeEngine:
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed:
             raise EngineError("the engine is closed")
+        refuse_extras(request)
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=len(self._vocabulary)
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from engines.base import GenerationRequest
-from engines.errors import ContextLengthExceeded, RequestError
+from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeature
 
 
 def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab: int) -> int:
@@ -32,3 +33,17 @@ def check_token_ids(token_ids: Sequence[int], n_vocab: int) -> None:
     """Raise `RequestError` unless every id is in the vocabulary."""
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < n_vocab):
         raise RequestError(f"token ids must be between 0 and {n_vocab - 1}", param="prompt")
+
+
+def refuse_tools(tools: Sequence[Mapping[str, Any]] | None) -> None:
+    """For engines without the capability "tools"."""
+    if tools:
+        raise UnsupportedFeature("this model's engine has no tool calling", param="tools")
+
+
+def refuse_extras(request: GenerationRequest) -> None:
+    """For engines without the capabilities "structured" and "adapters"."""
+    if request.structure is not None:
+        raise UnsupportedFeature("this model's engine has no structured output", param="response_format")
+    if request.adapter is not None:
+        raise UnsupportedFeature("this model's engine has no adapters", param="model")

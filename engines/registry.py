@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.base import Engine
 from engines.errors import ModelLoadError
@@ -17,10 +17,22 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: a folder in PEFT's format, and the name that requests use."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSpec:
     """What to load and how; None leaves a choice to the engine. Lengths in tokens.
 
-    ``use_gpu`` True fails where the engine has no GPU to use; None uses one if there is one.
+    ``path`` is a GGUF file or a folder in Hugging Face's format. ``use_gpu`` True fails where the engine
+    has no GPU to use; None uses one if there is one. ``gpu_memory`` is the share of a GPU that vLLM may
+    take. ``dtype``, ``quantization`` (how weights are read, not how they are converted), the parallel
+    sizes and ``adapters`` are for the engines that know them; ``options`` are passed on to the engine's
+    own configuration by name, and one that it does not know is an error.
     """
 
     engine: str
@@ -32,6 +44,13 @@ class LoadSpec:
     threads: int | None = None
     use_gpu: bool | None = None
     cache_prefixes: bool = True
+    gpu_memory: float = 0.8
+    dtype: str | None = None
+    quantization: str | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    adapters: tuple[Adapter, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EngineRegistry:
@@ -46,6 +65,10 @@ class EngineRegistry:
             return self._fake(spec)
         if spec.engine == "llama_cpp":
             return await self._llama_cpp(spec, progress)
+        if spec.engine == "mlx":
+            return await self._mlx(spec, progress)
+        if spec.engine == "vllm":
+            return await self._vllm(spec, progress)
         raise ModelLoadError(f"there is no engine {spec.engine!r}")
 
     def _fake(self, spec: LoadSpec) -> Engine:
@@ -75,3 +98,22 @@ class EngineRegistry:
             cache_prefixes=spec.cache_prefixes,
         )
         return await LlamaEngine.load(options, self._llama_models, progress)
+
+    async def _mlx(self, spec: LoadSpec, progress: Progress | None) -> Engine:
+        try:
+            from engines.mlx.engine import MlxEngine
+        except ImportError as error:
+            raise ModelLoadError(
+                f"mlx-lm cannot be imported ({error}): `pip install 'enginehouse[mlx]'` installs it"
+            ) from error
+        return await MlxEngine.load(spec, progress)
+
+    async def _vllm(self, spec: LoadSpec, progress: Progress | None) -> Engine:
+        try:
+            from engines.vllm.engine import VllmEngine
+        except ImportError as error:
+            raise ModelLoadError(
+                f"vLLM cannot be imported ({error}): `pip install 'enginehouse[vllm]'` installs it; "
+                "for a machine without a GPU see the README"
+            ) from error
+        return await VllmEngine.load(spec, progress)

@@ -18,7 +18,7 @@ import psutil
 
 from engines.base import Chunk, EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Usage
 from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit
+from engines.limits import check_token_ids, generation_limit, refuse_extras, refuse_tools
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
@@ -40,6 +40,8 @@ LONGEST_AUTO_CONTEXT = 8192
 AUTO_KV_MEMORY_SHARE = 0.25
 # A full context for every sequence is taken unasked if it is this cheap.
 AUTO_SPLIT_MEMORY_SHARE = 1 / 16
+# Bytes that llama.cpp takes for intermediate results: what was measured with small models.
+WORK_SPACE = 64 * 2**20
 # Tokenising more text than this would hold up the loop.
 INLINE_TEXT = 4096
 
@@ -114,9 +116,11 @@ class LlamaEngine:
         self,
         messages: Seq[Mapping[str, Any]],
         *,
+        tools: Seq[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         template_args: Mapping[str, Any] | None = None,
     ) -> Prompt:
+        refuse_tools(tools)
         if self._template is None:
             raise UnsupportedFeature(
                 f"model {self._info.model} has no chat template: it is a base model. "
@@ -131,6 +135,9 @@ class LlamaEngine:
         tokens = await self.tokenize(text, add_special=not (bos and text.startswith(bos)))
         return Prompt(tokens, text)
 
+    def answer_parser(self, tools: Seq[Mapping[str, Any]] | None = None) -> None:
+        refuse_tools(tools)
+
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         if len(text) <= INLINE_TEXT:
             return self._model.tokenize(text, add_special=add_special)
@@ -143,6 +150,7 @@ class LlamaEngine:
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed or not self._worker.is_alive:
             raise self._worker.failure or EngineError("the engine is closed")
+        refuse_extras(request)
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=self._model.n_vocab
         )
@@ -240,6 +248,7 @@ def _build(
         max_sequences=options.max_sequences,
         devices=("gpu" if offload else "cpu",),
         capabilities=frozenset({"completion"} | ({"chat"} if model.chat_template else set())),
+        memory=model.size + size.cells * model.kv_bytes_per_token() + WORK_SPACE,
         details={
             "description": model.description,
             "size": model.size,

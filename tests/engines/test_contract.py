@@ -1,4 +1,7 @@
-"""What every engine must do. A new engine joins by adding a factory to `FACTORIES`, nothing else."""
+"""What every engine must do. A new engine joins by adding a factory to `FACTORIES`, nothing else.
+
+An engine is loaded once for all of its tests (vLLM takes most of a minute), so a test leaves it idle.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import pytest_asyncio
 
 from engines.base import Chunk, Engine, GenerationRequest, Prompt, Sampling, Usage
 from engines.errors import ContextLengthExceeded, EngineError, RequestError
 from engines.fake import FakeEngine
 from engines.registry import EngineRegistry, LoadSpec
-from support.models import smollm2
+from support.models import smollm2, smollm2_folder
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONTEXT = 1024
 GREEDY = Sampling(temperature=0.0)
@@ -44,14 +50,34 @@ async def _llama_cpp_split() -> Engine:
     return await EngineRegistry().load(spec)
 
 
+async def _mlx() -> Engine:
+    spec = LoadSpec("mlx", "smollm2", smollm2_folder(), context_length=CONTEXT, max_sequences=16)
+    return await EngineRegistry().load(spec)
+
+
+async def _vllm() -> Engine:
+    spec = LoadSpec(
+        "vllm",
+        "smollm2",
+        smollm2_folder(),
+        context_length=CONTEXT,
+        kv_cache_tokens=16 * CONTEXT,
+        max_sequences=16,
+        options={"enforce_eager": True},
+    )
+    return await EngineRegistry().load(spec)
+
+
 FACTORIES: dict[str, Callable[[], Awaitable[Engine]]] = {
     "fake": _fake,
     "llama_cpp": _llama_cpp,
     "llama_cpp_split": _llama_cpp_split,
+    "mlx": _mlx,
+    "vllm": _vllm,
 }
 
 
-@pytest.fixture(params=FACTORIES)
+@pytest_asyncio.fixture(params=FACTORIES, scope="module", loop_scope="module")
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     engine = await FACTORIES[request.param]()
     yield engine
@@ -230,7 +256,19 @@ async def test_more_than_fit_wait_their_turn(engine: Engine) -> None:
     await settled(engine)
 
 
-async def test_closing_the_engine_fails_what_runs(engine: Engine) -> None:
+async def test_stats_add_up(engine: Engine) -> None:
+    before = engine.stats()
+    usages = [
+        chunks[-1].usage for chunks in [await drain(engine, await request_for(engine)) for _ in range(3)]
+    ]
+    after = engine.stats()
+    assert after.completion_tokens - before.completion_tokens == sum(u.completion_tokens for u in usages if u)
+    assert after.prompt_tokens - before.prompt_tokens == sum(u.prompt_tokens for u in usages if u)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+async def test_closing_the_engine_fails_what_runs(name: str) -> None:
+    engine = await FACTORIES[name]()
     stream = engine.generate(await request_for(engine, max_tokens=900, ignore_eos=True))
     await stream.__anext__()
     await engine.close()
@@ -241,13 +279,3 @@ async def test_closing_the_engine_fails_what_runs(engine: Engine) -> None:
         engine.generate(GenerationRequest("r", Prompt((1,)), GREEDY))
     assert not (await engine.health()).ok
     await engine.close()
-
-
-async def test_stats_add_up(engine: Engine) -> None:
-    before = engine.stats()
-    usages = [
-        chunks[-1].usage for chunks in [await drain(engine, await request_for(engine)) for _ in range(3)]
-    ]
-    after = engine.stats()
-    assert after.completion_tokens - before.completion_tokens == sum(u.completion_tokens for u in usages if u)
-    assert after.prompt_tokens - before.prompt_tokens == sum(u.prompt_tokens for u in usages if u)

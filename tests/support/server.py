@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from app.house import House
 from app.main import create_app
 from app.settings import Settings
+from engines.base import Engine
 
 
 class LiveServer:
@@ -37,6 +38,10 @@ class LiveServer:
     @property
     def house(self) -> House:
         return self.app.state.house  # type: ignore[no-any-return]
+
+    def engine(self, model: str | None = None) -> Engine | None:
+        """The engine of ``model``, or of the default one, if it is ready."""
+        return self.house.manager.engine(model or self.house.default.name)
 
     def start(self) -> None:
         self._thread.start()

@@ -21,8 +21,10 @@ WORDS = ["Hel", "lo ", "wörld", "!"]
 class Stub:
     """The server's address, what it was sent, and how it is to misbehave.
 
-    ``mode``: "ok"; "refuse" (503 in the envelope), "error" (an error in the stream) or "cut" (a stream
-    without [DONE]). ``pause`` is in seconds, before each word.
+    ``mode``: "ok"; "refuse" (503 in the envelope), "loading" (that once, then "ok"), "error" (an error in
+    the stream) or "cut" (a stream without [DONE]). ``pause`` is in seconds, before each word.
+    ``answers``: what else there is, such as "GET /v1/models/x/status" → status and JSON. Answers to other
+    methods than GET come after ``pause``; a list is sent as events.
     """
 
     url: str = ""
@@ -30,16 +32,34 @@ class Stub:
     pause: float = 0.0
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
+
+    def reset(self) -> None:
+        self.mode, self.pause = "ok", 0.0
+        self.requests.clear()
+        self.headers.clear()
+        self.answers.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
-        if scope["path"] == "/v1/models":
+        is_get = scope["method"] == "GET"
+        if not is_get:
+            self.requests.append(json.loads(await _body(receive) or b"null"))
+        known = self.answers.get(f"{scope['method']} {scope['path']}")
+        if known is not None:
+            await asyncio.sleep(0 if is_get else self.pause)
+            await _answer(send, *known)
+        elif is_get and scope["path"] == "/v1/models":
             await _json(send, 200, {"object": "list", "data": [{"id": "stub-model"}, {"id": "other"}]})
-            return
-        self.requests.append(json.loads(await _body(receive)))
-        if self.mode == "refuse":
+        elif is_get:
+            await _json(send, 404, {"error": {"message": "there is no such route"}})
+        elif self.mode in ("refuse", "loading"):
+            self.mode = "ok" if self.mode == "loading" else self.mode
             await _json(send, 503, {"error": {"message": "come back later", "code": "model_loading"}})
-            return
+        else:
+            await self._stream(send)
+
+    async def _stream(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
         for frame in self._frames():
             await asyncio.sleep(self.pause)
@@ -78,6 +98,15 @@ async def _body(receive: Receive) -> bytes:
         body += message["body"]
         if not message.get("more_body"):
             return body
+
+
+async def _answer(send: Send, status: int, content: Any) -> None:
+    if not isinstance(content, list):
+        await _json(send, status, content)
+        return
+    await send({"type": "http.response.start", "status": status, "headers": _EVENT_STREAM})
+    body = b"".join(_event(**event) for event in content)
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _json(send: Send, status: int, content: dict[str, Any]) -> None:
