@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from balancer.errors import BalancerError
 from engines.base import Engine, EngineInfo, EngineStats
 
 
@@ -34,7 +35,8 @@ class Call:
     """A request as the balancer sees it: where it may go, and how to run it there.
 
     ``run`` serves it on a local engine; ``path`` and ``body`` are what a remote one is sent. So the
-    balancer needs no wire schema.
+    balancer needs no wire schema. ``keep_alive``: how many seconds the model stays loaded after this call
+    (-1: for good); None leaves it at what the model has.
     """
 
     request_id: str
@@ -45,6 +47,7 @@ class Call:
     run: Callable[[Engine], Awaitable[Reply]]
     priority: int = 0
     prefix_key: str | None = None
+    keep_alive: float | None = None
 
 
 class BackendState(StrEnum):
@@ -92,15 +95,37 @@ class Backend(Protocol):
     @property
     def inflight(self) -> int: ...
 
+    def obstacle(self) -> BalancerError | None:
+        """Why waiting for this backend is of no use now; None if it serves or may do so soon."""
+        ...
+
+    def excuse(self) -> BalancerError | None:
+        """What a call is told that waited in vain, unless the backend was merely busy."""
+        ...
+
     def status(self) -> BackendStatus: ...
 
     async def run(self, call: Call) -> Reply: ...
 
-    def begin(self) -> None:
+    def begin(self, call: Call) -> None:
         """Count a call in. Only a lease calls this and `end`."""
         ...
 
     def end(self) -> None: ...
+
+
+class Pool(Protocol):
+    """All backends there are, by model."""
+
+    def backends(self, model: str) -> Sequence[Backend]:
+        """Those that could serve ``model``, at least one. Raises `UnknownModel`."""
+        ...
+
+    def demand(self, models: Iterable[str]) -> None:
+        """Calls wait for these models, in the order of the first call for each."""
+        ...
+
+    def statuses(self) -> list[BackendStatus]: ...
 
 
 class Lease:
@@ -108,10 +133,10 @@ class Lease:
 
     __slots__ = ("_on_release", "backend")
 
-    def __init__(self, backend: Backend, on_release: Callable[[], None]) -> None:
+    def __init__(self, backend: Backend, call: Call, on_release: Callable[[], None]) -> None:
         self.backend = backend
         self._on_release: Callable[[], None] | None = on_release
-        backend.begin()
+        backend.begin(call)
 
     def release(self) -> None:
         on_release, self._on_release = self._on_release, None

@@ -7,20 +7,26 @@ synchronous functions on the event loop's thread, so there are no locks.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from balancer.backend import Backend, BackendState, BackendStatus, Call, Lease
-from balancer.errors import BalancerError, ModelLoading, NoBackend, QueueFull, UnknownModel
+from balancer.backend import Backend, BackendState, BackendStatus, Call, Lease, Pool
+from balancer.errors import BalancerError, QueueFull
 
 # What a client is told to wait when nothing better is known, in seconds.
 DEFAULT_RETRY = 5.0
+# How often, in seconds, a waiting call looks at whether its patience has changed.
+LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many calls run and wait at once, and for how many seconds one may wait."""
+    """How many calls run and wait at once.
+
+    ``queue_timeout`` is how many seconds a call may wait; while its model is being loaded,
+    ``load_timeout`` counts from when that began.
+    """
 
     concurrent: int = 50
     queued: int = 200
@@ -32,16 +38,19 @@ class Limits:
 class _Waiter:
     call: Call
     granted: asyncio.Future[Lease]
+    arrived: float
+    loading_since: float | None = None
 
 
 class Balancer:
-    """Owns the queue and the count of running calls, over the backends it is given."""
+    """Owns the queue and the count of running calls, over the backends of a pool."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, pool: Pool) -> None:
         self._limits = limits
-        self._backends: list[Backend] = []
+        self._pool = pool
         self._waiting: deque[_Waiter] = deque()
         self._running = 0
+        self._serving = self._serve_again = False
 
     @property
     def queue_depth(self) -> int:
@@ -51,23 +60,33 @@ class Balancer:
     def running(self) -> int:
         return self._running
 
-    def add(self, backend: Backend) -> None:
-        self._backends.append(backend)
-
     def statuses(self) -> list[BackendStatus]:
-        return [backend.status() for backend in self._backends]
+        return self._pool.statuses()
 
     async def acquire(self, call: Call) -> Lease:
         """A lease on an available backend of ``call.model``; waits for one within the limits.
 
-        Cancelling the wait leaves the queue. Raises `UnknownModel`, `QueueFull`, `NoBackend` or
-        `ModelLoading`.
+        Cancelling the wait leaves the queue. Raises `BalancerError`.
         """
         lease = self._grant(call) if not self._waiting else None
         return lease or await self._wait(call)
 
     def changed(self) -> None:
-        """A backend's state changed or a lease came back: serve who can be served now."""
+        """A backend's state changed, a lease came back or a call left: serve who can be served now."""
+        self._serve_again = True
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._serve_again:
+                self._serve_again = False
+                self._serve()
+                self._pool.demand(self._demand())
+        finally:
+            self._serving = False
+
+    def _serve(self) -> None:
+        """Grant what can be granted, in order of arrival."""
         for waiter in list(self._waiting):
             if waiter.granted.done():
                 continue
@@ -79,19 +98,30 @@ class Balancer:
                 if lease is not None:
                     waiter.granted.set_result(lease)
 
+    def _demand(self) -> list[str]:
+        """Models that calls wait for, as far as nobody waits in front of them for a place only."""
+        models: dict[str, None] = {}
+        for waiter in self._waiting:
+            if waiter.granted.done():
+                continue
+            if any(backend.available for backend in self._pool.backends(waiter.call.model)):
+                break
+            models[waiter.call.model] = None
+        return list(models)
+
     def _grant(self, call: Call) -> Lease | None:
         """A lease if one can be had now, None if waiting may help; raises if it cannot."""
-        backends = [b for b in self._backends if b.model == call.model]
-        if not backends:
-            raise UnknownModel(f"model {call.model!r} is not served here")
-        if all(b.state in _DEAD for b in backends):
-            details = "; ".join(b.status().detail for b in backends)
-            raise NoBackend(f"model {call.model} cannot be served: {details}", retry_after=DEFAULT_RETRY)
+        backends = self._pool.backends(call.model)
         available = [b for b in backends if b.available]
-        if self._running >= self._limits.concurrent or not available:
+        if not available:
+            obstacles = [b.obstacle() for b in backends]
+            if obstacles and all(obstacles):
+                raise next(filter(None, obstacles))
+            return None
+        if self._running >= self._limits.concurrent:
             return None
         self._running += 1
-        return Lease(min(available, key=lambda b: b.inflight), self._released)
+        return Lease(min(available, key=_load), call, self._released)
 
     def _released(self) -> None:
         self._running -= 1
@@ -102,40 +132,41 @@ class Balancer:
             raise QueueFull(
                 f"{len(self._waiting)} requests are waiting already", retry_after=self._retry_after()
             )
-        waiter = _Waiter(call, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(call, asyncio.get_running_loop().create_future(), time.monotonic())
         self._waiting.append(waiter)
         try:
             # A backend may have become free or failed since: the queue decides, in order.
             self.changed()
-            async with asyncio.timeout(self._patience(call)):
-                return await waiter.granted
-        except TimeoutError:
-            _give_back(waiter)
-            raise self._expired(call) from None
-        except asyncio.CancelledError:
+            return await self._granted(waiter)
+        except BaseException:
             _give_back(waiter)
             raise
         finally:
             self._waiting.remove(waiter)
+            if not _has_lease(waiter):
+                self.changed()  # nobody needs to make way for it any more
 
-    def _patience(self, call: Call) -> float:
-        return self._limits.load_timeout if self._loading(call) else self._limits.queue_timeout
+    async def _granted(self, waiter: _Waiter) -> Lease:
+        while not waiter.granted.done():
+            left = self._deadline(waiter) - time.monotonic()
+            if left <= 0:
+                raise self._expired(waiter.call)
+            await asyncio.wait((waiter.granted,), timeout=min(left, LOOK_AGAIN))
+        return waiter.granted.result()
 
-    def _loading(self, call: Call) -> Sequence[Backend]:
-        mine = [b for b in self._backends if b.model == call.model]
-        return mine if mine and not any(b.available for b in mine) else ()
+    def _deadline(self, waiter: _Waiter) -> float:
+        if not any(b.state is BackendState.STARTING for b in self._pool.backends(waiter.call.model)):
+            waiter.loading_since = None
+            return waiter.arrived + self._limits.queue_timeout
+        if waiter.loading_since is None:
+            waiter.loading_since = time.monotonic()
+        return waiter.loading_since + self._limits.load_timeout
 
     def _expired(self, call: Call) -> BalancerError:
-        for backend in self._loading(call):
-            status = backend.status()
-            eta = status.extra.get("eta_seconds")
-            return ModelLoading(
-                f"model {call.model} is still loading ({100 * status.progress:.0f} %)",
-                retry_after=eta or DEFAULT_RETRY,
-                state=status.state,
-                progress=status.progress,
-                eta_seconds=eta,
-            )
+        for backend in self._pool.backends(call.model):
+            excuse = backend.excuse()
+            if excuse is not None:
+                return excuse
         return QueueFull(
             f"no slot became free within {self._limits.queue_timeout:g} s", retry_after=self._retry_after()
         )
@@ -144,11 +175,18 @@ class Balancer:
         return DEFAULT_RETRY
 
 
-_DEAD = frozenset({BackendState.FAILED, BackendState.STOPPED, BackendState.DRAINING})
+def _load(backend: Backend) -> int:
+    return backend.inflight
+
+
+def _has_lease(waiter: _Waiter) -> bool:
+    granted = waiter.granted
+    return granted.done() and not granted.cancelled() and granted.exception() is None
 
 
 def _give_back(waiter: _Waiter) -> None:
     """The lease may have been granted in the very turn in which its waiter left."""
-    granted = waiter.granted
-    if granted.done() and not granted.cancelled() and granted.exception() is None:
-        granted.result().release()
+    if _has_lease(waiter):
+        waiter.granted.result().release()
+    else:
+        waiter.granted.cancel()

@@ -24,6 +24,10 @@ class NoBackend(BalancerError):
     """No backend of the model is alive."""
 
 
+class NoRoom(BalancerError):
+    """The model does not fit beside those that are in use, or at all."""
+
+
 class ModelLoading(BalancerError):
     """The model is on its way: ``progress`` is 0..1, ``eta_seconds`` an estimate or None."""
 

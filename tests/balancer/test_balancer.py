@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 from balancer.backend import BackendState, BackendStatus, Call, Lease, Reply
 from balancer.balancer import Balancer, Limits
-from balancer.errors import ModelLoading, NoBackend, QueueFull, UnknownModel
+from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, QueueFull, UnknownModel
 
 
 class StubBackend:
-    def __init__(self, name: str = "b0", state: BackendState = BackendState.READY) -> None:
+    def __init__(self, name: str = "b0", state: BackendState = BackendState.READY, model: str = "m") -> None:
         self.name = name
-        self.model = "m"
+        self.model = model
         self.state = state
         self.inflight = 0
         self.progress = 0.0
@@ -32,11 +33,41 @@ class StubBackend:
     async def run(self, call: Call) -> Reply:
         raise NotImplementedError
 
-    def begin(self) -> None:
+    def obstacle(self) -> BalancerError | None:
+        return NoBackend("why") if self.state is BackendState.FAILED else None
+
+    def excuse(self) -> BalancerError | None:
+        if self.state is not BackendState.STARTING:
+            return NoRoom("all are in use") if self.state is BackendState.STOPPED else None
+        return ModelLoading(
+            "loading", retry_after=3.0, state=self.state, progress=self.progress, eta_seconds=3.0
+        )
+
+    def begin(self, call: Call) -> None:
         self.inflight += 1
 
     def end(self) -> None:
         self.inflight -= 1
+
+
+class StubPool:
+    """The backends it is given; remembers what was demanded."""
+
+    def __init__(self, backends: Sequence[StubBackend]) -> None:
+        self._backends = backends
+        self.demanded: list[list[str]] = []
+
+    def backends(self, model: str) -> list[StubBackend]:
+        found = [backend for backend in self._backends if backend.model == model]
+        if not found:
+            raise UnknownModel(model)
+        return found
+
+    def demand(self, models: Iterable[str]) -> None:
+        self.demanded.append(list(models))
+
+    def statuses(self) -> list[BackendStatus]:
+        return [backend.status() for backend in self._backends]
 
 
 async def nothing(engine: object) -> Reply:
@@ -48,10 +79,7 @@ def call(model: str = "m") -> Call:
 
 
 def balancer(*backends: StubBackend, **limits: float) -> Balancer:
-    made = Balancer(Limits(**limits))  # type: ignore[arg-type]
-    for backend in backends:
-        made.add(backend)
-    return made
+    return Balancer(Limits(**limits), StubPool(backends))  # type: ignore[arg-type]
 
 
 async def turns(count: int = 5) -> None:
@@ -200,7 +228,51 @@ async def test_a_failed_load_fails_those_who_wait() -> None:
 async def test_a_lease_is_released_by_whoever_holds_it_once() -> None:
     released: list[int] = []
     backend = StubBackend()
-    lease = Lease(backend, lambda: released.append(1))
+    lease = Lease(backend, call(), lambda: released.append(1))
     lease.release()
     lease.release()
     assert released == [1]
+
+
+def pool_of(house: Balancer) -> StubPool:
+    pool = house._pool
+    assert isinstance(pool, StubPool)
+    return pool
+
+
+async def test_what_waits_is_demanded_in_order_of_arrival() -> None:
+    stopped = [StubBackend(model=name, state=BackendState.STOPPED) for name in ("a", "b")]
+    house = balancer(*stopped)
+    waiting = [asyncio.create_task(house.acquire(call(name))) for name in ("b", "a", "b")]
+    await turns()
+    assert pool_of(house).demanded[-1] == ["b", "a"]
+    stopped[1].state = BackendState.READY
+    house.changed()
+    await turns()
+    assert [task.done() for task in waiting] == [True, False, True]
+    assert pool_of(house).demanded[-1] == ["a"]
+    waiting[1].cancel()
+    await turns()
+    assert pool_of(house).demanded[-1] == []
+    for task in (waiting[0], waiting[2]):
+        task.result().release()
+
+
+async def test_who_waits_for_a_place_is_not_overtaken_by_a_switch() -> None:
+    """Making its model go now would only bring it back a moment later."""
+    ready, stopped = StubBackend(model="a"), StubBackend(model="b", state=BackendState.STOPPED)
+    house = balancer(ready, stopped, concurrent=1)
+    lease = await house.acquire(call("a"))
+    tasks = [asyncio.create_task(house.acquire(call(name))) for name in ("a", "b")]
+    await turns()
+    assert pool_of(house).demanded[-1] == []
+    lease.release()
+    await turns()
+    assert pool_of(house).demanded[-1] == ["b"]
+    tasks[1].cancel()
+    (await tasks[0]).release()
+
+
+async def test_waiting_in_vain_for_room_is_no_full_queue() -> None:
+    with pytest.raises(NoRoom):
+        await balancer(StubBackend(state=BackendState.STOPPED), queue_timeout=0.01).acquire(call())

@@ -1,39 +1,67 @@
-"""The life of a backend in this process: load, watch, load again."""
+"""Backends over the model manager: what callers see of a model's states."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from balancer.backend import BackendState, Call, Reply
-from balancer.errors import NoBackend
-from balancer.local import LocalBackend
+from balancer.balancer import Balancer, Limits
+from balancer.errors import ModelLoading, NoBackend, NoRoom, UnknownModel
+from balancer.local import LocalPool
 from engines.base import Engine
-from engines.errors import ModelLoadError
+from engines.errors import ModelFileNotFound, ModelLoadError
 from engines.fake import FakeEngine
+from engines.manager import manager
+from engines.manager.footprint import Footprint
+from engines.manager.lifecycle import Report
+from engines.manager.manager import ModelManager
+from engines.manager.states import LoadOptions, Policy
+
+MODELS = ("a", "b", "huge")
 
 
-class Sleeper:
-    """Sleeps end when the test says so; remembers how long each was to take."""
+class StubLoader:
+    """Loads at once, unless told to wait or fail."""
 
     def __init__(self) -> None:
-        self.asked: list[float] = []
-        self._ring = asyncio.Event()
+        self.go = asyncio.Event()
+        self.go.set()
+        self.failure: ModelLoadError | None = None
+        self.loads: list[str] = []
 
-    async def __call__(self, seconds: float) -> None:
-        self.asked.append(seconds)
-        self._ring.clear()
-        await self._ring.wait()
+    def policy(self, name: str) -> Policy:
+        if name not in MODELS:
+            raise ModelFileNotFound(f"there is no model {name}")
+        return Policy()
 
-    async def wake(self) -> None:
-        self._ring.set()
-        await turns()
+    def estimate(self, name: str, options: LoadOptions) -> Footprint:
+        return Footprint(ram=99 if name == "huge" else 1)
+
+    def measured(self, engine: Engine) -> None:
+        return None
+
+    async def load(self, name: str, options: LoadOptions, report: Report) -> Engine:
+        self.loads.append(name)
+        report("loading", 0.5)
+        await self.go.wait()
+        if self.failure is not None:
+            raise self.failure
+        return FakeEngine(name)
+
+
+class World:
+    def __init__(self, **limits: float) -> None:
+        self.loader = StubLoader()
+        self.manager = ModelManager(self.loader, manager.Limits(max_models=1, budget=Footprint(ram=9)))
+        self.pool = LocalPool(self.manager)
+        self.balancer = Balancer(Limits(**limits), self.pool)  # type: ignore[arg-type]
+        self.manager.on_change = self.balancer.changed
 
 
 async def turns() -> None:
-    for _ in range(10):
+    for _ in range(20):
         await asyncio.sleep(0)
 
 
@@ -41,80 +69,88 @@ async def nothing(engine: Engine) -> Reply:
     raise NotImplementedError
 
 
-CALL = Call("r", "m", "/", b"", stream=False, run=nothing)
+def call(model: str = "a", keep_alive: float | None = None) -> Call:
+    return Call("r", model, "/", b"", stream=False, run=nothing, keep_alive=keep_alive)
 
 
-async def test_it_loads_and_serves() -> None:
-    seen: list[BackendState] = []
-
-    async def load(progress: Callable[[float], None]) -> Engine:
-        progress(0.5)
-        assert backend.status().progress == 0.5
-        return FakeEngine()
-
-    backend = LocalBackend("b", "m", load, on_change=lambda: seen.append(backend.state), sleep=Sleeper())
-    assert not backend.available
-    backend.start()
-    await turns()
-    assert backend.available
+async def test_a_call_loads_its_model() -> None:
+    world = World()
+    (backend,) = world.pool.backends("a")
+    assert (backend.state, backend.available) == (BackendState.STOPPED, False)
+    lease = await world.balancer.acquire(call())
+    assert (backend.state, backend.available, backend.inflight) == (BackendState.READY, True, 1)
     assert backend.status().info is not None
-    await backend.stop()
-    assert seen == [BackendState.STARTING, BackendState.READY, BackendState.DRAINING, BackendState.STOPPED]
-    assert backend.engine is None
+    lease.release()
+    assert (backend.inflight, world.manager.status("a").inflight) == (0, 0)
+    assert [status.model for status in world.balancer.statuses()] == ["a"]
 
 
-async def test_a_failed_load_is_tried_again_with_growing_pauses() -> None:
-    attempts: list[int] = []
+async def test_unknown_models() -> None:
+    with pytest.raises(UnknownModel, match="there is no model other"):
+        await World().balancer.acquire(call("other"))
 
-    async def load(progress: Callable[[float], None]) -> Engine:
-        attempts.append(1)
-        if len(attempts) < 4:
-            raise ModelLoadError("no such file")
-        return FakeEngine()
 
-    sleeper = Sleeper()
-    backend = LocalBackend("b", "m", load, sleep=sleeper)
-    backend.start()
+async def test_a_call_for_another_model_switches_once_the_first_is_idle() -> None:
+    world = World()
+    first = await world.balancer.acquire(call("a"))
+    second = asyncio.create_task(world.balancer.acquire(call("b")))
+    late = asyncio.create_task(world.balancer.acquire(call("a")))
     await turns()
-    assert (backend.state, backend.status().detail) == (BackendState.FAILED, "no such file")
-    with pytest.raises(NoBackend, match="no such file"):
-        await backend.run(CALL)
-    for _ in range(3):
-        await sleeper.wake()
-    assert backend.available
-    assert sleeper.asked[:3] == [1.0, 2.0, 4.0]
-    await backend.stop()
+    assert not second.done()
+    first.release()
+    lease = await second
+    assert not late.done()  # it came after the one for b
+    lease.release()
+    (await late).release()
+    assert world.loader.loads == ["a", "b", "a"]
 
 
-async def test_an_unhealthy_engine_is_replaced() -> None:
-    engines: list[FakeEngine] = []
+async def test_a_load_that_takes_too_long_says_how_far_it_is() -> None:
+    world = World(load_timeout=0.01)
+    world.loader.go.clear()
+    with pytest.raises(ModelLoading) as refused:
+        await world.balancer.acquire(call())
+    assert (refused.value.state, refused.value.progress) == ("loading", 0.5)
+    assert refused.value.retry_after
+    await world.manager.stop()
 
-    async def load(progress: Callable[[float], None]) -> Engine:
-        engines.append(FakeEngine())
-        return engines[-1]
 
-    sleeper = Sleeper()
-    backend = LocalBackend("b", "m", load, sleep=sleeper)
-    backend.start()
+async def test_waiting_too_long_for_room() -> None:
+    world = World(queue_timeout=0.01)
+    lease = await world.balancer.acquire(call("a"))
+    with pytest.raises(NoRoom, match="in use") as refused:
+        await world.balancer.acquire(call("b"))
+    assert refused.value.retry_after
+    (await world.balancer.acquire(call("a"))).release()  # nobody needs to make way any more
+    lease.release()
+
+
+async def test_what_never_fits_is_refused_at_once() -> None:
+    with pytest.raises(NoRoom, match="MAX_MEMORY"):
+        await World().balancer.acquire(call("huge"))
+
+
+async def test_a_failed_load_says_why_and_when_to_come_back() -> None:
+    world = World()
+    world.loader.failure = ModelLoadError("the file is cut off")
+    for _ in range(2):
+        with pytest.raises(NoBackend, match="the file is cut off") as refused:
+            await world.balancer.acquire(call())
+        assert refused.value.retry_after
+    assert world.loader.loads == ["a"]  # the second was refused by the cool-down
+
+
+async def test_keep_alive_of_a_call_counts_from_its_end() -> None:
+    world = World()
+    (await world.balancer.acquire(call(keep_alive=0))).release()
     await turns()
-    engines[0].healthy = False
-    await sleeper.wake()
-    assert backend.state is BackendState.UNHEALTHY
-    assert not (await engines[0].health()).ok
-    await sleeper.wake()
-    assert backend.available
-    assert backend.engine is engines[1]
-    assert backend.status().extra["restarts"] == 1
-    await backend.stop()
+    assert world.manager.engine("a") is None
 
 
-async def test_stopping_while_loading() -> None:
-    async def load(progress: Callable[[float], None]) -> Engine:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    backend = LocalBackend("b", "m", load)
-    backend.start()
-    await turns()
-    await backend.stop()
-    assert backend.state is BackendState.STOPPED
+async def test_an_engine_that_went_away_under_a_lease() -> None:
+    world = World()
+    lease = await world.balancer.acquire(call())
+    await world.manager.unload("a", force=True)
+    with pytest.raises(NoBackend):
+        await lease.backend.run(call())
+    lease.release()
