@@ -19,6 +19,9 @@ from starlette.responses import JSONResponse, Response
 from app.telemetry.logs import get_logger
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
+from engines import store
+from engines.manager import errors as manager_errors
+from engines.pull import puller
 
 log = get_logger("http")
 
@@ -30,10 +33,16 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     engine_errors.ContextLengthExceeded: (400, "context_length_exceeded"),
     engine_errors.UnsupportedFeature: (400, "unsupported_feature"),
     engine_errors.EngineError: (500, "engine_error"),
+    engine_errors.ModelFileNotFound: (404, "model_not_found"),
+    store.PathNotAllowed: (403, "path_not_allowed"),
+    puller.PullError: (502, "pull_failed"),
+    manager_errors.ModelConflict: (409, "model_conflict"),
+    manager_errors.InsufficientMemory: (503, "insufficient_memory"),
     balancer_errors.UnknownModel: (404, "model_not_found"),
     balancer_errors.QueueFull: (429, "queue_full"),
     balancer_errors.NoBackend: (503, "no_backend"),
     balancer_errors.ModelLoading: (503, "model_loading"),
+    balancer_errors.NoRoom: (503, "insufficient_memory"),
     balancer_errors.BalancerError: (503, "no_backend"),
     # Nobody is left to read the answer; the status only keeps it out of the server's faults.
     ClientDisconnect: (400, "client_disconnected"),

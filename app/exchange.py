@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.connection import while_connected
 from app.errors import to_api_error
 from app.telemetry.inference import InferenceRecord
 from balancer.backend import Call, Lease, Reply
@@ -16,8 +15,7 @@ from balancer.balancer import Balancer
 class Exchange(Response):
     """Acquires a backend, runs the call there and sends what comes.
 
-    A client that disconnects at any point (queued, in prefill, mid-answer) releases everything
-    synchronously: after an abort, uvicorn may never resume code that sits behind an ``await``.
+    A client that disconnects at any point (queued, in prefill, mid-answer) releases everything.
     """
 
     def __init__(self, balancer: Balancer, call: Call, record: InferenceRecord) -> None:
@@ -29,18 +27,8 @@ class Exchange(Response):
         self._reply: Reply | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.create_task(self._serve(send))
-        watch = asyncio.create_task(_disconnected(receive))
-        try:
-            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._release()
-            watch.cancel()
-            if not work.done():
-                work.cancel()
-        await asyncio.wait((work,))
-        if not work.cancelled():
-            work.result()  # an error from before the first byte becomes an answer
+        # An error from before the first byte comes out of here and becomes an answer.
+        await while_connected(receive, self._serve(send), self._release)
 
     async def _serve(self, send: Send) -> None:
         try:
@@ -63,8 +51,3 @@ class Exchange(Response):
         if self._lease is not None:
             self._lease.release()
         self._record.end("aborted")  # unless it ended otherwise before
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -2,54 +2,91 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from functools import partial
-from pathlib import Path
+from collections.abc import Coroutine
+from typing import Any
 
+from app.pull_requests import named_pull
+from app.reports import report
+from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.inference import InferenceRecord
 from app.telemetry.metrics import Metrics
-from balancer.balancer import Balancer, Limits
-from balancer.errors import UnknownModel
-from balancer.local import LocalBackend
-from engines.errors import ModelLoadError
-from engines.platform import choose_engine, detect
-from engines.registry import EngineRegistry, LoadSpec
-from engines.store import ModelFile, resolve
+from app.telemetry.models import ModelCollector
+from balancer.balancer import Balancer
+from balancer.balancer import Limits as BalancerLimits
+from balancer.local import LocalPool
+from engines import platform
+from engines.catalog import CatalogError, parse_duration
+from engines.library import Library, Model
+from engines.loader import LoadDefaults, ModelLoader
+from engines.manager import memory
+from engines.manager.errors import ModelConflict
+from engines.manager.manager import Limits, ModelManager
+from engines.manager.states import LoadOptions, ModelEvent, ModelState
+from engines.pull.jobs import PullJob, PullJobs
+from engines.pull.puller import Puller, SourceName
+from engines.registry import EngineRegistry
+
+logger = logging.getLogger("house")
+
+CATALOG = "models.yaml"
+# Where conversions of models go that lie in folders nobody may write to.
+CONVERTED = ".enginehouse"
+# The catalog and the model folder are looked at every so many seconds.
+RELOAD_SECONDS = 2.0
 
 
 class House:
-    """Owns the balancer, the engines behind it and the counts. One for each app."""
+    """Owns the models, the balancer in front of them, and the counts. One for each app."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.started_at = time.monotonic()
         self.created = int(time.time())
-        self.balancer = Balancer(
-            Limits(
-                concurrent=settings.max_concurrent_requests,
-                queued=settings.max_queued_requests,
-                queue_timeout=settings.queue_timeout,
-                load_timeout=settings.load_timeout,
-            )
+        self.library = open_library(settings)
+        self.default = default_model(self.library, settings)
+        facts = platform.detect()
+        self.manager = ModelManager(
+            ModelLoader(
+                self.library,
+                EngineRegistry(),
+                load_defaults(settings),
+                facts,
+                converted=settings.model_base_path / CONVERTED,
+            ),
+            manager_limits(settings, facts),
         )
+        self.balancer = Balancer(balancer_limits(settings), LocalPool(self.manager))
+        self.manager.on_change = self.balancer.changed
+        self.pulls = PullJobs(Puller(), on_change=self._pull_changed)
         self.metrics = Metrics(self.balancer.statuses, lambda: self.balancer.queue_depth)
-        self.model = served_model(settings)
-        self.backend = self._backend(EngineRegistry())
-        self.balancer.add(self.backend)
+        self.metrics.registry.register(ModelCollector(self.manager))
+        self._tasks: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
-        """Begin to load; requests wait for the model meanwhile."""
-        self.backend.start()
+        """Begin to load what is to be there from the start; requests wait for it meanwhile."""
+        self.manager.start()
+        self.manager.want(self.default.name)
+        for model in self.library.models():
+            if model.entry.preload and not model.is_absent:
+                self.manager.want(model.name)
+        self._in_background(self._keep_reloading())
 
     async def stop(self) -> None:
-        await self.backend.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await self.pulls.stop()
+        await self.manager.stop()
 
-    def canonical(self, model: str) -> str:
-        """The name behind ``model``, which may be an alias. Raises `UnknownModel`."""
-        if self.model.answers_to(model):
-            return self.model.name
-        raise UnknownModel(f"there is no model {model!r} here: this server has {self.model.name}")
+    def find(self, name: str, path: str | None = None) -> Model:
+        """The model of this name; ``path`` makes a new one of what lies there in the model folder.
+
+        Raises `ModelFileNotFound`, and for ``path`` also `PathNotAllowed`, `ModelLoadError`, `RequestError`.
+        """
+        return self.library.find(name) if path is None else self.library.add_path(name, path)
 
     def record(self, model: str, endpoint: str, request_id: str) -> InferenceRecord:
         """Start measuring a request."""
@@ -57,39 +94,129 @@ class House:
             self.metrics.for_model(model), model=model, endpoint=endpoint, request_id=request_id
         )
 
-    def _backend(self, registry: EngineRegistry) -> LocalBackend:
-        return LocalBackend(
-            f"{self.model.name}/0",
-            self.model.name,
-            partial(registry.load, load_spec(self.settings, self.model)),
-            health_interval=self.settings.health_check_interval,
-            on_change=self.balancer.changed,
+    def report(self, model: Model) -> ModelReport:
+        """What clients are told of a model."""
+        status = self.manager.status(model.name)
+        return report(model, status, self.pulls.running(model.name), self.created)
+
+    async def load(
+        self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None
+    ) -> None:
+        """Load ``model`` and return when it is ready. Raises `EngineError`."""
+        await self.manager.load(
+            model.name, options, keep_alive=keep_alive, pin=pin, patience=self.settings.queue_timeout
         )
 
+    async def unload(self, model: Model, *, force: bool) -> None:
+        """Stop pulling ``model``, or unload it. Raises `ModelConflict` for a pinned one."""
+        job = self.pulls.running(model.name)
+        if job is not None:
+            job.cancel()
+        await self.manager.unload(model.name, force=force)
 
-def served_model(settings: Settings) -> ModelFile:
-    """The model that the settings name. Raises `ModelFileNotFound`."""
+    def pull(
+        self, name: str, source: SourceName | None, revision: str | None, include: tuple[str, ...]
+    ) -> PullJob:
+        """Start or join the download of a catalog model, or of ``org/name`` from a hub.
+
+        Raises `ModelFileNotFound` if ``name`` is neither, and `ModelConflict` if the model is in use.
+        """
+        wanted = named_pull(self.library, name, source, revision, include)
+        model = wanted.model
+        if model is not None and self.manager.status(model.name).inflight:
+            raise ModelConflict(f"model {model.name} is in use: unload it before it is pulled again")
+        return self.pulls.start(wanted.name, wanted.request)
+
+    def reload(self) -> None:
+        """Take up what changed in the catalog and the model folder."""
+        try:
+            changes = self.library.reload()
+        except CatalogError as error:
+            logger.error("the catalog is left as it was: %s", error)
+            return
+        if changes:
+            logger.info(
+                "models changed: added %s, removed %s, changed %s (settings count from the next load)",
+                list(changes.added),
+                list(changes.removed),
+                list(changes.changed),
+            )
+        for name in changes.changed:
+            self.manager.renew(name)
+        for name in changes.added:
+            if self.library.find(name).entry.preload:
+                self.manager.want(name)
+        for name in changes.removed:
+            self._in_background(self.manager.unload(name))
+
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            try:
+                if await asyncio.to_thread(self.library.changed):
+                    self.reload()
+            except Exception:
+                logger.exception("looking for changed models failed")
+
+    def _pull_changed(self, job: PullJob) -> None:
+        if job.ended:
+            self.reload()
+        state = ModelState.STOPPED if job.failure is None else ModelState.ABSENT
+        before, after = ModelState.ABSENT, ModelState.DOWNLOADING
+        if job.ended:
+            before, after = ModelState.DOWNLOADING, state
+        detail = getattr(job.failure, "message", "") if job.failure else ""
+        self.manager.events.publish(ModelEvent(job.name, before, after, time.time(), detail))
+
+
+def open_library(settings: Settings) -> Library:
+    """Raises `CatalogError`."""
+    base = settings.model_base_path
+    return Library(base, base / CATALOG)
+
+
+def default_model(library: Library, settings: Settings) -> Model:
+    """The model that is loaded at the start. Raises `ModelFileNotFound` or `ModelLoadError`."""
     if settings.inference_engine == "fake":
-        name = "fake" if settings.default_model == "auto" else settings.default_model
-        return ModelFile(name, Path(), "none", 0, source="none")
-    return resolve(settings.default_model, settings.model_base_path)
+        return library.add_fake("fake" if settings.default_model == "auto" else settings.default_model)
+    return library.default(settings.default_model)
 
 
-def load_spec(settings: Settings, model: ModelFile) -> LoadSpec:
-    """How the settings want ``model`` loaded. Raises `ModelLoadError` if no engine can run here."""
-    choice = choose_engine(detect(), settings.inference_engine)
-    if choice.engine is None:
-        raise ModelLoadError("; ".join(choice.reasons))
-    return LoadSpec(
-        engine=choice.engine,
-        name=model.name,
-        path=model.path,
+def load_defaults(settings: Settings) -> LoadDefaults:
+    return LoadDefaults(
+        engine=settings.inference_engine,
         context_length=_given(settings.context_length),
         kv_cache_tokens=_given(settings.kv_cache_tokens),
         max_sequences=settings.max_sequences,
         threads=_given(settings.max_cpu_threads),
         use_gpu=None if settings.device_type == "auto" else settings.device_type != "cpu",
         cache_prefixes=settings.enable_caching,
+        gpu_memory=settings.max_gpu_memory,
+        keep_alive=parse_duration(settings.keep_alive),
+    )
+
+
+def manager_limits(settings: Settings, facts: platform.Facts) -> Limits:
+    single = settings.inference_mode == "single"
+    return Limits(
+        max_models=1 if single else settings.max_concurrent_models,
+        budget=memory.budget(facts, max_memory=settings.max_memory, gpu_share=settings.max_gpu_memory),
+        # Looking costs nothing for engines in this process, so look often.
+        interval=min(settings.health_check_interval, 1.0),
+    )
+
+
+def balancer_limits(settings: Settings) -> BalancerLimits:
+    return BalancerLimits(
+        concurrent=settings.max_concurrent_requests,
+        queued=settings.max_queued_requests,
+        queue_timeout=settings.queue_timeout,
+        load_timeout=settings.load_timeout,
     )
 
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from app import __version__, errors, middleware
 from app.house import House
-from app.routers import chat, completions, docs, models, system
+from app.routers import chat, completions, docs, events, lifecycle, models, pulls, system
 from app.settings import Settings
 from app.telemetry import logs
 
@@ -19,7 +19,7 @@ DESCRIPTION = """An OpenAI-compatible inference server. Point any OpenAI client 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The app with everything wired; models begin to load when it starts.
 
-    Raises `ModelFileNotFound` if there is nothing to serve.
+    Raises `ModelFileNotFound` if there is nothing to serve, and `CatalogError` for a catalog with mistakes.
     """
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_format)
@@ -46,13 +46,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     middleware.install(app, settings)
     docs.install(app)
-    for router in (chat.router, completions.router, models.router, system.router):
-        app.include_router(router)
+    # Names of models may hold slashes, so routes that take one come after those with a fixed path.
+    for module in (chat, completions, pulls, lifecycle, models, events, system):
+        app.include_router(module.router)
     return app
 
 
 def _announce(settings: Settings, house: House) -> None:
     log = logs.get_logger("app")
-    log.info("starting", version=__version__, model=house.model.name, path=str(house.model.path))
+    log.info(
+        "starting",
+        version=__version__,
+        mode=settings.inference_mode,
+        default_model=house.default.name,
+        models=len(house.library.models()),
+        memory_budget=str(house.manager.limits.budget),
+    )
+    if settings.inference_mode == "multi_instance" and settings.max_concurrent_models == 1:
+        log.warning("multi_instance keeps one model only, as MAX_CONCURRENT_MODELS is 1: raise it")
     if not settings.api_keys:
         log.warning("the API is open to everyone who can reach it: set API_KEYS to require a key")

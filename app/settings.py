@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from engines.catalog import parse_duration
+from engines.manager.memory import parse_memory
+
 Auto = Literal["auto"]
 
 
@@ -19,15 +22,41 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
-    inference_engine: Literal["auto", "llama_cpp", "fake"] = Field(
-        "auto", description="Which engine runs the model. `auto` picks the best one this machine can run."
+    inference_engine: Literal["auto", "vllm", "mlx", "llama_cpp", "fake"] = Field(
+        "auto",
+        description="Which engine runs models. `auto` picks, for each model, the best one that this "
+        "machine and the model's format allow.",
+    )
+    inference_mode: Literal["single", "multi_instance"] = Field(
+        "single",
+        description="`single`: one model is loaded; a request for another one switches. "
+        "`multi_instance`: up to MAX_CONCURRENT_MODELS stay loaded.",
+    )
+    max_concurrent_models: int = Field(
+        1, ge=1, description="Models loaded at once in mode `multi_instance`, as far as memory allows."
     )
     default_model: str = Field(
         "auto",
-        description="A model's name under MODEL_BASE_PATH or a path to a GGUF file. "
-        "`auto`: the first model on disk, else the bundled small one.",
+        description="The model loaded at the start: a name, or the path of a GGUF file or a model folder. "
+        "`auto`: the first of models.yaml that is on disk, else the first on disk, else the bundled small "
+        "one.",
     )
-    model_base_path: Path = Field(Path("models"), description="Where models are kept.")
+    model_base_path: Path = Field(
+        Path("models"), description="Where models are kept, and the catalog `models.yaml`."
+    )
+    keep_alive: str = Field(
+        "-1",
+        description="How long an unused model stays loaded: seconds or a duration such as `5m`; -1: until "
+        "another needs its room; 0: unloaded after each reply. models.yaml and requests can say otherwise.",
+    )
+    max_memory: str = Field(
+        "auto",
+        description="Main memory that loaded models may take together: a share such as `0.8`, or a size such "
+        "as `24GB`. `auto`: 0.8 of the machine's.",
+    )
+    max_gpu_memory: float = Field(
+        0.8, gt=0, le=1, description="Share of the GPUs' memory that loaded models may take."
+    )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, le=1, description="Must be 1: the engine pool lives in one process.")
@@ -66,7 +95,7 @@ class Settings(BaseSettings):
     load_timeout: float = Field(
         60.0,
         ge=0,
-        description="Seconds a request waits for a model that is still loading "
+        description="Seconds a request waits for a model once that is being loaded, "
         "before it gets 503 model_loading.",
     )
     max_request_bytes: int = Field(
@@ -84,15 +113,33 @@ class Settings(BaseSettings):
     api_keys: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Comma-separated Bearer keys. Empty: the API is open."
     )
+    admin_api_keys: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Comma-separated Bearer keys that may also load, unload and pull models. Empty: every "
+        "client may.",
+    )
     rate_limit_rpm: int = Field(
         0, ge=0, description="Requests a minute for each key, or address without keys. 0: no limit."
     )
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "admin_api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
         if isinstance(value, str):
             return frozenset(key.strip() for key in value.split(",") if key.strip())
+        return value
+
+    @field_validator("keep_alive")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        parse_duration(value)
+        return value
+
+    @field_validator("max_memory")
+    @classmethod
+    def _memory(cls, value: str) -> str:
+        if value != "auto":
+            parse_memory(value, 2**40)
         return value
 
     @field_validator("max_cpu_threads", "context_length", "kv_cache_tokens")

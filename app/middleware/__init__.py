@@ -24,6 +24,6 @@ def install(app: FastAPI, settings: Settings) -> None:
     """Put the middleware around ``app``. What is added last is outermost."""
     if settings.rate_limit_rpm:
         app.add_middleware(RateLimitMiddleware, rpm=settings.rate_limit_rpm)
-    app.add_middleware(AuthMiddleware, keys=settings.api_keys)
+    app.add_middleware(AuthMiddleware, keys=settings.api_keys, admin_keys=settings.admin_api_keys)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_request_bytes)
     app.add_middleware(RequestIdMiddleware)

@@ -13,15 +13,19 @@ from app.middleware.paths import is_api
 
 
 class AuthMiddleware:
-    """401 without one of ``keys``; open where there are none.
+    """401 without one of ``keys`` or ``admin_keys``; open where there are no ``keys``.
 
-    Who calls is in ``scope["state"]["client"]``: a short id of the key, or the client's address. It
-    names the key in logs without giving it away.
+    ``scope["state"]["admin"]`` says whether the client may manage models: with one of ``admin_keys``, or
+    anyone where there are none. Who calls is in ``scope["state"]["client"]``: a short id of the key, or
+    the client's address. It names the key in logs without giving it away.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str] = (), admin_keys: Iterable[str] = ()) -> None:
         self.app = app
-        self._digests = tuple(_digest(key.encode()) for key in keys)
+        self._admins = frozenset(_digest(key.encode()) for key in admin_keys)
+        users = frozenset(_digest(key.encode()) for key in keys)
+        self._open = not users
+        self._digests = tuple(users | self._admins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,10 +33,12 @@ class AuthMiddleware:
             return
         digest = self._known(_bearer(scope)) if self._digests else None
         # A preflight request carries no credentials.
-        if self._digests and digest is None and is_api(scope) and scope["method"] != "OPTIONS":
+        if not self._open and digest is None and is_api(scope) and scope["method"] != "OPTIONS":
             await error_response(_refusal(scope))(scope, receive, send)
             return
-        scope.setdefault("state", {})["client"] = digest.hex()[:8] if digest else _address(scope)
+        state = scope.setdefault("state", {})
+        state["client"] = digest.hex()[:8] if digest else _address(scope)
+        state["admin"] = not self._admins or digest in self._admins
         await self.app(scope, receive, send)
 
     def _known(self, token: bytes | None) -> bytes | None:

@@ -9,7 +9,7 @@ from app import generation, replies
 from app.convert import requests
 from app.convert.completion_answers import CompletionFormat
 from app.convert.unsupported import refuse_in_completion
-from app.routers.inference import STREAM_EXAMPLE, exchange
+from app.routers.inference import STREAM_EXAMPLE, exchange, find_model
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.completions import Completion, CompletionRequest
 from app.telemetry.inference import InferenceRecord
@@ -27,6 +27,7 @@ router = APIRouter(tags=["Inference"])
 )
 async def create_completion(body: CompletionRequest, request: Request) -> Response:
     refuse_in_completion(body)
+    model, body = find_model(request, body)
 
     async def run(engine: Engine, record: InferenceRecord, request_id: str) -> Reply:
         prompts = await requests.completion_prompts(body, engine)
@@ -44,4 +45,4 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
             return await replies.streamed(sequences, format, include_usage=body.include_usage)
         return await replies.whole(sequences, format)
 
-    return await exchange(request, body, run)
+    return await exchange(request, model.name, body, run)

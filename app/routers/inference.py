@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
 
+from app.convert.defaults import with_defaults
 from app.exchange import Exchange
 from app.house import House
 from app.schemas.common import SamplingFields
 from app.telemetry.inference import InferenceRecord
 from balancer.backend import Call, Reply
 from engines.base import Engine
+from engines.library import Model
 
 
 class Run(Protocol):
@@ -22,10 +24,22 @@ class Run(Protocol):
     async def __call__(self, engine: Engine, record: InferenceRecord, request_id: str) -> Reply: ...
 
 
-async def exchange(request: Request, body: SamplingFields, run: Run) -> Response:
-    """Serve ``body`` on a backend of its model: ``run`` gets the engine, the record and the request id."""
+Body = TypeVar("Body", bound=SamplingFields)
+
+
+def find_model(request: Request, body: Body) -> tuple[Model, Body]:
+    """The model that ``body`` names, and ``body`` with that model's defaults where it says nothing.
+
+    Raises `ModelFileNotFound`.
+    """
     house: House = request.app.state.house
-    model = house.canonical(body.model)
+    model = house.library.find(body.model)
+    return model, with_defaults(body, model.entry.sampling)
+
+
+async def exchange(request: Request, model: str, body: SamplingFields, run: Run) -> Response:
+    """Serve ``body`` on a backend of ``model``: ``run`` gets the engine, the record and the request id."""
+    house: House = request.app.state.house
     request_id: str = request.state.request_id
     record = house.record(model, request.url.path, request_id)
 
@@ -36,6 +50,7 @@ async def exchange(request: Request, body: SamplingFields, run: Run) -> Response
         body=await request.body(),
         stream=body.stream,
         run=partial(run, record=record, request_id=request_id),
+        keep_alive=body.keep_alive,
     )
     return Exchange(house.balancer, call, record)
 

@@ -1,36 +1,43 @@
-"""GET /v1/models."""
+"""GET /v1/models: which models there are and how each does."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 
 from app.house import House
 from app.schemas.common import ERROR_RESPONSES
-from app.schemas.models import ModelCard, ModelList
+from app.schemas.models import ModelCard, ModelList, ModelReport
+from engines.manager.states import ModelState
 
 router = APIRouter(tags=["Models"], responses={code: ERROR_RESPONSES[code] for code in (401,)})
 
 
 @router.get("/v1/models", summary="List the models that requests may name")
-async def list_models(request: Request) -> ModelList:
-    return ModelList(data=[_card(request.app.state.house)])
+async def list_models(
+    request: Request,
+    all: Annotated[bool, Query(description="Also those of the catalog that are not on disk yet.")] = False,
+) -> ModelList:
+    house: House = request.app.state.house
+    # The default model first: clients without a wish take the first.
+    models = sorted(house.library.models(), key=lambda model: model.name != house.default.name)
+    reports = [house.report(model) for model in models]
+    shown = [each for each in reports if all or each.state is not ModelState.ABSENT]
+    return ModelList(data=[ModelCard.model_validate(each, from_attributes=True) for each in shown])
+
+
+@router.get(
+    "/v1/models/{model:path}/status",
+    summary="Everything about one model: state, progress, memory, last error",
+    responses={404: ERROR_RESPONSES[404]},
+)
+async def model_status(model: str, request: Request) -> ModelReport:
+    house: House = request.app.state.house
+    return house.report(house.library.find(model))
 
 
 @router.get("/v1/models/{model:path}", summary="Look at one model", responses={404: ERROR_RESPONSES[404]})
 async def get_model(model: str, request: Request) -> ModelCard:
     house: House = request.app.state.house
-    house.canonical(model)
-    return _card(house)
-
-
-def _card(house: House) -> ModelCard:
-    status = house.backend.status()
-    return ModelCard(
-        id=house.model.name,
-        created=house.created,
-        state=status.state,
-        aliases=list(house.model.aliases),
-        engine=status.info.engine if status.info else None,
-        size=house.model.size or None,
-        context_length=status.info.context_length if status.info else None,
-    )
+    return ModelCard.model_validate(house.report(house.library.find(model)), from_attributes=True)

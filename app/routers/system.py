@@ -25,6 +25,8 @@ from balancer.backend import BackendState, BackendStatus
 router = APIRouter(tags=["System"])
 
 _RETRY_AFTER = {"Retry-After": "5"}
+# What is stopped, or about to be, is loaded as soon as a request asks for it.
+_SERVING = (BackendState.READY, BackendState.STOPPED, BackendState.DRAINING)
 _BROKEN = (BackendState.UNHEALTHY, BackendState.FAILED)
 
 
@@ -107,7 +109,7 @@ def _house(request: Request) -> House:
 
 def _health(statuses: Sequence[BackendStatus]) -> HealthState:
     states = [status.state for status in statuses]
-    if BackendState.READY not in states:
+    if not any(state in _SERVING for state in states):
         return "unavailable"
     return "degraded" if any(state in _BROKEN for state in states) else "ok"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from engines.catalog import parse_duration
 
 MAX_TOKENS = 2**31 - 1
 MAX_CHOICES = 128
@@ -13,6 +15,20 @@ MAX_STOP_LENGTH = 1024
 MAX_TOP_LOGPROBS = 20
 
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+
+
+def _keep_alive(value: Any) -> float | None:
+    return None if value is None else parse_duration(value)
+
+
+KeepAlive = Annotated[
+    float | None,
+    BeforeValidator(_keep_alive, json_schema_input_type=str | float | None),
+    Field(
+        description="How long the model stays loaded after its last use: seconds or a duration such as `5m`; "
+        "-1: for good; 0: not at all. Unset: as before.",
+    ),
+]
 
 
 class WireModel(BaseModel):
@@ -50,6 +66,7 @@ class SamplingFields(WireModel):
     ignore_eos: bool = Field(False, description="Never end before max_tokens.")
     stream: bool = False
     stream_options: StreamOptions | None = None
+    keep_alive: KeepAlive = None
     user: str | None = Field(None, description="Accepted and not used.")
 
     @field_validator("stop")
@@ -118,6 +135,8 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     401: {"model": ErrorEnvelope, "description": "No key or a wrong one"},
     404: {"model": ErrorEnvelope, "description": "No such model"},
+    403: {"model": ErrorEnvelope, "description": "The key or the path is not allowed to do this"},
+    409: {"model": ErrorEnvelope, "description": "The model is in use, pinned, or loaded otherwise"},
     413: {"model": ErrorEnvelope, "description": "The body is too large"},
     429: {"model": ErrorEnvelope, "description": "Rate limit reached or queue full; see Retry-After"},
     500: {"model": ErrorEnvelope, "description": "The engine failed"},

@@ -104,7 +104,7 @@ LOADING = ModelLoading("Loading m.", retry_after=2.2, state="loading", progress=
         (ContextLengthExceeded("x"), 400, "context_length_exceeded", "invalid_request_error"),
         (UnsupportedFeature("x"), 400, "unsupported_feature", "invalid_request_error"),
         (EngineError("x"), 500, "engine_error", "server_error"),
-        (ModelFileNotFound("x"), 500, "engine_error", "server_error"),
+        (ModelFileNotFound("x"), 404, "model_not_found", "invalid_request_error"),
         (UnknownModel("x"), 404, "model_not_found", "invalid_request_error"),
         (QueueFull("x"), 429, "queue_full", "rate_limit_error"),
         (NoBackend("x"), 503, "no_backend", "server_error"),

@@ -71,7 +71,8 @@ S = BackendState
         ([S.READY, S.UNHEALTHY], "degraded"),
         ([S.FAILED, S.READY], "degraded"),
         ([S.STARTING], "unavailable"),
-        ([S.UNHEALTHY, S.DRAINING], "unavailable"),
+        ([S.STOPPED], "ok"),
+        ([S.UNHEALTHY, S.DRAINING], "degraded"),
         ([], "unavailable"),
     ],
 )

@@ -19,4 +19,4 @@ def server() -> Iterator[LiveServer]:
 
 @pytest.fixture
 def model(server: LiveServer) -> str:
-    return server.house.model.name
+    return server.house.default.name

@@ -99,7 +99,7 @@ async def test_32_streams_each_get_their_own_answer(server: LiveServer, model: s
 
 
 async def test_disconnects_free_sequences_and_cells(server: LiveServer, model: str) -> None:
-    engine = server.house.backend.engine
+    engine = server.engine()
     assert engine is not None
     body = {
         "model": model,
@@ -136,8 +136,7 @@ async def test_a_slow_reader_does_not_hold_up_others(server: LiveServer, model: 
 
 async def test_an_engine_thread_that_dies_is_replaced(server: LiveServer, model: str) -> None:
     """The bug is planted where no containment reaches: in the scheduler itself."""
-    backend = server.house.backend
-    broken = backend.engine
+    broken = server.engine()
     assert broken is not None
 
     def plant() -> None:
@@ -152,6 +151,6 @@ async def test_an_engine_thread_that_dies_is_replaced(server: LiveServer, model:
         failed = await client.post("/v1/chat/completions", json=body)
         assert failed.status_code == 500
         assert failed.json()["error"]["code"] == "engine_error"
-        await asyncio.to_thread(wait_until, lambda: backend.engine not in (None, broken), 30)
+        await asyncio.to_thread(wait_until, lambda: server.engine() not in (None, broken), 30)
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
-    assert backend.status().extra["restarts"] == 1
+    assert server.house.manager.status(model).restarts == 1

@@ -88,7 +88,7 @@ def test_an_aborted_stream_frees_the_engine(client: OpenAI, model: str, server: 
         model=model, messages=QUESTION, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
-    engine = server.house.backend.engine
+    engine = server.engine()
     assert engine is not None
     assert engine.stats().running == 1
     stream.close()
@@ -118,7 +118,7 @@ def test_logprobs(client: OpenAI, model: str) -> None:
 
 
 def test_logit_bias_and_seed(client: OpenAI, model: str, server: LiveServer) -> None:
-    engine = server.house.backend.engine
+    engine = server.engine()
     assert engine is not None
     plain = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=1)
     import asyncio

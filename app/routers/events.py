@@ -1,0 +1,53 @@
+"""GET /v1/system/events: what happens to models, as it happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.convert.answers import sse
+from app.event_response import EventResponse
+from app.house import House
+from engines.manager.events import Subscription
+
+router = APIRouter(tags=["System"])
+
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Endless `model` events: `model`, `from`, `to`, `at` (Unix seconds), `detail`",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.get("/v1/system/events", summary="Follow the models' states", response_model=None, responses=_STREAM)
+async def system_events(request: Request) -> Response:
+    """One server-sent event for each change of a model's state, from now on."""
+    house: House = request.app.state.house
+    return EventResponse(ModelEvents(house.manager.events.subscribe()))
+
+
+class ModelEvents:
+    """Changes of state as server-sent events."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    def __aiter__(self) -> ModelEvents:
+        return self
+
+    async def __anext__(self) -> bytes:
+        event = await anext(self._subscription)
+        data = {
+            "model": event.name,
+            "from": event.previous,
+            "to": event.state,
+            "at": round(event.at, 3),
+            "detail": event.detail,
+        }
+        return b"event: model\n" + sse(data)
+
+    def close(self) -> None:
+        self._subscription.close()

@@ -1,0 +1,66 @@
+"""Loading and unloading models while the server runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse
+
+from app.house import House
+from app.routers.admin import admin_only
+from app.schemas.common import ERROR_RESPONSES
+from app.schemas.models import Accepted, LoadRequest, ModelReport
+from engines.manager.states import LoadOptions
+
+router = APIRouter(
+    tags=["Models"],
+    dependencies=[admin_only],
+    responses={code: ERROR_RESPONSES[code] for code in (400, 401, 403, 404, 409, 503)},
+)
+
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"model": Accepted, "description": "`wait` was false: the load goes on"}
+}
+
+
+@router.post("/v1/models/load", summary="Load a model", response_model=ModelReport, responses=_ACCEPTED)
+async def load_model(body: LoadRequest, request: Request) -> Any:
+    """200 when it is ready. With `wait: false` 202 at once; the status URL says how far it is.
+
+    A model that is loaded already is left as it is, unless it is to be loaded otherwise: then it is
+    loaded again if nobody uses it, else the answer is 409.
+    """
+    house: House = request.app.state.house
+    model = house.find(body.model_name, body.model_path)
+    options = LoadOptions(
+        engine=None if body.engine == "auto" else body.engine,
+        quantization=body.quantization,
+        context_length=body.context_length,
+    )
+    if body.wait:
+        await house.load(model, options, keep_alive=body.keep_alive, pin=body.pin)
+        return house.report(model)
+    house.manager.want(model.name, options, keep_alive=body.keep_alive, pin=body.pin)
+    url = f"/v1/models/{quote(model.name)}/status"
+    accepted = Accepted(model=model.name, state=house.report(model).state, status_url=url)
+    return JSONResponse(accepted.model_dump(), 202, {"Location": url})
+
+
+@router.delete("/v1/models/{model:path}", summary="Unload a model")
+async def unload_model(
+    model: str,
+    request: Request,
+    force: Annotated[
+        bool, Query(description="Do not wait for running requests: they fail. Also unloads a pinned model.")
+    ] = False,
+) -> ModelReport:
+    """Takes no more requests, lets the running ones end, and frees the memory. Its files stay.
+
+    A pull that is under way is stopped; what arrived is kept. A later request loads the model again.
+    """
+    house: House = request.app.state.house
+    found = house.library.find(model)
+    await house.unload(found, force=force)
+    return house.report(found)

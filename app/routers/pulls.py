@@ -1,0 +1,104 @@
+"""POST /v1/models/pull: download a model, with progress."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from app.connection import while_connected
+from app.convert.answers import sse
+from app.event_response import EventResponse
+from app.house import House
+from app.routers.admin import admin_only
+from app.schemas.common import ERROR_RESPONSES
+from app.schemas.models import Download, PullBody, Pulled
+from engines.pull.jobs import PullJob, PullWatch
+from engines.pull.puller import PulledModel, PullProgress
+
+router = APIRouter(
+    tags=["Models"],
+    dependencies=[admin_only],
+    responses={code: ERROR_RESPONSES[code] for code in (400, 401, 403, 404, 409, 503)},
+)
+
+# Clients draw a bar; more events than this a second would only cost.
+EVENT_DISTANCE = 0.2
+
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Events with `status`, `completed`, `total`, `speed`, `eta_seconds`; the last has "
+        "`status: success`. With `stream: false` only that.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.post("/v1/models/pull", summary="Download a model", response_model=Pulled, responses=_STREAM)
+async def pull_model(body: PullBody, request: Request) -> Any:
+    """Progress as server-sent events, then the result.
+
+    Several clients may watch one pull; it stops when the last of them leaves. What arrived is kept, and
+    the next pull goes on from there.
+    """
+    house: House = request.app.state.house
+    job = house.pull(body.model_name, body.source, body.revision, tuple(body.include or ()))
+    watch = job.watch()
+    if body.stream:
+        return EventResponse(PullEvents(watch))
+    return _Whole(watch)
+
+
+class PullEvents:
+    """A watched pull as server-sent events."""
+
+    def __init__(self, watch: PullWatch) -> None:
+        self._watch = watch
+        self._clock = asyncio.get_running_loop().time
+        self._not_before = 0.0
+        self._told = False
+
+    def __aiter__(self) -> PullEvents:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._told:
+            raise StopAsyncIteration
+        try:
+            await asyncio.sleep(self._not_before - self._clock())
+            progress = await anext(self._watch)
+        except StopAsyncIteration:
+            self._told = True
+            return sse(_success(self._watch.job, await self._watch.job.result()))
+        self._not_before = self._clock() + EVENT_DISTANCE
+        return sse(download(progress).model_dump())
+
+    def close(self) -> None:
+        self._watch.close()
+
+
+def download(progress: PullProgress) -> Download:
+    return Download.model_validate(progress, from_attributes=True)
+
+
+def _success(job: PullJob, pulled: PulledModel) -> dict[str, Any]:
+    done = Pulled(model=job.name, path=str(pulled.path), size=pulled.size, files=list(pulled.files))
+    return done.model_dump()
+
+
+class _Whole(Response):
+    """One answer when the pull is done; a client that leaves before stops watching it."""
+
+    def __init__(self, watch: PullWatch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await while_connected(receive, self._serve(scope, receive, send), self._watch.close)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        job = self._watch.job
+        await JSONResponse(_success(job, await job.result()))(scope, receive, send)

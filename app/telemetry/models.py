@@ -1,0 +1,59 @@
+"""What the model manager counts, in Prometheus' terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from engines.manager.manager import ModelManager
+
+# Counters are named without their suffix: the exposition adds _total.
+_COUNTERS = {
+    "loads": ("enginehouse_model_loads", "Models loaded."),
+    "load_failures": ("enginehouse_model_load_failures", "Loads that failed."),
+    "evictions": ("enginehouse_model_evictions", "Models unloaded to make room for another."),
+    "expirations": ("enginehouse_model_expirations", "Models unloaded because nobody used them."),
+    "restarts": ("enginehouse_model_restarts", "Models loaded again because they made no progress."),
+}
+_STATE = ("enginehouse_model_state", "1 for the state that the model is in.")
+_LOAD = ("enginehouse_model_load_seconds", "How long the model's last load took.")
+_UNLOAD = ("enginehouse_model_unload_seconds", "How long the model's last unload took.")
+_MEMORY = ("enginehouse_model_memory_bytes", "Memory of a loaded model, by device.")
+_BUDGET = ("enginehouse_memory_budget_bytes", "Memory that models may take together, by device.")
+
+
+class ModelCollector(Collector):
+    """Reads the manager when somebody scrapes; holds no numbers of its own."""
+
+    def __init__(self, manager: ModelManager) -> None:
+        self._manager = manager
+
+    def collect(self) -> Iterator[Metric]:
+        for key, (name, text) in _COUNTERS.items():
+            yield CounterMetricFamily(name, text, value=self._manager.counts[key])
+        yield from self._by_model()
+        budget = GaugeMetricFamily(*_BUDGET, labels=["device"])
+        budget.add_metric(["ram"], self._manager.limits.budget.ram)
+        budget.add_metric(["gpu"], self._manager.limits.budget.gpu)
+        yield budget
+
+    def _by_model(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(*_STATE, labels=["model", "state"])
+        load = GaugeMetricFamily(*_LOAD, labels=["model"])
+        unload = GaugeMetricFamily(*_UNLOAD, labels=["model"])
+        memory = GaugeMetricFamily(*_MEMORY, labels=["model", "device"])
+        for status in self._manager.statuses():
+            state.add_metric([status.name, status.state], 1)
+            if status.load_seconds is not None:
+                load.add_metric([status.name], status.load_seconds)
+            if status.unload_seconds is not None:
+                unload.add_metric([status.name], status.unload_seconds)
+            if status.info is not None:
+                memory.add_metric([status.name, "ram"], status.memory.ram)
+                memory.add_metric([status.name, "gpu"], status.memory.gpu)
+        yield from (state, load, unload, memory)
