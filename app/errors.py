@@ -27,6 +27,8 @@ log = get_logger("http")
 
 # A 429 or 503 always says when to come back; this many seconds where whoever raised it did not know.
 DEFAULT_RETRY_AFTER = 1.0
+# After a hub was out of reach, in seconds.
+PULL_RETRY = 10.0
 
 _TABLE: dict[type[Exception], tuple[int, str]] = {
     engine_errors.RequestError: (400, "invalid_request_error"),
@@ -35,7 +37,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     engine_errors.EngineError: (500, "engine_error"),
     engine_errors.ModelFileNotFound: (404, "model_not_found"),
     store.PathNotAllowed: (403, "path_not_allowed"),
-    puller.PullError: (502, "pull_failed"),
+    puller.PullError: (400, "pull_failed"),
     manager_errors.ModelConflict: (409, "model_conflict"),
     manager_errors.InsufficientMemory: (503, "insufficient_memory"),
     balancer_errors.UnknownModel: (404, "model_not_found"),
@@ -104,6 +106,8 @@ def to_api_error(exc: Exception) -> ApiError:
         return invalid_request(exc.errors(), exc.body)
     if isinstance(exc, HTTPException):
         return _from_http(exc)
+    if isinstance(exc, puller.PullError) and exc.retryable:
+        return ApiError(503, "pull_failed", exc.message, retry_after=PULL_RETRY)
     for cls in type(exc).__mro__:
         if cls in _TABLE:
             return _from_table(exc, *_TABLE[cls])

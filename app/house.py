@@ -37,6 +37,8 @@ CATALOG = "models.yaml"
 CONVERTED = ".enginehouse"
 # The catalog and the model folder are looked at every so many seconds.
 RELOAD_SECONDS = 2.0
+# How old the figure of GPU memory in a log line may be.
+GPU_MEMORY_SECONDS = 2.0
 
 
 class House:
@@ -64,6 +66,8 @@ class House:
         self.pulls = PullJobs(Puller(), on_change=self._pull_changed)
         self.metrics = Metrics(self.balancer.statuses, lambda: self.balancer.queue_depth)
         self.metrics.registry.register(ModelCollector(self.manager))
+        self._has_gpu = facts.cuda
+        self._gpu_memory = 0
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
@@ -74,6 +78,8 @@ class House:
             if model.entry.preload and not model.is_absent:
                 self.manager.want(model.name)
         self._in_background(self._keep_reloading())
+        if self._has_gpu:
+            self._in_background(self._keep_gpu_memory())
 
     async def stop(self) -> None:
         for task in list(self._tasks):
@@ -91,7 +97,11 @@ class House:
     def record(self, model: str, endpoint: str, request_id: str) -> InferenceRecord:
         """Start measuring a request."""
         return InferenceRecord(
-            self.metrics.for_model(model), model=model, endpoint=endpoint, request_id=request_id
+            self.metrics.for_model(model),
+            model=model,
+            endpoint=endpoint,
+            request_id=request_id,
+            gpu_memory=lambda: self._gpu_memory,
         )
 
     def report(self, model: Model) -> ModelReport:
@@ -162,6 +172,12 @@ class House:
                     self.reload()
             except Exception:
                 logger.exception("looking for changed models failed")
+
+    async def _keep_gpu_memory(self) -> None:
+        """Asking takes too long to do it for every request."""
+        while True:
+            self._gpu_memory = await asyncio.to_thread(memory.gpu_memory_used)
+            await asyncio.sleep(GPU_MEMORY_SECONDS)
 
     def _pull_changed(self, job: PullJob) -> None:
         if job.ended:

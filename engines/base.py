@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 FinishReason = Literal["stop", "length"]
 
@@ -263,4 +263,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Fail what is in flight, free everything, and return when it is freed. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class HasMetrics(Protocol):
+    """An engine with figures of its own."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """By name; ``_total`` at the end says that the value only grows."""
         ...

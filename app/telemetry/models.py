@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+
+from engines.base import HasMetrics
 
 if TYPE_CHECKING:
     from engines.manager.manager import ModelManager
@@ -25,6 +27,7 @@ _LOAD = ("enginehouse_model_load_seconds", "How long the model's last load took.
 _UNLOAD = ("enginehouse_model_unload_seconds", "How long the model's last unload took.")
 _MEMORY = ("enginehouse_model_memory_bytes", "Memory of a loaded model, by device.")
 _BUDGET = ("enginehouse_memory_budget_bytes", "Memory that models may take together, by device.")
+_ENGINE_LABELS = ("model", "engine")
 
 
 class ModelCollector(Collector):
@@ -37,6 +40,7 @@ class ModelCollector(Collector):
         for key, (name, text) in _COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._manager.counts[key])
         yield from self._by_model()
+        yield from self._of_engines()
         budget = GaugeMetricFamily(*_BUDGET, labels=["device"])
         budget.add_metric(["ram"], self._manager.limits.budget.ram)
         budget.add_metric(["gpu"], self._manager.limits.budget.gpu)
@@ -57,3 +61,26 @@ class ModelCollector(Collector):
                 memory.add_metric([status.name, "ram"], status.memory.ram)
                 memory.add_metric([status.name, "gpu"], status.memory.gpu)
         yield from (state, load, unload, memory)
+
+    def _of_engines(self) -> Iterator[Metric]:
+        """What engines tell of themselves, as ``enginehouse_engine_...``."""
+        families: dict[str, Metric] = {}
+        for status in self._manager.statuses():
+            engine = self._manager.engine(status.name)
+            labels = [status.name, engine.info.engine if engine else ""]
+            for name, value in _figures(engine).items():
+                family = families.get(name) or families.setdefault(name, _engine_family(name))
+                family.add_sample(
+                    f"enginehouse_engine_{name}", dict(zip(_ENGINE_LABELS, labels, strict=True)), value
+                )
+        yield from families.values()
+
+
+def _figures(engine: object) -> Mapping[str, float]:
+    return engine.metrics() if isinstance(engine, HasMetrics) else {}
+
+
+def _engine_family(name: str) -> Metric:
+    kind = "counter" if name.endswith("_total") else "gauge"
+    text = f"The engine's own figure: {name.removesuffix('_total').replace('_', ' ')}."
+    return Metric(f"enginehouse_engine_{name.removesuffix('_total')}", text, kind)
