@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from engines.manager.states import LoadOptions, Policy
 from engines.platform import Facts, ModelFormat, choose_engine
 from engines.registry import Adapter, EngineRegistry, LoadSpec
 from engines.store import ModelFile
+
+logger = logging.getLogger("engines.loader")
 
 LONGEST_AUTO_CONTEXT = 8192
 # Work space beside weights and KV cache, in bytes: a guess until the engine was loaded once.
@@ -122,6 +125,8 @@ class ModelLoader:
             adapters=tuple(Adapter(a.name, self._library.base / a.path) for a in entry.adapters),
             options=entry.options,
         )
+        if entry.instances > 1:
+            logger.warning("model %s: this release loads one instance, not %d", model.name, entry.instances)
         return spec, file
 
     async def _convert(self, spec: LoadSpec, file: ModelFile, report: Report) -> LoadSpec:
