@@ -79,7 +79,10 @@ class ModelLoader:
         return self._footprint(spec, facts.weight_bytes + kv + WORK_SPACE)
 
     async def load(self, name: str, options: LoadOptions, report: Report) -> Engine:
-        spec, file = self._spec(self._library.find(name), options)
+        model = self._library.find(name)
+        spec, file = self._spec(model, options)
+        if model.entry.instances > 1:
+            logger.warning("model %s: this release loads one instance, not %d", name, model.entry.instances)
         loading = partial(report, "loading")
         if _converts(spec):
             spec = await self._convert(spec, file, report)
@@ -125,8 +128,6 @@ class ModelLoader:
             adapters=tuple(Adapter(a.name, self._library.base / a.path) for a in entry.adapters),
             options=entry.options,
         )
-        if entry.instances > 1:
-            logger.warning("model %s: this release loads one instance, not %d", model.name, entry.instances)
         return spec, file
 
     async def _convert(self, spec: LoadSpec, file: ModelFile, report: Report) -> LoadSpec:
