@@ -1,0 +1,1 @@
+"""MLX: Apple silicon's own array framework, which also runs on CPUs."""

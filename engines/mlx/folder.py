@@ -1,0 +1,95 @@
+"""A model's folder and its load settings, checked before anything heavy is imported or read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.errors import ModelFileNotFound, ModelLoadError
+
+if TYPE_CHECKING:
+    from engines.registry import LoadSpec
+
+DTYPES = ("float32", "float16", "bfloat16")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_LONGEST_HEADER = 100 * 2**20  # the safetensors format's own limit, in bytes
+
+
+def check_settings(spec: LoadSpec) -> None:
+    """Raise `ModelLoadError` for what the MLX engine cannot do."""
+    if spec.adapters:
+        raise ModelLoadError("the MLX engine has no adapters: fuse one into the model with `mlx_lm.fuse`")
+    if spec.options:
+        raise ModelLoadError(f"the MLX engine has no option {min(spec.options)!r}; it takes no options")
+    if spec.tensor_parallel != 1 or spec.pipeline_parallel != 1:
+        raise ModelLoadError("the MLX engine runs on one device: leave the parallel sizes at 1")
+    if spec.dtype not in (None, "auto", *DTYPES):
+        raise ModelLoadError(f"the MLX engine has no dtype {spec.dtype!r}: use auto, {', '.join(DTYPES)}")
+
+
+def check_folder(path: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The folder and its ``config.json``. Raises `ModelLoadError` if the model cannot be in there."""
+    if path is None:
+        raise ModelLoadError("MLX needs a model folder")
+    if path.suffix.lower() == ".gguf":
+        raise ModelLoadError(
+            f"{path.name} is a GGUF file, which the llama_cpp engine reads; MLX needs a folder in "
+            "Hugging Face's format (config.json, *.safetensors, tokenizer.json)"
+        )
+    if not path.is_dir():
+        raise ModelFileNotFound(f"there is no folder {path}")
+    config = _read_config(path)
+    shards = sorted(path.glob("model*.safetensors"))
+    if not shards:
+        raise ModelLoadError(f"{path} has no model*.safetensors: download the model again, weights included")
+    _check_index(path)
+    for shard in shards:
+        _check_complete(shard)
+    if not any((path / name).exists() for name in _TOKENIZER_FILES):
+        raise ModelLoadError(f"{path} has no tokenizer (tokenizer.json): download the whole model folder")
+    return path, config
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / "config.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelLoadError(
+            f"{path} has no config.json: it is not a model in Hugging Face's format"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path / 'config.json'} cannot be read: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelLoadError(f"{path / 'config.json'} names no model_type")
+    return config
+
+
+def _check_index(path: Path) -> None:
+    """A model in several files lists them."""
+    index = path / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelLoadError(f"{index} cannot be read: {error!r}") from error
+    if missing := sorted(name for name in names if not (path / name).exists()):
+        raise ModelLoadError(f"{path} lacks {missing[0]} ({len(missing)} files in all): download it again")
+
+
+def _check_complete(shard: Path) -> None:
+    """A safetensors file says how long it is: 8 bytes header length, the header, then its tensors."""
+    size = shard.stat().st_size
+    try:
+        with shard.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size, _LONGEST_HEADER):
+                raise ValueError("its header is cut off")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelLoadError(f"{shard} is broken ({error}): download it again") from error
+    if size != expected:
+        raise ModelLoadError(f"{shard} is broken: it has {size} of {expected} bytes; download it again")

@@ -1,0 +1,193 @@
+"""A loaded model as a batch that sequences join and leave. Belongs to the engine thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from engines.base import Candidate, EngineInfo, TokenLogprob
+from engines.mlx import model as models
+from engines.mlx.library import BatchGenerator, StopSequences
+from engines.mlx.memory import KvCost, kv_cost
+from engines.mlx.pacing import PrefillPacer
+from engines.mlx.prefixes import PrefixCache
+from engines.mlx.sampling import LogitsEditor, LogprobRecorder, RawLogprob, SharedSamplers, draw_greedy
+from engines.mlx.sequence import Drawn, Sequence
+
+if TYPE_CHECKING:
+    from engines.registry import LoadSpec
+
+PREFILL_TOGETHER = 8  # prompts
+
+
+class Runtime:
+    """One `BatchGenerator`, the prefix cache, and what the requests in the batch want."""
+
+    def __init__(self, loaded: models.LoadedModel, spec: LoadSpec) -> None:
+        self._loaded = loaded
+        self._forward = loaded.forward
+        self._max_sequences = spec.max_sequences
+        self.cost, n_vocab = self._probe()
+        self.vocabulary = loaded.vocabulary(n_vocab)
+        free = models.free_memory(loaded.device)
+        context, self.budget = models.choose_sizes(spec, loaded, self.cost, free)
+        self.info = _info(
+            spec, loaded, context, self.budget, has_template=bool(self.vocabulary.chat_template)
+        )
+        self._ends = StopSequences([[token] for token in self.vocabulary.end_ids])
+        self._prefixes = PrefixCache() if spec.cache_prefixes else None
+        self._pacer = PrefillPacer()
+        self._samplers = SharedSamplers()
+        self._recorders: dict[int, LogprobRecorder] = {}
+        self._generator = self._new_generator()
+
+    def insert(self, sequence: Sequence) -> None:
+        """Put a sequence into the batch; its ``uid`` and ``cached`` are set."""
+        caches, known = (None, 0) if self._prefixes is None else self._prefixes.take(sequence.tokens)
+        request = sequence.request
+        generated = sequence.tokens[len(request.prompt.token_ids) :]
+        editor = LogitsEditor.of(request, generated, self.vocabulary.end_ids, self.vocabulary.n_vocab)
+        sampler = self._samplers.get(request.sampling, len(generated))
+        processors: list[Any] = [editor] if editor is not None else []
+        recorder = None
+        if request.logprobs is not None:
+            sampler = recorder = LogprobRecorder(sampler, request.logprobs)
+            processors.insert(0, recorder.watch)
+        (sequence.uid,) = self._generator.insert(
+            [sequence.tokens[known:]],
+            max_tokens=[sequence.to_generate],
+            caches=[caches if caches is not None else self._loaded.new_caches()],
+            all_tokens=[sequence.tokens[:known]],
+            samplers=[sampler],
+            logits_processors=[processors],
+            stop_sequences=[self._ends],
+        )
+        if recorder is not None:
+            self._recorders[sequence.uid] = recorder
+        if sequence.cached is None:
+            sequence.cached = known
+
+    def step(self, *, prefilling: int, decoding: int, spare_bytes: int) -> list[Drawn]:
+        """Compute a token of each decoding sequence and some of the prompts that are prefilled.
+
+        ``spare_bytes`` are left for cached prefixes.
+        """
+        budget = self._pacer.budget(decoding)
+        self._generator.prefill_step_size = max(1, budget // max(1, min(prefilling, PREFILL_TOGETHER)))
+        with self._generator.stats() as stats:
+            _, responses = self._generator.next()
+        self._pacer.observe(
+            prompt_tokens=stats.prompt_tokens,
+            prompt_seconds=stats.prompt_time,
+            decode_seconds=stats.decode_time,
+        )
+        drawn = []
+        for response in responses:
+            drawn.append(self._drawn(response))
+            if response.finish_reason is not None:
+                self._recorders.pop(response.uid, None)
+                self._keep(response.all_tokens, response.prompt_cache, spare_bytes)
+        return drawn
+
+    def remove(self, sequence: Sequence, spare_bytes: int) -> None:
+        """Take a sequence out of the batch, if it is in there, and keep its prefix."""
+        uid, sequence.uid = sequence.uid, None
+        if uid is None:
+            return
+        self._recorders.pop(uid, None)
+        removed = self._generator.remove([uid], return_prompt_caches=self._prefixes is not None)
+        for caches, tokens in removed.values():
+            self._keep(tokens, caches, spare_bytes)
+
+    def shrink_prefixes(self, limit: int) -> None:
+        """Leave at most ``limit`` bytes to cached prefixes."""
+        if self._prefixes is not None:
+            self._prefixes.shrink(limit)
+
+    def reset(self) -> None:
+        """Start over with an empty batch after a step that failed: what is cached may be wrong."""
+        self._generator.close()
+        self._recorders.clear()
+        if self._prefixes is not None:
+            self._prefixes.clear()
+        self._generator = self._new_generator()
+        mx.clear_cache()
+
+    def close(self) -> None:
+        """Free everything; nothing else may be called afterwards."""
+        self._generator.close()
+        del self._generator, self._forward, self._loaded, self._prefixes
+        mx.clear_cache()
+
+    def _drawn(self, response: Any) -> Drawn:
+        recorder = self._recorders.get(response.uid)
+        logprob = self._logprob(response.token, recorder.pop()) if recorder is not None else None
+        return Drawn(response.uid, response.token, response.finish_reason == "stop", logprob)
+
+    def _logprob(self, token: int, raw: RawLogprob) -> TokenLogprob:
+        label = self.vocabulary.label
+        top = tuple(Candidate(i, label(i), value) for i, value in raw.top)
+        return TokenLogprob(Candidate(token, label(token), raw.chosen), top)
+
+    def _keep(self, tokens: list[int], caches: list[Any], limit: int) -> None:
+        if self._prefixes is None or not tokens:
+            return
+        # They are views of the batch's caches until they are evaluated, and would keep all of those.
+        mx.async_eval([cache.state for cache in caches])  # type: ignore[no-untyped-call]
+        self._prefixes.put(tokens, caches, limit)
+
+    def _new_generator(self) -> BatchGenerator:
+        return BatchGenerator(
+            self._forward,
+            sampler=draw_greedy,
+            completion_batch_size=self._max_sequences,
+            prefill_batch_size=min(PREFILL_TOGETHER, self._max_sequences),
+            stream=mx.default_stream(mx.default_device()),
+        )
+
+    def _probe(self) -> tuple[KvCost, int]:
+        """What a cache costs and how many tokens the model knows, from a short forward pass. It also makes
+        MLX compile the model's kernels, which on Linux takes seconds that no request should wait."""
+        generator = BatchGenerator(self._forward, stream=mx.default_stream(mx.default_device()))
+        caches = self._loaded.new_caches()
+        logits = self._forward(mx.array([[0, 1]]), cache=caches)
+        mx.eval(logits, [cache.state for cache in caches])
+        generator.insert(
+            [[0] * 4, [0] * 3], max_tokens=[2, 3], caches=[self._loaded.new_caches() for _ in "ab"]
+        )
+        while any(generator.next()):
+            pass
+        generator.close()
+        return kv_cost(caches), int(logits.shape[-1])
+
+
+def open_runtime(spec: LoadSpec, report: Callable[[float], None]) -> Runtime:
+    """Load ``spec``. Raises `ModelLoadError`, and whatever ``report`` raises to give up."""
+    loaded = models.load(spec, report)
+    runtime = Runtime(loaded, spec)
+    report(1.0)
+    return runtime
+
+
+def _info(
+    spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, *, has_template: bool
+) -> EngineInfo:
+    quantization = loaded.config.get("quantization")
+    return EngineInfo(
+        engine="mlx",
+        model=spec.name,
+        context_length=context,
+        max_sequences=spec.max_sequences,
+        devices=(loaded.device,),
+        capabilities=frozenset({"completion"} | ({"chat"} if has_template else set())),
+        memory=loaded.size + budget,
+        details={
+            "architecture": loaded.config["model_type"],
+            "size": loaded.size,
+            "kv_budget": budget,
+            "quantization": f"{quantization['bits']}bit" if quantization else None,
+            "dtype": spec.dtype or str(loaded.config.get("dtype") or loaded.config.get("torch_dtype")),
+        },
+    )

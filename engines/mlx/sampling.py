@@ -1,0 +1,204 @@
+"""Drawing the next token, as the samplers and logits processors that mlx-lm's batches call.
+
+Everything is a lazy graph: nothing here waits for a value, so that a step is evaluated at once, while the
+step before it is being delivered. Nor is anything compiled: on Linux, mlx would run a C++ compiler for
+every new constant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from engines.base import GenerationRequest, Sampling
+
+Sampler = Callable[[mx.array], mx.array]
+Processor = Callable[[mx.array, mx.array], mx.array]
+Drawn = tuple[mx.array, mx.array, mx.array]
+
+MOST_SHARED = 64
+
+
+def draw_greedy(logprobs: mx.array) -> mx.array:
+    """The most likely token of each row."""
+    return mx.argmax(logprobs, axis=-1)
+
+
+class TokenSampler:
+    """Draws with a key made of ``seed`` and the draw's number, so that nothing else can change the answer."""
+
+    def __init__(self, sampling: Sampling, seed: int, position: int = 0) -> None:
+        """``position`` is the number of the first draw."""
+        self._sampling = sampling
+        self._seed = seed
+        self._position = position
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """A token for each row of ``logprobs``, (rows, vocabulary)."""
+        key = mx.random.key(_key(self._seed, self._position))
+        self._position += 1
+        kept = keep_likely(logprobs, self._sampling)
+        return mx.random.categorical(kept / self._sampling.temperature, key=key)
+
+
+def _key(seed: int, position: int) -> int:
+    return int.from_bytes(hashlib.blake2b(b"%d/%d" % (seed, position), digest_size=8).digest(), "little")
+
+
+def keep_likely(logprobs: mx.array, sampling: Sampling) -> mx.array:
+    """top-k, then top-p, then min-p: what they drop becomes -inf. Each row keeps its best token."""
+    if 0 < sampling.top_k < logprobs.shape[-1]:
+        least = mx.min(mx.topk(logprobs, sampling.top_k, axis=-1), axis=-1, keepdims=True)
+        logprobs = mx.where(logprobs < least, -mx.inf, logprobs)
+    if sampling.top_p < 1.0:
+        logprobs = _top_p(logprobs, sampling.top_p)
+    if sampling.min_p > 0.0:
+        least = mx.max(logprobs, axis=-1, keepdims=True) + math.log(sampling.min_p)
+        logprobs = mx.where(logprobs < least, -mx.inf, logprobs)
+    return logprobs
+
+
+def _top_p(logprobs: mx.array, top_p: float) -> mx.array:
+    """Keep the fewest tokens whose probability reaches ``top_p`` of what there is."""
+    ascending = mx.sort(logprobs, axis=-1)
+    chances = mx.softmax(ascending, axis=-1)
+    above = mx.cumsum(chances, axis=-1, reverse=True, inclusive=False)
+    dropped = mx.sum(above >= top_p, axis=-1, keepdims=True)
+    dropped = mx.minimum(dropped, logprobs.shape[-1] - 1)
+    least = mx.take_along_axis(ascending, dropped, axis=-1)
+    return mx.where(logprobs < least, -mx.inf, logprobs)
+
+
+class SharedSamplers:
+    """One sampler for all requests that draw alike and have no seed: a batch of them is drawn in one go."""
+
+    def __init__(self) -> None:
+        self._samplers: dict[tuple[float, float, int, float], TokenSampler] = {}
+
+    def get(self, sampling: Sampling, position: int) -> Sampler:
+        """The sampler for a request whose next draw is number ``position``."""
+        if sampling.temperature <= 0.0:
+            return draw_greedy
+        if sampling.seed is not None:
+            return TokenSampler(sampling, sampling.seed, position)
+        alike = (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)
+        if alike not in self._samplers:
+            if len(self._samplers) >= MOST_SHARED:
+                self._samplers.clear()
+            self._samplers[alike] = TokenSampler(sampling, secrets.randbits(64))
+        return self._samplers[alike]
+
+
+class LogitsEditor:
+    """Bias, penalties and the ban on ending of one sequence; penalties mean what they mean in vLLM."""
+
+    def __init__(
+        self, request: GenerationRequest, generated: Sequence[int], end_ids: Sequence[int], n_vocab: int
+    ) -> None:
+        """``generated`` are the tokens generated before, if the sequence was preempted."""
+        sampling = request.sampling
+        self._sampling = sampling
+        self._banned_draws = math.inf if request.ignore_eos else request.min_tokens - len(generated)
+        self._end_ids = mx.array(list(end_ids), dtype=mx.uint32)
+        pairs = [(token, bias) for token, bias in sampling.logit_bias if 0 <= token < n_vocab]
+        self._bias_ids = mx.array([token for token, _ in pairs], dtype=mx.uint32)
+        self._biases = mx.array([bias for _, bias in pairs], dtype=mx.float32)
+        self._is_biased = bool(pairs)
+        self._counts = _counts(generated, n_vocab) if _penalises(sampling) else None
+        self._prompt = (
+            _counts(request.prompt.token_ids, n_vocab) if sampling.repetition_penalty != 1.0 else None
+        )
+        self._draws = 0
+
+    @classmethod
+    def of(
+        cls, request: GenerationRequest, generated: Sequence[int], end_ids: Sequence[int], n_vocab: int
+    ) -> LogitsEditor | None:
+        """None if nothing is to be edited."""
+        sampling = request.sampling
+        bans = bool(end_ids) and (request.ignore_eos or request.min_tokens > len(generated))
+        if bans or sampling.logit_bias or _penalises(sampling):
+            return cls(request, generated, end_ids, n_vocab)
+        return None
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Edit ``logits``, (1, vocabulary), for the token after ``tokens``. Called once a draw."""
+        if self._counts is not None and self._draws:
+            self._counts = self._counts.at[tokens[-1:]].add(1.0)
+        if self._is_biased:
+            logits = logits.at[:, self._bias_ids].add(self._biases)
+        if self._counts is not None:
+            logits = self._penalise(logits, self._counts)
+        if self._draws < self._banned_draws and self._end_ids.size:
+            logits[:, self._end_ids] = -mx.inf
+        self._draws += 1
+        return logits
+
+    def _penalise(self, logits: mx.array, counts: mx.array) -> mx.array:
+        sampling = self._sampling
+        if self._prompt is not None:
+            rate = sampling.repetition_penalty
+            repeated = mx.where(logits > 0, logits / rate, logits * rate)
+            logits = mx.where(self._prompt + counts > 0, repeated, logits)
+        return logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
+
+
+def _penalises(sampling: Sampling) -> bool:
+    return bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0)
+
+
+def _counts(tokens: Sequence[int], n_vocab: int) -> mx.array:
+    counted = np.bincount(np.asarray(tokens, dtype=np.int64), minlength=n_vocab)
+    return mx.array(counted.astype(np.float32))
+
+
+class RawLogprob(NamedTuple):
+    """Natural-log probabilities before any edit: the chosen token's, and the best tokens', best first."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]
+
+
+class LogprobRecorder:
+    """Watches one sequence: first of its logits processors, and around its sampler."""
+
+    def __init__(self, sampler: Sampler, top: int) -> None:
+        self._sampler = sampler
+        self._top = top
+        self._raw: mx.array | None = None
+        self._drawn: deque[Drawn] = deque()
+
+    def watch(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """The logits processor: notes the raw distribution and changes nothing."""
+        self._raw = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        return logits
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """The sampler."""
+        token = self._sampler(logprobs)
+        raw = self._raw
+        assert raw is not None
+        chosen = mx.take_along_axis(raw, token[:, None], axis=-1)
+        count = min(self._top, raw.shape[-1])
+        ids = (
+            mx.argpartition(-raw, kth=count - 1, axis=-1)[:, :count] if count else mx.zeros((1, 0), mx.uint32)
+        )
+        drawn = (chosen, ids, mx.take_along_axis(raw, ids, axis=-1))
+        # Now: evaluated later, they would wait for the step that is computed ahead.
+        mx.async_eval(*drawn)  # type: ignore[no-untyped-call]
+        self._drawn.append(drawn)
+        return token
+
+    def pop(self) -> RawLogprob:
+        """What was recorded for the oldest token not yet asked for."""
+        chosen, ids, values = self._drawn.popleft()
+        best = zip(np.array(ids[0]).tolist(), np.array(values[0]).tolist(), strict=True)
+        ranked = sorted(best, key=lambda pair: (-pair[1], pair[0]))
+        return RawLogprob(float(np.array(chosen)[0, 0]), tuple(ranked))

@@ -1,0 +1,41 @@
+"""A model small enough that a test of the real engine takes a fraction of a second."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.models import smollm2_folder
+
+TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2's tokenizer and architecture with two layers of random weights."""
+    mx = pytest.importorskip("mlx.core")
+    from mlx.utils import tree_flatten
+    from mlx_lm.models import llama
+
+    source, folder = smollm2_folder(), tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.suffix in {".json", ".jinja"}:
+            shutil.copy(path, folder)
+    config = json.loads((source / "config.json").read_text()) | TINY
+    (folder / "config.json").write_text(json.dumps(config))
+    mx.random.seed(1)
+    shapes = tree_flatten(llama.Model(llama.ModelArgs.from_dict(config)).parameters())
+    weights = {name: mx.random.normal(array.shape) * 0.3 for name, array in shapes}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+    return folder
