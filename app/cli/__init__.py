@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import bench, chat, doctor, models, serve
+from app.cli import bench, chat, doctor, load_model, models, ps, pull, rm, serve, unload
 
 cli = typer.Typer(
     name="enginehouse",
@@ -34,8 +34,14 @@ def _options(
     """One house for every engine: an OpenAI-compatible LLM inference server."""
 
 
-for command in (serve.serve, chat.chat, models.models, doctor.doctor, bench.bench):
+for command in (
+    *(serve.serve, chat.chat, ps.ps, load_model.load, unload.unload),
+    *(pull.pull, models.models, rm.rm, doctor.doctor, bench.bench),
+):
     cli.command()(command)
+# What Ollama calls them.
+cli.command("stop", hidden=True)(unload.unload)
+cli.command("list", hidden=True)(models.models)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 from typing import Annotated
 
-import httpx
 import psutil
 import typer
 from rich.markup import escape
@@ -15,8 +14,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.cli import client, load
-from app.cli.common import auth_headers, default_key, err, fail, is_loopback, load_settings, out, public_url
+from app.cli.common import Json, err, fail, load_settings, out
 from app.cli.load import Plan, Report, Spread
+from app.cli.server import Server, errors_told, find_server
 
 
 def bench(
@@ -32,25 +32,23 @@ def bench(
     seed: Annotated[int | None, typer.Option(help="Repeat the same prompts.")] = None,
     api_key: Annotated[str | None, typer.Option(help="Default: one of API_KEYS, for this machine.")] = None,
     pid: Annotated[int | None, typer.Option(help="The server's process: report its CPU time.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Stream chat completions over several connections and report rates and latencies.
 
     All prompts are different. The exit status is 1 if any request failed.
     """
-    settings = load_settings()
-    base = (url or public_url(settings)).rstrip("/").removesuffix("/v1")
-    key = api_key or default_key(settings, base)
+    server = find_server(load_settings(), url, api_key)
     plan = Plan(
-        url=base,
-        model=model or _first_model(base, key),
+        url=server.url,
+        model=model or _first_model(server),
         connections=connections,
         requests=requests,
         max_tokens=max_tokens,
         prompt_words=prompt_words,
         shared_prefix=shared_prefix,
         ignore_eos=ignore_eos,
-        api_key=key,
+        api_key=server.key,
         seed=seed,
     )
     try:
@@ -66,16 +64,9 @@ def bench(
         raise typer.Exit(1)
 
 
-def _first_model(base: str, key: str | None) -> str:
-    try:
-        with httpx.Client(
-            base_url=base, headers=auth_headers(key), timeout=client.TIMEOUT, trust_env=not is_loopback(base)
-        ) as http:
-            return client.first_model(http)
-    except httpx.TransportError:
-        raise fail(f"No server answers at {base}: start one with enginehouse serve") from None
-    except client.ServerError as error:
-        raise fail(str(error)) from None
+def _first_model(server: Server) -> str:
+    with errors_told(server), server.client() as http:
+        return client.first_model(http)
 
 
 def _run(plan: Plan, warmup: int, pid: int | None) -> Report:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import httpx
 import typer
+from rich.markup import escape
 
 from app.cli import client
 from app.cli.client import ServerError
-from app.cli.common import auth_headers, default_key, err, fail, is_loopback, load_settings, public_url
+from app.cli.common import err, load_settings
+from app.cli.follow import loading_shown
+from app.cli.server import Url, broken, errors_told, find_server, told
 
 HELP = "/reset forgets the conversation, /system TEXT sets the system prompt, /exit (or Ctrl-D) leaves."
+# The code of the answer while a model is being loaded.
+LOADING = "model_loading"
+RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -41,55 +48,41 @@ class Conversation:
 
 
 def chat(
-    url: Annotated[str | None, typer.Option(help="The server. Default: this machine's.")] = None,
-    model: Annotated[str | None, typer.Option(help="Default: the first the server lists.")] = None,
+    url: Url = None,
+    model: Annotated[
+        str | None, typer.Option(help="Any model of the server. Default: one that is loaded, else the first.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     api_key: Annotated[str | None, typer.Option(help="Default: one of API_KEYS, for this machine.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest.")] = None,
 ) -> None:
     """Chat with a running server; without a terminal, answer each line of standard input."""
-    settings = load_settings()
-    base = (url or public_url(settings)).rstrip("/").removesuffix("/v1")
-    key = api_key or default_key(settings, base)
+    server = find_server(load_settings(), url, api_key)
     given = {"max_tokens": max_tokens, "temperature": temperature}
     options = {name: value for name, value in given.items() if value is not None}
-    # A proxy named in the environment is for other machines.
-    with httpx.Client(
-        base_url=base, headers=auth_headers(key), timeout=client.TIMEOUT, trust_env=not is_loopback(base)
-    ) as http:
-        try:
-            talk = Conversation(model or client.first_model(http), system, options)
-            if _is_interactive():
-                _converse(http, talk)
-            else:
-                _answer_lines(http, talk)
-        except httpx.TransportError as error:
-            raise fail(_no_connection(base, error)) from None
-        except ServerError as error:
-            raise fail(str(error)) from None
+    with errors_told(server), server.client() as http:
+        talk = Conversation(model or client.first_model(http), system, options)
+        if _is_interactive():
+            _converse(http, talk)
+        else:
+            _answer_lines(http, talk)
 
 
 def _is_interactive() -> bool:
     return sys.stdin.isatty()
 
 
-def _no_connection(base: str, error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.ConnectError):
-        return f"No server answers at {base}: start one with enginehouse serve"
-    return f"The connection to {base} broke: {error or type(error).__name__}"
-
-
 def _answer_lines(http: httpx.Client, talk: Conversation) -> None:
     for line in sys.stdin:
         if question := line.strip():
-            talk.remember(question, _say(client.stream_chat(http, talk.request(question))))
+            talk.remember(question, _say(_ask(http, talk.request(question))))
 
 
 def _converse(http: httpx.Client, talk: Conversation) -> None:
     if importlib.util.find_spec("readline"):
         importlib.import_module("readline")  # gives input() line editing and history
-    err.print(f"[bold]{talk.model}[/]. {HELP}")
+    err.print(f"[bold]{escape(talk.model)}[/]. {HELP}")
     while (line := _read()) is not None:
         if line.startswith("/"):
             if not _command(talk, line):
@@ -129,13 +122,31 @@ def _command(talk: Conversation, line: str) -> bool:
 
 def _turn(http: httpx.Client, talk: Conversation, question: str) -> None:
     """Ask and print; what goes wrong ends this answer, not the conversation."""
-    pieces = client.stream_chat(http, talk.request(question))
+    pieces = _ask(http, talk.request(question))
     try:
         talk.remember(question, _say(pieces))
     except ServerError as error:
-        err.print(str(error), style="red", markup=False)
+        err.print(told(error), style="red", markup=False)
     except httpx.TransportError as error:
-        err.print(_no_connection(str(http.base_url), error), style="red", markup=False)
+        err.print(broken(str(http.base_url), error), style="red", markup=False)
+
+
+def _ask(http: httpx.Client, request: dict[str, Any]) -> Iterator[str]:
+    """The pieces of the answer. While its model is being loaded, that is shown, and asked again for it."""
+    pieces: Iterator[str] = iter(())
+    first: str | None = None
+    with loading_shown(http, request["model"]):
+        while first is None:
+            pieces = client.stream_chat(http, request)
+            try:
+                first = next(pieces, "")
+            except ServerError as error:
+                # The server lets requests wait for a load only so long.
+                if error.code != LOADING or not client.is_coming(http, request["model"]):
+                    raise
+                time.sleep(RETRY_SECONDS)
+    yield first
+    yield from pieces
 
 
 def _say(pieces: Iterator[str]) -> str:

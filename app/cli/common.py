@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -9,12 +12,25 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from app.settings import Settings
-from engines.store import ModelFile
+from engines.catalog import CatalogError
+from engines.library import Library, Model
+from engines.platform import EngineChoice, Facts, choose_engine
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# For other programs lines stay whole, however long.
+UNLIMITED = 10_000  # columns
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else UNLIMITED)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+# What shells report for a command that Ctrl-C ended.
+INTERRUPTED = 130
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+# Commands tell what matters themselves; a server sets up logging of its own.
+logging.getLogger("engines").addHandler(logging.NullHandler())
 
 
 def load_settings() -> Settings:
@@ -45,12 +61,32 @@ def fail(message: str, code: int = 1) -> typer.Exit:
     return typer.Exit(code)
 
 
-def find_model(settings: Settings) -> ModelFile:
-    """The model that a server with these settings serves. Raises `ModelFileNotFound`."""
+def open_library(settings: Settings) -> Library:
+    """The models of a server with these settings; exit with status 1 if its catalog has mistakes."""
     # Imported here: it brings the whole server along, and most commands start faster without.
-    from app.house import served_model
+    from app import house
 
-    return served_model(settings)
+    try:
+        return house.open_library(settings)
+    except CatalogError as error:
+        raise fail(str(error)) from None
+
+
+def find_model(settings: Settings) -> Model:
+    """The model that a server with these settings loads at the start.
+
+    Raises `EngineError`; exits with status 1 if the catalog has mistakes.
+    """
+    from app import house
+
+    return house.default_model(open_library(settings), settings)
+
+
+def engine_for(model: Model, settings: Settings, facts: Facts) -> EngineChoice:
+    """The engine that a server with these settings would load ``model`` with."""
+    requested = model.entry.engine if model.entry.engine != "auto" else settings.inference_engine
+    file = model.file
+    return choose_engine(facts, requested, None if file is None or file.format == "none" else file.format)
 
 
 def is_loopback(url: str) -> bool:
@@ -64,10 +100,14 @@ def public_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def default_key(settings: Settings, url: str) -> str | None:
-    """A key of this machine's own server. It is not sent to other machines, whose key it is not."""
+def default_key(settings: Settings, url: str, *, manages: bool = False) -> str | None:
+    """A key of this machine's own server. It is not sent to other machines, whose key it is not.
+
+    ``manages``: for managing models, where the server may ask for an administrator's key.
+    """
     own = is_loopback(url) or url == public_url(settings)
-    return min(settings.api_keys, default=None) if own else None
+    keys = (settings.admin_api_keys if manages else frozenset()) or settings.api_keys
+    return min(keys, default=None) if own else None
 
 
 def auth_headers(api_key: str | None) -> dict[str, str]:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.cli.common import find_model, load_settings, out
-from app.cli.models import size_text
+from app.cli.common import engine_for, load_settings, out
+from app.cli.text import size_text
 from app.settings import Settings
 from engines import platform
-from engines.errors import ModelFileNotFound
+from engines.catalog import CatalogError, load_catalog
+from engines.errors import EngineError
+from engines.library import Library, Model
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What would be served and with what; where something is missing, the reason is there instead."""
+
+    library: Library | CatalogError
+    model: Model | str
+    choice: platform.EngineChoice
+
+    @property
+    def can_serve(self) -> bool:
+        return isinstance(self.model, Model) and not self.model.is_absent and self.choice.engine is not None
 
 
 def doctor() -> None:
@@ -20,31 +38,32 @@ def doctor() -> None:
     """
     settings = load_settings()
     facts = platform.detect()
-    choice = platform.choose_engine(facts, settings.inference_engine)
-    model = _model(settings)
-    out.print(_facts(facts))
-    out.print()
-    out.print(_engines(facts, choice))
-    out.print()
-    out.print(_outcome(settings, choice, model))
-    if choice.engine is None or model is None:
+    findings = _look(settings, facts)
+    for section in (_facts(facts), _engines(facts, findings.choice), _outcome(settings, facts, findings)):
+        out.print(section)
+        out.print()
+    out.print(_files(settings, findings.library))
+    if not findings.can_serve:
         raise typer.Exit(1)
 
 
-def _model(settings: Settings) -> str | None:
-    """The model that would be served, for people; None where it is not to be found."""
+def _look(settings: Settings, facts: platform.Facts) -> Findings:
+    from app import house
+
+    without_model = platform.choose_engine(facts, settings.inference_engine)
     try:
-        model = find_model(settings)
-    except ModelFileNotFound:
-        return None
-    return f"{model.name} ({size_text(model.size)}, {model.source})"
+        library = house.open_library(settings)
+    except CatalogError as error:
+        return Findings(error, "unknown: the catalog cannot be used", without_model)
+    try:
+        model = house.default_model(library, settings)
+    except EngineError as error:
+        return Findings(library, error.message, without_model)
+    return Findings(library, model, engine_for(model, settings, facts))
 
 
 def _facts(facts: platform.Facts) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for label, value in platform.describe(facts):
-        table.add_row(f"[bold]{label}[/]", escape(value))
-    return table
+    return _grid(*platform.describe(facts))
 
 
 def _engines(facts: platform.Facts, choice: platform.EngineChoice) -> Table:
@@ -58,12 +77,53 @@ def _engines(facts: platform.Facts, choice: platform.EngineChoice) -> Table:
     return table
 
 
-def _outcome(settings: Settings, choice: platform.EngineChoice, model: str | None) -> Table:
-    table = Table.grid(padding=(0, 2))
-    wanted = settings.inference_engine
+def _outcome(settings: Settings, facts: platform.Facts, findings: Findings) -> Table:
+    from app import house
+
+    choice = findings.choice
     engine = choice.engine or f"none: {'; '.join(choice.reasons)}"
-    table.add_row("[bold]Engine chosen[/]", escape(f"{engine} (INFERENCE_ENGINE={wanted})"))
-    table.add_row(
-        "[bold]Model[/]", escape(f"{model or 'not found'} (DEFAULT_MODEL={settings.default_model})")
+    limits = house.manager_limits(settings, facts)
+    at_once = "one model" if limits.max_models == 1 else f"up to {limits.max_models} models"
+    return _grid(
+        ("Model", f"{_described(findings.model)} (DEFAULT_MODEL={settings.default_model})"),
+        ("Engine chosen", f"{engine} (INFERENCE_ENGINE={settings.inference_engine})"),
+        ("Loaded at once", f"{at_once} (INFERENCE_MODE={settings.inference_mode})"),
+        ("Memory for models", f"{limits.budget} (MAX_MEMORY={settings.max_memory})"),
     )
+
+
+def _described(model: Model | str) -> str:
+    if isinstance(model, str):
+        return model
+    if model.file is None:
+        return f"{model.name}, not on disk: enginehouse pull {model.name}"
+    if model.file.format == "none":
+        return model.name
+    return f"{model.name} ({model.file.format}, {size_text(model.file.size)}, {model.file.source})"
+
+
+def _files(settings: Settings, library: Library | CatalogError) -> Table:
+    from app import house
+
+    place = settings.model_base_path / house.CATALOG
+    if isinstance(library, CatalogError):
+        mistakes = (problem.shown(place.name) for problem in library.problems)
+        return _grid(("Catalog", f"{place} has mistakes:"), *(("", line) for line in mistakes))
+    state = f"{place}, {_counted(library, place)}" if place.is_file() else f"none ({place} would be it)"
+    table = _grid(("Catalog", state))
+    for skipped in library.skipped:
+        table.add_row("[yellow]Skipped[/]", escape(f"{skipped.path}: {skipped.reason}"))
+    return table
+
+
+def _counted(library: Library, place: Path) -> str:
+    models = [library.find(entry.name) for entry in load_catalog(place).entries]
+    absent = sum(model.is_absent for model in models)
+    return f"{len(models)} models" + (f", {absent} of them not on disk" if absent else "")
+
+
+def _grid(*rows: tuple[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for label, value in rows:
+        table.add_row(f"[bold]{label}[/]", escape(value))
     return table

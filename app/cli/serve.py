@@ -15,10 +15,10 @@ import typer
 import uvicorn
 from rich.markup import escape
 
-from app.cli.common import err, fail, find_model, load_settings, public_url
+from app.cli.common import engine_for, err, fail, find_model, load_settings, public_url
 from app.settings import Settings
 from engines import platform
-from engines.errors import ModelFileNotFound
+from engines.errors import EngineError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,8 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. Default: PORT.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model's name or GGUF file. Default: DEFAULT_MODEL.")
+        str | None,
+        typer.Option(help="The model to load first: a name, GGUF file or folder. Default: DEFAULT_MODEL."),
     ] = None,
 ) -> None:
     """Serve the OpenAI API until interrupted."""
@@ -86,14 +87,20 @@ def uvicorn_options(settings: Settings, *, reload: bool) -> dict[str, Any]:
 
 
 def check_model(settings: Settings) -> str:
-    """The name of the model that will be served; exit with status 1 if no engine or no model can."""
-    choice = platform.choose_engine(platform.detect(), settings.inference_engine)
-    if choice.engine is None:
-        raise fail("No engine can run here.\n  " + "\n  ".join(choice.reasons))
+    """The name of the model that is loaded first; exit with status 1 if it is missing or nothing can run it.
+
+    Also exits if the catalog has mistakes: then nobody could say what is to be served.
+    """
     try:
-        return find_model(settings).name
-    except ModelFileNotFound as error:
+        model = find_model(settings)
+    except EngineError as error:
         raise fail(error.message) from None
+    if model.is_absent:
+        raise fail(f"{model.name} is not on disk. Download it: enginehouse pull {model.name}")
+    choice = engine_for(model, settings, platform.detect())
+    if choice.engine is None:
+        raise fail(f"No engine can run {model.name} here.\n  " + "\n  ".join(choice.reasons))
+    return model.name
 
 
 def check_port(host: str, port: int) -> int:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from app import __version__
 from app.cli import chat as chat_module
-from app.cli import cli, client, common, load
+from app.cli import cli, client, common, follow, load
 from app.cli import serve as serve_module
 from app.settings import Settings
 from engines import platform
@@ -56,9 +56,7 @@ def _stub() -> Iterator[Stub]:
 
 @pytest.fixture
 def stub(_stub: Stub) -> Stub:
-    _stub.mode, _stub.pause = "ok", 0.0
-    _stub.requests.clear()
-    _stub.headers.clear()
+    _stub.reset()
     return _stub
 
 
@@ -82,14 +80,28 @@ def gguf(folder: Path, name: str = "tiny.Q4_0.gguf") -> Path:
     return path
 
 
+def hf_folder(folder: Path) -> Path:
+    """A folder that looks like a model in Hugging Face's format."""
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(1000))
+    return folder
+
+
+def catalog(folder: Path, text: str) -> None:
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "models" / "models.yaml").write_text(text)
+
+
 # -- the program ------------------------------------------------------------------------------------
 
 
 def test_help_lists_the_commands(invoke: Invoke) -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in ("serve", "chat", "models", "doctor", "bench"):
-        assert name in result.stdout
+    commands = ("serve", "chat", "ps", "load", "unload", "pull", "models", "rm", "doctor", "bench")
+    assert [name for name in commands if f" {name} " not in result.stdout] == []
 
 
 def test_version(invoke: Invoke) -> None:
@@ -134,14 +146,58 @@ def test_an_invalid_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doctor_says_what_would_run(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gguf(tmp_path / "models")
-    monkeypatch.setattr(platform, "detect", lambda: facts(cuda=True))
+    monkeypatch.setattr(platform, "detect", facts)
     result = invoke("doctor")
     assert result.exit_code == 0
-    assert "NVIDIA GPU (CUDA)" in result.stdout
     assert "4.0 GiB available of 8.0 GiB" in result.stdout
-    assert result.stdout.count("not in this release") == 2
+    assert "vLLM is not installed" in result.stdout
+    assert "mlx-lm is not installed" in result.stdout
     assert "llama_cpp (INFERENCE_ENGINE=auto)" in result.stdout
-    assert "tiny (2 MB, disk) (DEFAULT_MODEL=auto)" in result.stdout
+    assert "tiny (gguf, 2 MB, disk) (DEFAULT_MODEL=auto)" in result.stdout
+    assert "6.4 GiB (MAX_MEMORY=auto)" in result.stdout
+
+
+def test_doctor_chooses_the_engine_for_the_models_format(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hf_folder(tmp_path / "models" / "Tiny")
+    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setenv("DEFAULT_MODEL", "Tiny")
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert "llama.cpp loads GGUF files, and this model is a Hugging Face folder" in result.stdout
+    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset({"llama_cpp", "mlx_lm"})))
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    assert "mlx (INFERENCE_ENGINE=auto)" in result.stdout
+
+
+def test_doctor_counts_the_catalog_and_names_what_is_skipped(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gguf(tmp_path / "models")
+    (tmp_path / "models" / "split-00001-of-00002.gguf").write_bytes(b"GGUF")
+    catalog(tmp_path, "models: [{name: tiny}, {name: far, hub: acme/far}]")
+    monkeypatch.setattr(platform, "detect", facts)
+    result = invoke("doctor")
+    assert "2 models, 1 of them not on disk" in result.stdout
+    assert "split-00001-of-00002.gguf: " in result.stdout
+    assert "split-00002-of-00002.gguf is missing" in result.stdout
+    assert result.stderr == ""
+
+
+BROKEN = "models:\n  - name: tiny\n    pinn: true\n  - nam: x\n"
+
+
+def test_doctor_lists_the_catalogs_mistakes(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    catalog(tmp_path, BROKEN)
+    monkeypatch.setattr(platform, "detect", facts)
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert "models.yaml:3: models[0].pinn: there is no such field; did you mean pin?" in result.stdout
+    assert "models.yaml:4: " in result.stdout
 
 
 def test_doctor_fails_where_nothing_runs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,20 +215,36 @@ def test_doctor_fails_without_the_model(invoke: Invoke, monkeypatch: pytest.Monk
     assert "no-such-model" in result.stdout
 
 
-def test_models_lists_what_is_on_disk(invoke: Invoke, tmp_path: Path) -> None:
+def test_models_lists_what_there_is_and_could_be(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = gguf(tmp_path / "models")
-    [row] = [line for line in invoke("models").stdout.splitlines() if line.startswith("tiny ")]
-    assert str(path.relative_to(tmp_path)) in row
-    assert "2 MB" in row
-    found = json.loads(invoke("models", "--json").stdout)
-    [model] = [each for each in found if each["source"] == "disk"]
-    assert (model["name"], model["format"], model["size"]) == ("tiny", "gguf", 2_000_004)
+    hf_folder(tmp_path / "models" / "Folder")
+    catalog(tmp_path, "models: [{name: tiny, aliases: [gpt-4o]}, {name: far, hub: acme/far}]")
+    monkeypatch.setattr(platform, "detect", facts)
+    rows = {line.split()[0]: line for line in invoke("models").stdout.splitlines()}
+    assert rows["tiny"].split()[1:6] == ["gguf", "llama_cpp", "2", "MB", "gpt-4o"]
+    assert str(path.relative_to(tmp_path)) in rows["tiny"]
+    assert "enginehouse pull far" in rows["far"]
+    assert rows["Folder"].split()[1:3] == ["hf", "none"]
+    found = {each["name"]: each for each in json.loads(invoke("models", "--json").stdout)}
+    assert (found["tiny"]["engine"], found["tiny"]["size"]) == ("llama_cpp", 2_000_004)
+    assert "gpt-4o" in found["tiny"]["aliases"]
+    assert (found["far"]["absent"], found["far"]["hub"]) == (True, "acme/far")
+    assert "llama.cpp loads GGUF files" in found["Folder"]["reason"]
 
 
 def test_models_says_how_to_get_one(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cli.models.discover", lambda base: [])
+    monkeypatch.setattr("engines.store.BUNDLED_PACKAGES", ())
     assert "GGUF" in invoke("models").stdout
     assert json.loads(invoke("models", "--json").stdout) == []
+
+
+def test_models_points_to_what_was_skipped(invoke: Invoke, tmp_path: Path) -> None:
+    gguf(tmp_path / "models", "split-00001-of-00002.gguf")
+    result = invoke("models")
+    assert "Skipped: 1. enginehouse doctor says" in result.stderr
+    assert "split" not in result.stdout
 
 
 # -- serve ------------------------------------------------------------------------------------------
@@ -270,6 +342,46 @@ def test_serve_without_engine(
     assert served == {}
 
 
+def test_serve_a_model_that_no_engine_here_can_load(
+    invoke: Invoke, served: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = hf_folder(tmp_path / "elsewhere")
+    result = invoke("serve", "--model", str(folder), "--port", "0")
+    assert result.exit_code == 1
+    assert "No engine can run elsewhere here" in result.stderr
+    assert "install mlx-lm or vLLM" in result.stderr
+    assert served == {}
+
+
+def test_serve_a_folder(
+    invoke: Invoke, served: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset({"mlx_lm"})))
+    folder = hf_folder(tmp_path / "elsewhere")
+    result = invoke("serve", "--model", str(folder), "--port", "0")
+    assert result.exit_code == 0, result.output
+    assert "serves elsewhere at" in result.stderr
+
+
+def test_serve_a_model_that_is_not_on_disk(invoke: Invoke, served: dict[str, Any], tmp_path: Path) -> None:
+    catalog(tmp_path, "models: [{name: far, hub: acme/far}]")
+    result = invoke("serve", "--model", "far", "--port", "0")
+    assert result.exit_code == 1
+    assert "enginehouse pull far" in result.stderr
+    assert served == {}
+
+
+def test_serve_with_a_broken_catalog(invoke: Invoke, served: dict[str, Any], tmp_path: Path) -> None:
+    catalog(tmp_path, BROKEN)
+    result = invoke("serve", "--port", "0")
+    assert result.exit_code == 1
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()][:2] == [
+        "models.yaml:3",
+        "models.yaml:4",
+    ]
+    assert served == {}
+
+
 def test_the_banners_curl_can_be_pasted(
     invoke: Invoke, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,8 +439,10 @@ def test_chat_sends_the_key(invoke: Invoke, stub: Stub, monkeypatch: pytest.Monk
 
 
 def test_our_key_stays_on_this_machine() -> None:
-    settings = Settings(api_keys=frozenset({"own-key"}))
+    settings = Settings(api_keys=frozenset({"own-key"}), admin_api_keys=frozenset({"admin-key"}))
     assert common.default_key(settings, "http://localhost:9999") == "own-key"
+    assert common.default_key(settings, "http://localhost:9999", manages=True) == "admin-key"
+    assert common.default_key(settings, "https://api.example.com", manages=True) is None
     assert common.default_key(settings, "https://api.example.com") is None
 
 
@@ -347,6 +461,40 @@ def test_chat_reports_the_servers_errors(invoke: Invoke, stub: Stub, mode: str, 
     result = invoke("chat", "--url", stub.url, stdin="hi\n")
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+def status(state: str, **more: Any) -> tuple[int, dict[str, Any]]:
+    return 200, {"id": "m", "state": state, "loading": None, "download": None, "requests": 0, **more}
+
+
+def test_chat_waits_for_its_model_and_shows_how_far_it_is(
+    invoke: Invoke, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "CHAT_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(chat_module, "RETRY_SECONDS", 0.1)
+    loading = {"phase": "converting", "progress": 0.4, "eta_seconds": 65.0}
+    stub.answers["GET /v1/models/org/m/status"] = status("loading", loading=loading)
+    stub.mode = "loading"
+    result = invoke("chat", "--url", stub.url, "--model", "org/m", stdin="hi\n")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{ANSWER}\n"
+    assert result.stderr == "converting m 40% 1 min 05 s left\n"
+    assert [request["model"] for request in stub.requests] == ["org/m"] * 2
+
+
+def test_chat_does_not_wait_for_a_model_that_failed(invoke: Invoke, stub: Stub) -> None:
+    stub.answers["GET /v1/models/m/status"] = status("failed")
+    stub.mode = "refuse"
+    result = invoke("chat", "--url", stub.url, "--model", "m", stdin="hi\n")
+    assert result.exit_code == 1
+    assert len(stub.requests) == 1
+
+
+def test_chat_takes_a_model_that_is_loaded(invoke: Invoke, stub: Stub) -> None:
+    listed = [{"id": "cold", "state": "stopped"}, {"id": "warm", "state": "ready"}]
+    stub.answers["GET /v1/models"] = 200, {"data": listed}
+    invoke("chat", "--url", stub.url, stdin="hi\n")
+    assert stub.requests[0]["model"] == "warm"
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def _event(**content: Any) -> bytes:
 
 
 async def _body(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message["body"]
