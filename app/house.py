@@ -33,8 +33,6 @@ from engines.registry import EngineRegistry
 logger = logging.getLogger("house")
 
 CATALOG = "models.yaml"
-# Where conversions of models go that lie in folders nobody may write to.
-CONVERTED = ".enginehouse"
 # The catalog and the model folder are looked at every so many seconds.
 RELOAD_SECONDS = 2.0
 # How old the figure of GPU memory in a log line may be.
@@ -57,7 +55,7 @@ class House:
                 EngineRegistry(),
                 load_defaults(settings),
                 facts,
-                converted=settings.model_base_path / CONVERTED,
+                converted=settings.model_base_path,
             ),
             manager_limits(settings, facts),
         )
@@ -88,11 +86,11 @@ class House:
         await self.manager.stop()
 
     def find(self, name: str, path: str | None = None) -> Model:
-        """The model of this name; ``path`` makes a new one of what lies there in the model folder.
+        """The model of this name, to be loaded; ``path`` makes a new one of what lies there.
 
         Raises `ModelFileNotFound`, and for ``path`` also `PathNotAllowed`, `ModelLoadError`, `RequestError`.
         """
-        return self.library.find(name) if path is None else self.library.add_path(name, path)
+        return self.library.on_disk(name) if path is None else self.library.add_path(name, path)
 
     def record(self, model: str, endpoint: str, request_id: str) -> InferenceRecord:
         """Start measuring a request."""

@@ -21,7 +21,7 @@ def report(model: Model, status: ModelStatus, pull: PullJob | None, created: int
         source=file.source if file and file.source != "none" else None,
         size=file.size or None if file else None,
         context_length=info.context_length if info else None,
-        detail=status.detail,
+        detail=status.detail or ("waits for room" if status.waits_for_room else ""),
         loading=_loading(status),
         download=Download.model_validate(pull.progress, from_attributes=True) if pull else None,
         requests=status.inflight,

@@ -19,6 +19,10 @@ class ModelLoadError(EngineError):
     """The model could not be loaded; the message says why and what to do."""
 
 
+class CannotLoad(ModelLoadError):
+    """The model cannot be loaded in the way that was asked for: another engine or setting is needed."""
+
+
 class ModelFileNotFound(ModelLoadError):
     """No file or package provides the model that was asked for."""
 

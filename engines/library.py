@@ -80,6 +80,13 @@ class Library:
         except KeyError:
             raise ModelFileNotFound(self._unknown(wanted)) from None
 
+    def on_disk(self, wanted: str) -> Model:
+        """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""
+        model = self.find(wanted)
+        if model.is_absent:
+            raise ModelFileNotFound(missing(model))
+        return model
+
     def default(self, wanted: str) -> Model:
         """The model that DEFAULT_MODEL means: ``auto``, a name, or a path, which may lead anywhere.
 
@@ -253,6 +260,13 @@ class _Merger:
         except (ModelLoadError, RequestError) as error:
             logger.warning("model %s of the catalog cannot be used: %s", name, error.message)
             return None
+
+
+def missing(model: Model) -> str:
+    """What to tell people about a model that is not on disk."""
+    if model.entry.hub is not None:
+        return f"model {model.name} is not on disk: `enginehouse pull {model.name}` downloads it"
+    return f"model {model.name} is in the catalog, but not on disk"
 
 
 def pull_folder(base: Path, repository: str) -> Path:

@@ -10,13 +10,13 @@ from pathlib import Path
 from engines import facts as model_facts
 from engines.base import Engine
 from engines.catalog import FOREVER
-from engines.errors import ModelLoadError
-from engines.library import Library, Model
+from engines.errors import CannotLoad, ModelFileNotFound
+from engines.library import Library, Model, missing
 from engines.manager.footprint import Footprint
 from engines.manager.lifecycle import Report
 from engines.manager.memory import gpu_memory_total
 from engines.manager.states import LoadOptions, Policy
-from engines.platform import Facts, ModelFormat, choose_engine
+from engines.platform import EngineChoice, Facts, ModelFormat, choose_engine
 from engines.registry import Adapter, EngineRegistry, LoadSpec
 from engines.store import ModelFile
 
@@ -97,19 +97,13 @@ class ModelLoader:
         return Footprint(gpu=size) if on_gpu else Footprint(ram=size)
 
     def _spec(self, model: Model, options: LoadOptions) -> tuple[LoadSpec, ModelFile]:
-        """Raises `ModelLoadError` if the model is not on disk, or no engine can load it here."""
+        """Raises `ModelFileNotFound` if the model is not on disk, `CannotLoad` if no engine can load it."""
         file, entry, defaults = model.file, model.entry, self._defaults
         if file is None:
-            raise ModelLoadError(
-                f"model {model.name} is not on disk: `enginehouse pull {model.name}` downloads it"
-                if entry.hub
-                else f"model {model.name} is in the catalog, but not on disk"
-            )
-        requested = options.engine or (entry.engine if entry.engine != "auto" else defaults.engine)
-        format: ModelFormat | None = None if file.format == "none" else file.format
-        choice = choose_engine(self._facts, requested, format)
+            raise ModelFileNotFound(missing(model))
+        choice = engine_for(model, defaults.engine, self._facts, wish=options.engine)
         if choice.engine is None:
-            raise ModelLoadError(f"no engine can load {model.name} here: {'; '.join(choice.reasons)}")
+            raise CannotLoad(f"no engine can load {model.name} here: {'; '.join(choice.reasons)}")
         spec = LoadSpec(
             engine=choice.engine,
             name=model.name,
@@ -153,6 +147,16 @@ class ModelLoader:
     def _footprint(self, spec: LoadSpec, size: int) -> Footprint:
         offloads = spec.engine == "llama_cpp" and self._on_gpu(spec) and _llama_offloads()
         return Footprint(gpu=size) if offloads else Footprint(ram=size)
+
+
+def engine_for(model: Model, default: str, facts: Facts, wish: str | None = None) -> EngineChoice:
+    """The engine that runs ``model``: what ``wish`` says, else the catalog, else ``default``."""
+    listed = model.entry.engine
+    requested = wish or (default if listed == "auto" else listed)
+    format: ModelFormat | None = None
+    if model.file is not None and model.file.format != "none":
+        format = model.file.format
+    return choose_engine(facts, requested, format)
 
 
 def _converts(spec: LoadSpec) -> bool:

@@ -14,7 +14,7 @@ from rich.console import Console
 from app.settings import Settings
 from engines.catalog import CatalogError
 from engines.library import Library, Model
-from engines.platform import EngineChoice, Facts, choose_engine
+from engines.platform import EngineChoice, Facts
 
 # For other programs lines stay whole, however long.
 UNLIMITED = 10_000  # columns
@@ -84,9 +84,10 @@ def find_model(settings: Settings) -> Model:
 
 def engine_for(model: Model, settings: Settings, facts: Facts) -> EngineChoice:
     """The engine that a server with these settings would load ``model`` with."""
-    requested = model.entry.engine if model.entry.engine != "auto" else settings.inference_engine
-    file = model.file
-    return choose_engine(facts, requested, None if file is None or file.format == "none" else file.format)
+    # Imported here: it brings numpy and more along, which most commands do without.
+    from engines import loader
+
+    return loader.engine_for(model, settings.inference_engine, facts)
 
 
 def is_loopback(url: str) -> bool:

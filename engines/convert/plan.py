@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines import gguf, hf
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad, ModelLoadError
 from engines.facts import describe
 from engines.gguf_types import FILE_TYPES
 from engines.platform import ModelFormat
@@ -62,7 +62,7 @@ def _for_llama_cpp(source: Path, quantization: str, fallback_dir: Path) -> Plan 
     name = quantization.upper()
     if name not in _LLAMA_TYPES:
         known = ", ".join(_LLAMA_TYPES).lower()
-        raise ModelLoadError(f"llama.cpp cannot quantise to {quantization!r}: choose one of {known}")
+        raise CannotLoad(f"llama.cpp cannot quantise to {quantization!r}: choose one of {known}")
     facts = describe(source)
     if facts.quantization == name:
         return None
@@ -82,12 +82,12 @@ def _for_llama_cpp(source: Path, quantization: str, fallback_dir: Path) -> Plan 
 def _for_mlx(source: Path, quantization: str, fallback_dir: Path) -> Plan | None:
     bits = _MLX_BITS.get(quantization.lower())
     if bits is None:
-        raise ModelLoadError(f"MLX cannot quantise to {quantization!r}: choose one of {', '.join(_MLX_BITS)}")
+        raise CannotLoad(f"MLX cannot quantise to {quantization!r}: choose one of {', '.join(_MLX_BITS)}")
     facts, name = describe(source), f"{bits}bit"
     if facts.quantization == name:
         return None
     if facts.quantization is not None:
-        raise ModelLoadError(
+        raise CannotLoad(
             f"{source.name} is quantised already ({facts.quantization}) and MLX cannot change that: "
             "drop `quantization`, or pull the model's original"
         )

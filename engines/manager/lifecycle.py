@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Protocol
 
 from engines.base import Engine
-from engines.errors import EngineError
+from engines.errors import EngineError, ModelLoadError
 from engines.manager.events import EventHub
 from engines.manager.footprint import Footprint
 from engines.manager.record import Record
@@ -115,15 +115,16 @@ class Lifecycle:
         self.set(record, ModelState.FAILED, reason)
         self._begin(record, self._close(record, ModelState.FAILED, reason))
 
-    def fail(self, record: Record, reason: str) -> None:
+    def fail(self, record: Record, error: EngineError) -> None:
         """It could not be loaded: a cool-down begins."""
+        record.failure = error
         record.failures += 1
         record.retry_at = self._clock() + record.cool_down()
         record.restarting = False
         record.memory = None
         self.counts["load_failures"] += 1
-        logger.error("model %s cannot be loaded: %s", record.name, reason)
-        self.set(record, ModelState.FAILED, reason)
+        logger.error("model %s cannot be loaded: %s", record.name, error.message)
+        self.set(record, ModelState.FAILED, error.message)
 
     def _begin(self, record: Record, work: Coroutine[None, None, None]) -> None:
         async def run() -> None:
@@ -146,11 +147,11 @@ class Lifecycle:
             self.set(record, ModelState.STOPPED, "the load was called off")
         except EngineError as error:
             await self._free(record)
-            self.fail(record, error.message)
+            self.fail(record, error)
         except Exception as error:
             logger.exception("loading model %s failed", record.name)
             await self._free(record)
-            self.fail(record, repr(error))
+            self.fail(record, ModelLoadError(repr(error)))
         else:
             self._loaded(record, engine)
 

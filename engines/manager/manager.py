@@ -194,9 +194,7 @@ class ModelManager:
         if pin is not None:
             record.pinned = pin
         record.intended = record.state is not ModelState.READY
-        if record.state is ModelState.FAILED and not record.restarting:  # somebody mended it, it seems
-            record.failures, record.retry_at = 0, 0.0
-            self._lifecycle.set(record, ModelState.STOPPED)
+        self._forgive(record)  # somebody mended it, it seems
         self._plan()
 
     def renew(self, name: str) -> None:
@@ -209,8 +207,7 @@ class ModelManager:
         record.pinned, record.keep_alive = policy.pin, policy.keep_alive
         if not record.occupies:
             record.memory = None
-        if record.state is ModelState.FAILED and not record.restarting:
-            record.failures, record.retry_at = 0, 0.0
+        self._forgive(record)
         self._plan()
 
     async def unload(self, name: str, *, force: bool = False) -> ModelStatus:
@@ -233,7 +230,14 @@ class ModelManager:
             if record.task is None:
                 self._lifecycle.drain(record, force=force)
             await self._lifecycle.next_change(record)
+        self._forgive(record)
         return self._status(record)
+
+    def _forgive(self, record: Record) -> None:
+        """A failure is of the past; a next load need not wait."""
+        if record.state is ModelState.FAILED and not record.restarting:
+            record.failures, record.retry_at = 0, 0.0
+            self._lifecycle.set(record, ModelState.STOPPED)
 
     def _give_up(self, record: Record) -> None:
         """Nobody needs to make way for it any more; a request may still ask for it, as it is configured."""
@@ -249,7 +253,7 @@ class ModelManager:
         if record.refusal is not None:
             return InsufficientMemory(f"model {name} cannot be loaded: {record.refusal}")
         if record.state is ModelState.FAILED and not record.restarting:
-            return ModelLoadError(record.detail)
+            return record.failure or ModelLoadError(record.detail)
         if not record.intended and record.state is not ModelState.LOADING:
             return ModelConflict(f"the load of {name} was called off: the model was unloaded meanwhile")
         if not patient:
@@ -340,7 +344,7 @@ class ModelManager:
             try:
                 record.memory = self._loader.estimate(record.name, record.options)
             except EngineError as error:
-                self._lifecycle.fail(record, error.message)
+                self._lifecycle.fail(record, error)
                 self.on_change()
                 return False
             record.memory_of = record.options

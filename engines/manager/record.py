@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from engines.base import Engine
+from engines.errors import EngineError
 from engines.manager.footprint import Footprint
 from engines.manager.planner import Occupant
 from engines.manager.states import DEFAULT_OPTIONS, FOREVER, LoadOptions, ModelState, ModelStatus
@@ -43,6 +44,7 @@ class Record:
     load_started: float = 0.0
     memory: Footprint | None = None
     memory_of: LoadOptions | None = None  # the options that ``memory`` belongs to
+    failure: EngineError | None = None  # of the last load, if it failed
     failures: int = 0
     retry_at: float = 0.0
     loads: int = 0
@@ -108,7 +110,7 @@ class Record:
         return ModelStatus(
             name=self.name,
             state=self.state,
-            detail=self.detail,
+            detail=self.detail or self.refusal or "",
             phase=self.phase if self.state is ModelState.LOADING else "",
             progress=1.0 if ready else self.progress if self.state is ModelState.LOADING else 0.0,
             eta_seconds=self._eta(now),

@@ -137,5 +137,5 @@ def test_quantise_on_load(hub: Hub, server: LiveServer) -> None:
     unknown = httpx.post(url, json={"model_name": "idle", "quantization": "q3_9"}, timeout=30)
     assert unknown.status_code == 200  # the fake engine has no weights to convert
     bad = httpx.post(url, json={**wanted, "quantization": "q3_9"}, timeout=30)
-    assert bad.status_code >= 400
+    assert (bad.status_code, bad.json()["error"]["code"]) == (400, "unsupported_feature")
     assert "q4_0" in bad.json()["error"]["message"]
