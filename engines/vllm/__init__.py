@@ -1,0 +1,1 @@
+"""The vLLM engine: ``AsyncLLM`` in this process, its EngineCore in vLLM's own child process."""

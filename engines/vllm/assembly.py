@@ -1,0 +1,93 @@
+"""Puts together what surrounds a running vLLM: rendering, vocabulary, parsers, adapters, description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engines.base import EngineInfo
+from engines.registry import LoadSpec
+from engines.vllm.folder import check_folder, weight_bytes
+from engines.vllm.launch import Launched
+from engines.vllm.options import own_options
+from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
+from engines.vllm.rendering import ChatRenderer
+from engines.vllm.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What an engine is made of. ``adapters`` are vLLM's LoRA requests by name."""
+
+    launched: Launched
+    renderer: ChatRenderer
+    vocabulary: Vocabulary
+    parsers: AnswerParsers
+    adapters: dict[str, Any]
+    info: EngineInfo
+
+
+def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
+    """Raises `ModelLoadError`, and has closed ``launched`` then."""
+    try:
+        return _assemble(spec, launched)
+    except BaseException:
+        launched.end()
+        raise
+
+
+def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
+    from vllm.lora.request import LoRARequest
+
+    options = own_options(spec)
+    renderer = ChatRenderer(launched.llm, options["chat_template"])
+    template = renderer.source()
+    parsers = AnswerParsers(
+        renderer.tokenizer,
+        launched.config.model_config,
+        tool_parser=options["tool_call_parser"] or recognise_tool_parser(template),
+        reasoning_parser=options["reasoning_parser"],
+    )
+    size = launched.config.model_config.get_vocab_size()
+    vocabulary = Vocabulary(renderer.tokenizer, size, keep_special=parsers.keep_special)
+    adapters = {
+        adapter.name: LoRARequest(adapter.name, number, str(adapter.path))
+        for number, adapter in enumerate(spec.adapters, 1)
+    }
+    info = _describe(spec, launched, parsers, has_template=template is not None)
+    return Assembled(launched, renderer, vocabulary, parsers, adapters, info)
+
+
+def _describe(
+    spec: LoadSpec, launched: Launched, parsers: AnswerParsers, *, has_template: bool
+) -> EngineInfo:
+    config = launched.config
+    model, scheduler = config.model_config, config.scheduler_config
+    capabilities = {
+        "completion": True,
+        "structured": True,
+        "chat": has_template,
+        "tools": has_template and parsers.tools,
+        "reasoning": parsers.reasoning,
+        "adapters": bool(spec.adapters),
+        "sleep": bool(model.enable_sleep_mode),
+    }
+    kind = config.device_config.device_type
+    count = config.parallel_config.world_size
+    return EngineInfo(
+        engine="vllm",
+        model=spec.name,
+        context_length=model.max_model_len,
+        max_sequences=scheduler.max_num_seqs,
+        devices=("cpu",) if kind == "cpu" else tuple(f"{kind}:{index}" for index in range(count)),
+        capabilities=frozenset(name for name, has in capabilities.items() if has),
+        memory=weight_bytes(check_folder(spec.path)) + launched.kv_bytes,
+        details={
+            "version": launched.version,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "quantization": model.quantization,
+            "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+            "kv_tokens": launched.kv_tokens,
+            "kv_block_size": config.cache_config.block_size,
+        },
+    )

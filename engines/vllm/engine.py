@@ -1,0 +1,269 @@
+"""The vLLM engine as the rest of the house sees it. Everything here runs on the event loop's thread.
+
+This module does not import vLLM: that takes seconds, and happens in the thread that loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from engines.base import (
+    Chunk,
+    EngineInfo,
+    EngineStats,
+    GenerationRequest,
+    Health,
+    Prompt,
+    TokenStream,
+    Usage,
+)
+from engines.errors import EngineError, UnsupportedFeature
+from engines.limits import check_token_ids, generation_limit, refuse_tools
+from engines.llamacpp.threads import in_own_thread
+from engines.registry import LoadSpec
+from engines.stream import ChunkStream
+from engines.vllm.assembly import Assembled, assemble
+from engines.vllm.launch import Launch
+from engines.vllm.parsers import VllmAnswerParser
+from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params
+from engines.vllm.stream import DIED, VllmStream
+
+logger = logging.getLogger("engines.vllm")
+
+STALL_SECONDS = 60.0
+
+
+class VllmEngine:
+    """One model in one EngineCore process. Make it with `load`."""
+
+    def __init__(self, parts: Assembled, *, stall_timeout: float = STALL_SECONDS) -> None:
+        self._info = parts.info
+        self._parts: Assembled | None = parts
+        self._llm: Any = parts.launched.llm
+        self._counters = parts.launched.counters
+        self._stall_timeout = stall_timeout
+        self._numbers = itertools.count()
+        self._streams: set[VllmStream] = set()
+        self._starting: set[asyncio.Task[Any]] = set()
+        self._aborting: set[asyncio.Task[None]] = set()
+        self._last_submit = time.monotonic()
+        self._closed = False
+
+    @classmethod
+    async def load(cls, spec: LoadSpec, progress: Callable[[float], None] | None = None) -> VllmEngine:
+        """Start vLLM off the loop; cancelling ends its process. One load at a time in a process.
+
+        Raises `ModelLoadError`. ``progress`` gets 0..1, from other threads.
+        """
+        report = progress or (lambda fraction: None)
+        launch = Launch(spec, report)
+        # Not the future's result: that would keep the parts alive for as long as something keeps it.
+        made: list[Assembled] = []
+        running = in_own_thread(lambda: made.append(assemble(spec, launch.run())))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            launch.give_up()
+            running.add_done_callback(lambda _: _discard(running, made))
+            raise
+        parts = made.pop()
+        # Starts what listens to the child, and keeps the answer for the requests to come.
+        await parts.launched.llm.get_supported_tasks()
+        report(1.0)
+        return cls(parts)
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        parts = self._open()
+        self._check_tools(tools)
+        if "chat" not in self.info.capabilities:
+            raise UnsupportedFeature(
+                f"model {self.info.model} has no chat template: it is a base model. "
+                "Use /v1/completions with a plain prompt, or load an instruction-tuned model.",
+                param="messages",
+            )
+        return await parts.renderer.render(
+            messages, tools=tools, add_generation_prompt=add_generation_prompt, template_args=template_args
+        )
+
+    def answer_parser(
+        self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
+    ) -> VllmAnswerParser | None:
+        """``prompt`` tells the parser whether the template has already begun, or ended, the reasoning."""
+        parts = self._open()
+        self._check_tools(tools)
+        return parts.parsers.make(tools, prompt)
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        return await self._open().renderer.tokenize(text, add_special=add_special)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        vocabulary = self._open().vocabulary
+        check_token_ids(token_ids, vocabulary.size)
+        return vocabulary.decode(token_ids)
+
+    def generate(self, request: GenerationRequest) -> TokenStream:
+        parts = self._open()
+        if self._llm.errored:
+            raise EngineError(DIED)
+        adapter = _adapter(parts, request.adapter)
+        limit = generation_limit(
+            request, context_length=self.info.context_length, n_vocab=parts.vocabulary.size
+        )
+        if limit == 0:
+            return _empty_answer(request)
+        params = sampling_params(request, limit)
+        name = f"{request.request_id}-{next(self._numbers)}"
+        arguments: dict[str, Any] = {
+            "request_id": name,
+            "prompt": {"type": "token", "prompt_token_ids": list(request.prompt.token_ids)},
+            "params": params,
+            "lora_request": adapter,
+        }
+        if may_be_invalid(request):
+            self._validate(arguments)
+        start = asyncio.get_running_loop().create_task(self._llm.add_request(**arguments))
+        self._starting.add(start)
+        start.add_done_callback(self._starting.discard)
+        self._last_submit = time.monotonic()
+        stream = VllmStream(
+            request, parts.vocabulary, start, lambda ended, abort: self._end(ended, start, name, abort)
+        )
+        self._streams.add(stream)
+        return stream
+
+    async def health(self) -> Health:
+        if self._closed:
+            return Health(False, "closed")
+        if self._llm.errored:
+            return Health(False, DIED)
+        stalled = time.monotonic() - max(self._counters.last_progress, self._last_submit)
+        if self._live and stalled > self._stall_timeout:
+            return Health(False, f"no step for {stalled:.0f} s with requests waiting")
+        return Health(True)
+
+    def stats(self) -> EngineStats:
+        counters, live = self._counters, self._live
+        running = min(live, counters.running)
+        total = self._info.details["kv_tokens"]
+        return EngineStats(
+            running=running,
+            waiting=live - running,
+            kv_used=round(counters.kv_usage * total) if live else 0,
+            kv_total=total,
+            prompt_tokens=counters.prompt_tokens,
+            completion_tokens=counters.completion_tokens,
+            cached_tokens=counters.cached_tokens,
+            preemptions=counters.preemptions,
+            steps=counters.steps,
+        )
+
+    def metrics(self) -> Mapping[str, float]:
+        """vLLM's own figures; the names are those of `Counters.as_metrics`."""
+        return self._counters.as_metrics()
+
+    async def sleep(self) -> None:
+        self._check_sleep()
+        await self._llm.sleep(level=1)
+
+    async def wake(self) -> None:
+        self._check_sleep()
+        await self._llm.wake_up()
+
+    async def close(self) -> None:
+        if self._closed or self._parts is None:
+            return
+        self._closed = True
+        for stream in tuple(self._streams):
+            stream.fail(EngineError("the model is being unloaded"))
+        await asyncio.gather(*self._starting, *self._aborting, return_exceptions=True)
+        launched = self._parts.launched
+        self._llm = self._parts = None
+        await launched.close()
+
+    @property
+    def _live(self) -> int:
+        """Requests that vLLM has not ended; it learns of an abort at once."""
+        if self._closed or self._llm.errored:
+            return 0
+        return int(self._llm.get_num_unfinished_requests())
+
+    def _validate(self, arguments: Mapping[str, Any]) -> None:
+        """Raise `RequestError` for what vLLM would refuse once the request is on its way."""
+        try:
+            self._llm.input_processor.process_inputs(**arguments, supported_tasks=("generate",))
+        except Exception as error:
+            if not is_request_fault(error):
+                raise
+            raise request_error(error) from error
+
+    def _end(self, stream: VllmStream, start: asyncio.Task[Any], name: str, abort: bool) -> None:
+        self._streams.discard(stream)
+        if not abort:
+            return
+        if not start.done():
+            start.add_done_callback(lambda _: self._abort(name))
+        else:
+            self._abort(name)
+
+    def _abort(self, name: str) -> None:
+        if self._closed or self._llm.errored:  # then everything ends anyway
+            return
+        task = asyncio.get_running_loop().create_task(self._llm.abort(name))
+        self._aborting.add(task)
+        task.add_done_callback(self._aborting.discard)
+
+    def _check_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
+        if "tools" not in self.info.capabilities:
+            refuse_tools(tools)
+
+    def _open(self) -> Assembled:
+        """The parts of an engine that is not closed; raises `EngineError` otherwise."""
+        if self._closed or self._parts is None:
+            raise EngineError("the engine is closed")
+        return self._parts
+
+    def _check_sleep(self) -> None:
+        self._open()
+        if "sleep" not in self.info.capabilities:
+            raise UnsupportedFeature("vLLM cannot sleep on this device: unload the model instead")
+
+
+def _adapter(parts: Assembled, name: str | None) -> Any:
+    """vLLM's LoRA request for an adapter; None for the plain model."""
+    if name is None:
+        return None
+    found = parts.adapters.get(name)
+    if found is None:
+        known = ", ".join(parts.adapters) or "none"
+        raise UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {known})", param="model")
+    return found
+
+
+def _empty_answer(request: GenerationRequest) -> ChunkStream:
+    stream = ChunkStream(on_close=lambda: None)
+    stream.put(Chunk(finish_reason="length", usage=Usage(len(request.prompt.token_ids), 0)))
+    return stream
+
+
+def _discard(running: asyncio.Future[None], made: list[Assembled]) -> None:
+    """Free what a load made after nobody wanted it any more."""
+    if not running.cancelled():
+        running.exception()  # looked at: asyncio need not report it
+    while made:
+        in_own_thread(made.pop().launched.end)

@@ -1,0 +1,86 @@
+"""Chat templates through vLLM's renderer, which runs them sandboxed, in a thread, with a time-out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engines.base import Prompt
+from engines.errors import RequestError, UnsupportedFeature
+from engines.vllm.sampling import is_request_fault, request_error
+
+_OURS = frozenset({"messages", "conversation", "tools", "add_generation_prompt", "chat_template", "tokenize"})
+# Tokenising more text than this would hold up the loop.
+INLINE_TEXT = 4096
+
+
+class ChatRenderer:
+    """One model's chat template and tokenizer."""
+
+    def __init__(self, llm: Any, chat_template: str | None) -> None:
+        """``chat_template`` (Jinja source or a file's path) replaces the model's own."""
+        from vllm.renderers.chat_utils import load_chat_template
+
+        self._renderer = llm.renderer
+        self._model_config = llm.model_config
+        self._template = load_chat_template(chat_template)
+        self.tokenizer = llm.renderer.get_tokenizer()
+
+    def source(self, tools: Sequence[Mapping[str, Any]] | None = None) -> str | None:
+        """The template's source; None if there is none."""
+        from vllm.renderers.hf import resolve_chat_template
+
+        found = resolve_chat_template(
+            self.tokenizer, chat_template=self._template, tools=tools, model_config=self._model_config
+        )
+        return None if found is None else str(found)
+
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None,
+        add_generation_prompt: bool,
+        template_args: Mapping[str, Any] | None,
+    ) -> Prompt:
+        """Raises `RequestError` if the template refuses, `UnsupportedFeature` for more than text."""
+        from vllm.renderers.params import ChatParams
+
+        args = dict(template_args or {})
+        if taken := _OURS & args.keys():
+            raise RequestError(f"the chat template argument {min(taken)!r} is set by the server")
+        args |= {
+            "add_generation_prompt": add_generation_prompt,
+            "tools": [dict(tool) for tool in tools] if tools else None,
+            "tokenize": False,
+        }
+        params = ChatParams(chat_template=self._template, chat_template_kwargs=args)
+        try:
+            _, prompt = await self._renderer.render_messages_async([dict(m) for m in messages], params)
+        except TimeoutError as error:
+            raise RequestError(f"the model's chat template was stopped: {error}", param="messages") from error
+        except Exception as error:
+            if not is_request_fault(error) and not isinstance(error, (TypeError, KeyError)):
+                raise
+            raise RequestError(str(request_error(error)), param="messages") from error
+        return await self._prompt(prompt)
+
+    async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        """Token ids; what is no Unicode scalar value is read as "?"."""
+        clean = text.encode("utf-8", "replace").decode()
+        if len(clean) <= INLINE_TEXT:
+            return self._encode(clean, add_special)
+        return await asyncio.to_thread(self._encode, clean, add_special)
+
+    def _encode(self, text: str, add_special: bool) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=add_special))
+
+    async def _prompt(self, prompt: Mapping[str, Any]) -> Prompt:
+        if "multi_modal_data" in prompt:
+            raise UnsupportedFeature("images, audio and video are not supported yet", param="messages")
+        if "prompt_token_ids" in prompt:
+            return Prompt(tuple(prompt["prompt_token_ids"]))
+        text = prompt["prompt"]
+        # The template writes the special tokens that the model wants.
+        return Prompt(await self.tokenize(text, add_special=False), text)

@@ -1,0 +1,163 @@
+"""The answers: token ids from vLLM, text made here.
+
+vLLM's own detokeniser costs the API process more for a token, holds text back by the length of the
+longest stop string, and tells no bytes; so tokens go through the same `TextAssembler` as everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
+from engines.errors import EngineError
+from engines.text.output import TextAssembler
+from engines.vllm.sampling import is_request_fault, request_error
+from engines.vllm.vocabulary import Vocabulary
+
+DIED = "vLLM's engine process died"
+_REASONS: dict[str, FinishReason] = {"length": "length", "stop": "stop", "repetition": "stop"}
+
+
+class VllmStream:
+    """Reads vLLM's collector of one request, which merges what a slow reader leaves behind."""
+
+    __slots__ = (
+        "_assembler",
+        "_collector",
+        "_completion_tokens",
+        "_ended",
+        "_error",
+        "_on_end",
+        "_request",
+        "_start",
+        "_vocabulary",
+    )
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        vocabulary: Vocabulary,
+        start: asyncio.Task[Any],
+        on_end: Callable[[VllmStream, bool], None],
+    ) -> None:
+        """``start`` gives the collector. ``on_end`` is called once; True means that vLLM must be told."""
+        self._request = request
+        self._vocabulary = vocabulary
+        self._start = start
+        self._on_end: Callable[[VllmStream, bool], None] | None = on_end
+        self._collector: Any = None
+        self._assembler = TextAssembler(request.stop, request.logprobs is not None)
+        self._completion_tokens = 0
+        self._ended = False
+        self._error: EngineError | None = None
+
+    def __aiter__(self) -> VllmStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._ended:
+            self._raise_end()
+        try:
+            if self._collector is None:
+                self._collector = await asyncio.shield(self._start)
+            output = self._collector.get_nowait() or await self._collector.get()
+        except Exception as error:
+            if not self._ended:
+                self._error = _translate(error)
+                self._end(abort=False)
+            self._raise_end(error)
+        if self._ended:
+            self._raise_end()
+        return self._chunk(output)
+
+    def close(self) -> None:
+        """Abort the sequence if it still runs and end the iteration. Synchronous, idempotent."""
+        self._error = None
+        self._end(abort=True)
+
+    def fail(self, error: EngineError) -> None:
+        """End the iteration with ``error``."""
+        if not self._ended:
+            self._error = error
+            self._end(abort=True)
+            if self._collector is not None:
+                self._collector.put(error)  # wakes a reader
+
+    def _raise_end(self, cause: BaseException | None = None) -> None:
+        error, self._error = self._error, None
+        if error is None:
+            raise StopAsyncIteration
+        raise error from cause
+
+    def _end(self, *, abort: bool) -> None:
+        self._ended = True
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(self, abort)
+
+    def _chunk(self, output: Any) -> Chunk:
+        completion = output.outputs[0]
+        reason = completion.finish_reason
+        if reason is not None and reason not in _REASONS:
+            self._error = EngineError(f"vLLM ended the request: {reason}")
+            self._end(abort=False)
+            self._raise_end()
+        tokens = tuple(completion.token_ids)
+        # The token that ends an answer counts, but is no part of it.
+        shown = tokens[:-1] if reason == "stop" else tokens
+        text, logprobs, used = self._release(shown, completion.logprobs)
+        if used is not None:
+            self._completion_tokens += used
+            self._end(abort=reason is None)
+            return Chunk(text, tokens[:used], logprobs, "stop", self._usage(output))
+        self._completion_tokens += len(tokens)
+        if reason is None:
+            return Chunk(text, shown, logprobs)
+        self._end(abort=False)
+        rest = self._assembler.finish()
+        ended: FinishReason = "stop" if rest.stopped else _REASONS[reason]
+        return Chunk(text + rest.text, shown, logprobs + rest.logprobs, ended, self._usage(output))
+
+    def _release(
+        self, tokens: tuple[int, ...], logprobs: Any
+    ) -> tuple[str, tuple[TokenLogprob, ...], int | None]:
+        """Text and log probabilities of ``tokens``, and how many of them there were up to a stop string."""
+        push, piece = self._assembler.push, self._vocabulary.piece
+        if len(tokens) == 1 and not logprobs:
+            text, _, stopped = push(piece(tokens[0]))
+            return text, (), 1 if stopped else None
+        texts: list[str] = []
+        entries: list[TokenLogprob] = []
+        for index, token in enumerate(tokens):
+            entry = self._logprob(token, logprobs[index]) if logprobs else None
+            text, ready, stopped = push(piece(token), entry)
+            texts.append(text)
+            entries.extend(ready)
+            if stopped:
+                return "".join(texts), tuple(entries), index + 1
+        return "".join(texts), tuple(entries), None
+
+    def _logprob(self, token: int, position: Any) -> TokenLogprob:
+        wanted = self._request.logprobs or 0
+        ranked = sorted(position.items(), key=lambda item: item[1].rank)
+        piece = self._vocabulary.piece
+        top = [Candidate(i, piece(i), found.logprob) for i, found in ranked if found.rank <= wanted]
+        return TokenLogprob(Candidate(token, piece(token), position[token].logprob), tuple(top[:wanted]))
+
+    def _usage(self, output: Any) -> Usage:
+        prompt = len(self._request.prompt.token_ids)
+        return Usage(prompt, self._completion_tokens, output.num_cached_tokens or 0)
+
+
+def _translate(error: Exception) -> EngineError:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    if isinstance(error, EngineDeadError):
+        return EngineError(DIED)
+    if isinstance(error, EngineError):
+        return error
+    if is_request_fault(error):
+        return request_error(error)
+    return EngineError(f"vLLM failed: {error}")

@@ -1,0 +1,184 @@
+"""The real engine on the CPU, loaded once. What every engine must do is in ``test_contract.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from engines.base import AnswerDelta, Chunk, GenerationRequest, Sampling, Structure
+from engines.errors import EngineError, ModelLoadError, RequestError, UnsupportedFeature
+from engines.registry import LoadSpec
+from engines.vllm.engine import VllmEngine
+from engines.vllm.parsers import AnswerParsers
+from support.models import smollm2_folder
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    # A start that fails leaves vLLM's ZeroMQ context to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+GREEDY = Sampling(temperature=0.0)
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+
+
+def spec(**options: object) -> LoadSpec:
+    return LoadSpec(
+        "vllm",
+        "smollm2",
+        smollm2_folder(),
+        context_length=1024,
+        kv_cache_tokens=16 * 1024,
+        max_sequences=16,
+        options={"enforce_eager": True, "tool_call_parser": "hermes", **options},
+    )
+
+
+def engine_processes() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.name().startswith("VLLM::")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[VllmEngine]:
+    environment = dict(os.environ)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    engine = await VllmEngine.load(spec())
+    assert dict(os.environ) == environment
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    yield engine
+    await engine.close()
+
+
+async def answer(engine: VllmEngine, **fields: object) -> str:
+    prompt = await engine.render_chat([{"role": "user", "content": "What is the capital of France?"}])
+    settings = {"sampling": GREEDY, "max_tokens": 40, **fields}
+    request = GenerationRequest("r", prompt, **settings)  # type: ignore[arg-type]
+    return "".join([chunk.text async for chunk in engine.generate(request)])
+
+
+async def test_it_says_what_it_is(engine: VllmEngine) -> None:
+    assert {"chat", "completion", "structured", "tools"} == engine.info.capabilities
+    assert engine.info.devices == ("cpu",)
+    assert engine.info.details["kv_tokens"] >= 16 * 1024
+    assert engine.info.memory > 200 * 2**20
+
+
+async def test_structures_are_kept(engine: VllmEngine) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 9}},
+        "required": ["city"],
+    }
+    assert "city" in json.loads(await answer(engine, structure=Structure("json_schema", json.dumps(schema))))
+    assert await answer(engine, structure=Structure("choice", choices=("red", "blue"))) in ("red", "blue")
+    assert (await answer(engine, structure=Structure("regex", "[0-9]{3}"))).isdigit()
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        Structure("json_schema", '{"type": "nonsense"'),
+        Structure("regex", "(["),
+        Structure("grammar", "root ::= ("),
+        Structure("choice"),
+    ],
+)
+async def test_a_bad_structure_is_the_requests_fault(engine: VllmEngine, structure: Structure) -> None:
+    with pytest.raises(RequestError):
+        await answer(engine, structure=structure)
+    assert "Paris" in await answer(engine)
+
+
+async def test_what_the_model_lacks_is_refused(engine: VllmEngine) -> None:
+    with pytest.raises(UnsupportedFeature, match="no adapter 'x'"):
+        await answer(engine, adapter="x")
+    with pytest.raises(UnsupportedFeature):
+        await engine.sleep()
+    with pytest.raises(RequestError):
+        await answer(engine, logprobs=10_000)
+
+
+async def test_metrics_are_vllms_own(engine: VllmEngine) -> None:
+    before = engine.metrics()["steps_total"]
+    await answer(engine)
+    assert engine.metrics()["steps_total"] > before
+
+
+def parse(engine: VllmEngine, parsers: AnswerParsers | None, text: str, size: int) -> AnswerDelta:
+    """Everything that ``text`` is, pushed ``size`` characters at a time."""
+    parser = parsers.make(None) if parsers else engine.answer_parser([TOOL])
+    assert parser is not None
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    deltas = [parser.push(Chunk(piece, (1,))) for piece in pieces] + [
+        parser.push(Chunk(finish_reason="stop"))
+    ]
+    calls = tuple(call for delta in deltas for call in delta.tool_calls)
+    return AnswerDelta("".join(d.content for d in deltas), "".join(d.reasoning for d in deltas), calls)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_tool_calls_are_found(engine: VllmEngine, size: int) -> None:
+    text = 'Let me see. <tool_call>\n{"name": "add", "arguments": {"a": 1, "b": [2]}}\n</tool_call>'
+    found = parse(engine, None, text, size)
+    assert found.content.strip() == "Let me see."
+    assert [call.name for call in found.tool_calls if call.name] == ["add"]
+    assert json.loads("".join(call.arguments for call in found.tool_calls)) == {"a": 1, "b": [2]}
+    assert [bool(call.id) for call in found.tool_calls].count(True) == 1
+
+
+async def test_a_dying_engine_process_fails_what_runs() -> None:
+    others = set(multiprocessing.active_children())
+    engine = await VllmEngine.load(spec())
+    prompt = await engine.render_chat([{"role": "user", "content": "Tell me a story"}])
+    stream = engine.generate(GenerationRequest("r", prompt, GREEDY, max_tokens=900, ignore_eos=True))
+    await stream.__anext__()
+    (core,) = set(multiprocessing.active_children()) - others
+    started = time.monotonic()
+    core.kill()
+    with pytest.raises(EngineError, match="died"):
+        async for _ in stream:
+            pass
+    assert time.monotonic() - started < 5
+    assert not (await engine.health()).ok
+    await engine.close()
+
+
+async def test_killed_while_loading() -> None:
+    others = set(engine_processes())
+    load = asyncio.create_task(VllmEngine.load(spec()))
+    async with asyncio.timeout(60):
+        while not (mine := set(engine_processes()) - others):
+            await asyncio.sleep(0.05)
+    mine.pop().kill()
+    with pytest.raises(ModelLoadError, match="died while it started"):
+        await asyncio.wait_for(load, 15)
+    assert set(engine_processes()) == others
+
+
+async def test_cancelling_a_load_ends_its_process() -> None:
+    others = set(engine_processes())
+    load = asyncio.create_task(VllmEngine.load(spec()))
+    async with asyncio.timeout(60):
+        while set(engine_processes()) == others:
+            await asyncio.sleep(0.05)
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    async with asyncio.timeout(10):
+        while set(engine_processes()) != others:
+            await asyncio.sleep(0.05)
+
+
+async def test_vllms_own_refusal_says_why() -> None:
+    with pytest.raises(ModelLoadError, match=r"vLLM could not load the model: cache_dtype"):
+        await VllmEngine.load(spec(kv_cache_dtype="nonsense"))
