@@ -224,10 +224,13 @@ class Engine(Protocol):
         """
         ...
 
-    def answer_parser(self, tools: Sequence[Mapping[str, Any]] | None = None) -> AnswerParser | None:
-        """A parser for one answer of this model; None where all of the text is content.
+    def answer_parser(
+        self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
+    ) -> AnswerParser | None:
+        """A parser for one answer of this model to ``prompt``; None where all of the text is content.
 
-        Raises `UnsupportedFeature` for ``tools`` without the capability "tools".
+        The prompt tells it whether the template has already begun, or ended, the reasoning. Raises
+        `UnsupportedFeature` for ``tools`` without the capability "tools".
         """
         ...
 

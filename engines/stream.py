@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from engines.base import Chunk
+from engines.base import Chunk, GenerationRequest, Usage
 from engines.errors import EngineError
 
 
@@ -18,6 +18,13 @@ def merge(first: Chunk, second: Chunk) -> Chunk:
         finish_reason=second.finish_reason,
         usage=second.usage,
     )
+
+
+def empty_answer(request: GenerationRequest) -> ChunkStream:
+    """The answer to a request that may generate no token."""
+    stream = ChunkStream(on_close=lambda: None)
+    stream.put(Chunk(finish_reason="length", usage=Usage(len(request.prompt.token_ids), 0)))
+    return stream
 
 
 class ChunkStream:

@@ -16,7 +16,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import psutil
 
-from engines.base import Chunk, EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Usage
+from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt
 from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit, refuse_extras, refuse_tools
 from engines.llamacpp import threads
@@ -27,9 +27,9 @@ from engines.llamacpp.pacing import PrefillPacer
 from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.scheduler import Scheduler
 from engines.llamacpp.sequence import Sequence
-from engines.llamacpp.threads import in_own_thread
 from engines.llamacpp.worker import Worker
-from engines.stream import ChunkStream
+from engines.own_thread import in_own_thread
+from engines.stream import ChunkStream, empty_answer
 from engines.text.renderer import ChatTemplate, TemplateWorker
 
 logger = logging.getLogger("engines.llamacpp")
@@ -98,7 +98,7 @@ class LlamaEngine:
             return not given_up.is_set()
 
         loop = asyncio.get_running_loop()
-        build = in_own_thread(lambda: _build(options, models, loop, report))
+        build = in_own_thread(lambda: _build(options, models, loop, report), "llamacpp-load")
         try:
             parts = await asyncio.shield(build)
         except asyncio.CancelledError:
@@ -135,7 +135,9 @@ class LlamaEngine:
         tokens = await self.tokenize(text, add_special=not (bos and text.startswith(bos)))
         return Prompt(tokens, text)
 
-    def answer_parser(self, tools: Seq[Mapping[str, Any]] | None = None) -> None:
+    def answer_parser(
+        self, tools: Seq[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
+    ) -> None:
         refuse_tools(tools)
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
@@ -155,7 +157,7 @@ class LlamaEngine:
             request, context_length=self._info.context_length, n_vocab=self._model.n_vocab
         )
         if limit == 0:
-            return _empty_answer(request)
+            return empty_answer(request)
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab)
         stream = ChunkStream(on_close=lambda: self._worker.abort(sequence))
         sequence = Sequence(request, stream, sampler, limit)
@@ -193,12 +195,6 @@ class LlamaEngine:
         else:
             # Freeing weights under a thread that still computes would crash the process.
             logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
-
-
-def _empty_answer(request: GenerationRequest) -> ChunkStream:
-    stream = ChunkStream(on_close=lambda: None)
-    stream.put(Chunk(finish_reason="length", usage=Usage(len(request.prompt.token_ids), 0)))
-    return stream
 
 
 @dataclass(frozen=True, slots=True)

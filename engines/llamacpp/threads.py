@@ -1,4 +1,4 @@
-"""Threads to compute with: how many (measured once, while loading), and what OpenMP makes of them.
+"""How many threads to compute with, measured once, while loading.
 
 ggml's threads spin between operations. On few cores the event loop competes with them, and on hybrid
 or hyper-threaded processors more is often slower: a measurement beats a rule.
@@ -6,53 +6,17 @@ or hyper-threaded processors more is often slower: a measurement beats a rule.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeVar, cast
 
 import psutil
-
-T = TypeVar("T")
 
 # A count must beat a smaller one by this factor: spare cores serve clients.
 WORTHWHILE = 1.05
 SECONDS_PER_COUNT = 0.5
 LEAST_RUNS, MOST_RUNS = 5, 24
-
-
-def in_own_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    """Run ``function`` in a thread that ends with it.
-
-    OpenMP keeps a pool of threads for every thread that ever computed, and stops spinning at barriers
-    as soon as all pools together have more threads than there are cores. A pool left behind by a
-    thread of an executor would halve the speed of the engine's own.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(cast(T, result))
-
-    def run() -> None:
-        try:
-            outcome: tuple[T | None, BaseException | None] = (function(), None)
-        except BaseException as error:
-            outcome = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop may be gone by now
-            loop.call_soon_threadsafe(finish, *outcome)
-
-    threading.Thread(target=run, name="llamacpp-load", daemon=True).start()
-    return future
 
 
 def usable_cores() -> int:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, Any
 
-from engines.base import Chunk, EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Usage
+from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt
 from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit, refuse_extras, refuse_tools
 from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import Sequence
 from engines.mlx.vocabulary import Vocabulary
 from engines.mlx.worker import Batch, Report, Worker
-from engines.stream import ChunkStream
+from engines.stream import ChunkStream, empty_answer
 from engines.text.renderer import ChatTemplate, TemplateWorker
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class MlxEngine:
             request, context_length=self._info.context_length, n_vocab=self._vocabulary.n_vocab
         )
         if limit == 0:
-            return _empty_answer(request)
+            return empty_answer(request)
         stream = ChunkStream(on_close=lambda: self._worker.abort(sequence))
         sequence = Sequence(request, stream, limit)
         self._worker.submit(sequence)
@@ -164,9 +164,3 @@ def _open(spec: LoadSpec, check: Report, progress: Callable[[float], None] | Non
             f"MLX cannot be imported ({error}): `pip install 'enginehouse[mlx]'` installs it"
         ) from error
     return open_runtime(spec, report)
-
-
-def _empty_answer(request: GenerationRequest) -> ChunkStream:
-    stream = ChunkStream(on_close=lambda: None)
-    stream.put(Chunk(finish_reason="length", usage=Usage(len(request.prompt.token_ids), 0)))
-    return stream

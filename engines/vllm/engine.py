@@ -13,20 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engines.base import (
-    Chunk,
     EngineInfo,
     EngineStats,
     GenerationRequest,
     Health,
     Prompt,
     TokenStream,
-    Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit, refuse_tools
-from engines.llamacpp.threads import in_own_thread
+from engines.own_thread import in_own_thread
 from engines.registry import LoadSpec
-from engines.stream import ChunkStream
+from engines.stream import empty_answer
 from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.launch import Launch
 from engines.vllm.parsers import VllmAnswerParser
@@ -64,7 +62,7 @@ class VllmEngine:
         launch = Launch(spec, report)
         # Not the future's result: that would keep the parts alive for as long as something keeps it.
         made: list[Assembled] = []
-        running = in_own_thread(lambda: made.append(assemble(spec, launch.run())))
+        running = in_own_thread(lambda: made.append(assemble(spec, launch.run())), "vllm-load")
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -126,7 +124,7 @@ class VllmEngine:
             request, context_length=self.info.context_length, n_vocab=parts.vocabulary.size
         )
         if limit == 0:
-            return _empty_answer(request)
+            return empty_answer(request)
         params = sampling_params(request, limit)
         name = f"{request.request_id}-{next(self._numbers)}"
         arguments: dict[str, Any] = {
@@ -255,15 +253,9 @@ def _adapter(parts: Assembled, name: str | None) -> Any:
     return found
 
 
-def _empty_answer(request: GenerationRequest) -> ChunkStream:
-    stream = ChunkStream(on_close=lambda: None)
-    stream.put(Chunk(finish_reason="length", usage=Usage(len(request.prompt.token_ids), 0)))
-    return stream
-
-
 def _discard(running: asyncio.Future[None], made: list[Assembled]) -> None:
     """Free what a load made after nobody wanted it any more."""
     if not running.cancelled():
         running.exception()  # looked at: asyncio need not report it
     while made:
-        in_own_thread(made.pop().launched.end)
+        in_own_thread(made.pop().launched.end, "vllm-end")

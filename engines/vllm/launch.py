@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from engines.errors import ModelLoadError
-from engines.llamacpp.threads import in_own_thread
+from engines.own_thread import in_own_thread
 from engines.registry import LoadSpec
 from engines.vllm.child_output import ChildOutput
 from engines.vllm.folder import check_folder
@@ -56,9 +56,9 @@ class Launched:
         """End the child and free what belongs to it, on the loop that used it."""
         if self.llm.output_handler is not None:
             self.llm.output_handler.cancel()  # it would log this as a failure
-        await in_own_thread(self._stop)
+        await in_own_thread(self._stop, "vllm-stop")
         await asyncio.sleep(0)  # vLLM closes its sockets in a callback on this loop
-        await in_own_thread(self._context().term)
+        await in_own_thread(self._context().term, "vllm-stop")
 
     def end(self) -> None:
         """The same for a vLLM that no loop has used yet; blocks."""
