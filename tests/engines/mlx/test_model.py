@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mlx_lm")
-
 from engines.errors import ModelLoadError
 from engines.mlx.memory import KvCost
 from engines.mlx.model import AUTO_KV_SHARE, LONGEST_AUTO_CONTEXT, LoadedModel, choose_sizes

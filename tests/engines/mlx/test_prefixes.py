@@ -2,11 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+import mlx.core as mx
 
-mx = pytest.importorskip("mlx.core")
-
-from engines.mlx.prefixes import PrefixCache  # noqa: E402
+from engines.mlx.prefixes import PrefixCache
 
 BIG = 10**9
 

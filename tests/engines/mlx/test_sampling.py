@@ -4,12 +4,11 @@ import math
 from collections import Counter
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
-mx = pytest.importorskip("mlx.core")
-
-from engines.base import GenerationRequest, Prompt, Sampling  # noqa: E402
-from engines.mlx.sampling import (  # noqa: E402
+from engines.base import GenerationRequest, Prompt, Sampling
+from engines.mlx.sampling import (
     LogitsEditor,
     LogprobRecorder,
     SharedSamplers,

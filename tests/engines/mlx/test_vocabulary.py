@@ -4,11 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tokenizers
 
-tokenizers = pytest.importorskip("tokenizers")
-
-from engines.errors import ModelLoadError  # noqa: E402
-from engines.mlx.vocabulary import Vocabulary  # noqa: E402
+from engines.errors import ModelLoadError
+from engines.mlx.vocabulary import Vocabulary
 
 
 def wrapped(vocab: dict[str, int], decoder: Any, added: dict[int, Any], template: Any = None) -> Any:

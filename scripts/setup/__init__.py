@@ -1,0 +1,1 @@
+"""The parts of ``scripts/setup_env.py``. Standard library alone: nothing is installed yet."""
