@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from app.convert.answers import Answer, AnswerFormat, TextFrames, sse, to_json
+from app.convert.answers import AnswerFormat, sse, to_json
 from app.errors import error_body, to_api_error
 from app.generation import Generation
 from balancer.backend import Reply
-from engines.base import Chunk
 from engines.errors import EngineError
 
 DONE = b"data: [DONE]\n\n"
@@ -34,8 +33,7 @@ class EventStream:
         self._generation = generation
         self._format = format
         self._include_usage = include_usage
-        self._frames = TextFrames(format)
-        self._opened: set[int] = set()
+        self._events = format.events()
         self._first: bytes | None = None
         self._ended = False
         self._clock = asyncio.get_running_loop().time
@@ -75,7 +73,7 @@ class EventStream:
         try:
             while True:
                 index, chunk = await self._generation.__anext__()
-                if data := self._events(index, chunk):
+                if data := self._events.write(index, chunk):
                     return data
         except StopAsyncIteration:
             self._ended = True
@@ -89,22 +87,6 @@ class EventStream:
     def _closing(self) -> bytes:
         usage = self._generation.record.usage()
         return (sse(self._format.usage_event(usage)) if self._include_usage else b"") + DONE
-
-    def _events(self, index: int, chunk: Chunk) -> bytes:
-        data = b"" if index in self._opened else self._open(index)
-        if chunk.logprobs:
-            data += sse(self._format.event(index, chunk.text, chunk.logprobs))
-        elif chunk.text:
-            data += self._frames.frame(index, chunk.text)
-        if chunk.finish_reason is not None:
-            # An event of its own: some clients drop text that comes with the finish reason.
-            data += sse(self._format.event(index, finish_reason=chunk.finish_reason))
-        return data
-
-    def _open(self, index: int) -> bytes:
-        self._opened.add(index)
-        event = self._format.opening(index)
-        return b"" if event is None else sse(event)
 
 
 class WholeBody:
@@ -134,7 +116,7 @@ async def streamed(generation: Generation, format: AnswerFormat, *, include_usag
 
 async def whole(generation: Generation, format: AnswerFormat) -> Reply:
     """A reply with the complete answer. Cancelling it aborts the generation."""
-    answers = [Answer() for _ in range(format.choices)]
+    answers = format.answers()
     try:
         async for index, chunk in generation:
             answers[index].add(chunk)

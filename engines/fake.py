@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engines.base import (
+    AnswerParser,
     Candidate,
     Chunk,
     EngineInfo,
@@ -65,6 +67,10 @@ class FakeEngine:
 
     ``token_delay`` seconds pass between tokens (0: as fast as the loop turns). ``answer`` replaces the
     echo. ``healthy`` and ``fail_next`` let tests make it misbehave.
+
+    With "tools", "reasoning", "structured" or "adapters" in ``capabilities`` it accepts what asks for
+    them: ``make_parser`` tells its answers' parts apart, ``answer`` is what fits a structure, and
+    ``last_request`` is what it was asked.
     """
 
     def __init__(
@@ -75,6 +81,8 @@ class FakeEngine:
         answer: str | None = None,
         context_length: int = 8192,
         max_sequences: int = 64,
+        capabilities: Iterable[str] = ("chat", "completion"),
+        make_parser: Callable[[], AnswerParser] | None = None,
     ) -> None:
         self._info = EngineInfo(
             engine="fake",
@@ -82,12 +90,14 @@ class FakeEngine:
             context_length=context_length,
             max_sequences=max_sequences,
             devices=("cpu",),
-            capabilities=frozenset({"chat", "completion"}),
+            capabilities=frozenset(capabilities),
         )
         self.healthy = True
         self.fail_next: EngineError | None = None
+        self.answer = answer
+        self.last_request: GenerationRequest | None = None
         self._delay = token_delay
-        self._answer = answer
+        self._make_parser = make_parser
         self._vocabulary = Vocabulary()
         self._slots = asyncio.Semaphore(max_sequences)
         self._tasks: dict[asyncio.Task[None], ChunkStream] = {}
@@ -108,12 +118,15 @@ class FakeEngine:
         add_generation_prompt: bool = True,
         template_args: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        refuse_tools(tools)
-        text = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+        self._check_tools(tools)
+        text = "".join(f"{message['role']}: {message['content'] or ''}\n" for message in messages)
         return Prompt(self._vocabulary.encode(text), text)
 
-    def answer_parser(self, tools: Sequence[Mapping[str, Any]] | None = None) -> None:
-        refuse_tools(tools)
+    def answer_parser(
+        self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
+    ) -> AnswerParser | None:
+        self._check_tools(tools)
+        return self._make_parser() if self._make_parser is not None else None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return self._vocabulary.encode(text)
@@ -125,7 +138,8 @@ class FakeEngine:
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed:
             raise EngineError("the engine is closed")
-        refuse_extras(request)
+        self._check_extras(request)
+        self.last_request = request
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=len(self._vocabulary)
         )
@@ -196,6 +210,17 @@ class FakeEngine:
         reason: FinishReason = "length" if limit <= endless else "stop"
         stream.put(_last(assembler.finish(), (), reason, request, min(limit, endless)))
 
+    def _check_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
+        if "tools" not in self._info.capabilities:
+            refuse_tools(tools)
+
+    def _check_extras(self, request: GenerationRequest) -> None:
+        if "structured" in self._info.capabilities:
+            request = replace(request, structure=None)
+        if "adapters" in self._info.capabilities:
+            request = replace(request, adapter=None)
+        refuse_extras(request)
+
     def _fail_if_told(self) -> None:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
@@ -203,7 +228,7 @@ class FakeEngine:
 
     def _source(self, request: GenerationRequest) -> tuple[int, ...]:
         """What to say: the fixed answer or the prompt, started at a place the seed decides."""
-        tokens = self._vocabulary.encode(self._answer) if self._answer else request.prompt.token_ids
+        tokens = self._vocabulary.encode(self.answer) if self.answer else request.prompt.token_ids
         sampling = request.sampling
         if sampling.temperature <= 0 or sampling.seed is None:
             return tokens

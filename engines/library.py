@@ -62,6 +62,7 @@ class Library:
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
         self._by_any_name: dict[str, Model] = {}
+        self._by_adapter: dict[str, tuple[Model, str]] = {}
         self.reload()
 
     @property
@@ -86,6 +87,15 @@ class Library:
         if model.is_absent:
             raise ModelFileNotFound(missing(model))
         return model
+
+    def served(self, wanted: str) -> tuple[Model, str | None]:
+        """The model on disk that a request for ``wanted`` goes to, and the adapter, if it names one.
+
+        Raises `ModelFileNotFound`.
+        """
+        if (found := self._by_adapter.get(wanted.lower())) is not None:
+            return self.on_disk(found[0].name), found[1]
+        return self.on_disk(wanted), None
 
     def default(self, wanted: str) -> Model:
         """The model that DEFAULT_MODEL means: ``auto``, a name, or a path, which may lead anywhere.
@@ -162,6 +172,11 @@ class Library:
         merger = _Merger(self._catalog, registered, self._survey.models, self.base)
         self._models = {model.name.lower(): model for model in merger.models()}
         self._by_any_name = dict(self._models)
+        self._by_adapter = {
+            adapter.name.lower(): (model, adapter.name)
+            for model in self._models.values()
+            for adapter in model.entry.adapters
+        }
         for model in self._models.values():
             for alias in model.aliases:
                 self._by_any_name.setdefault(alias.lower(), model)

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ALLOWED = {"engines": {"engines"}, "balancer": {"balancer", "engines"}, "app": {"app", "balancer", "engines"}}
 # vLLM takes settings from the environment of the process that starts it, and of its child.
-VLLM_LAUNCH = {"engines/vllm/surroundings.py", "engines/vllm/child.py"}
+VLLM_LAUNCH = {"engines/vllm/child.py", "engines/vllm/launch.py", "engines/vllm/surroundings.py"}
 HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "pydantic_settings"}
 
 

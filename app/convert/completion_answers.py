@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.convert.answers import Answer, now, printable, usage_info
-from engines.base import FinishReason, TokenLogprob, Usage
+from app.convert.answers import Answer, TextEvents, now, printable, usage_info
+from engines.base import TokenLogprob, Usage
 
 
 class CompletionFormat:
@@ -15,7 +15,7 @@ class CompletionFormat:
     def __init__(
         self, *, request_id: str, model: str, choices: int, include_usage: bool, echoes: list[str] | None
     ) -> None:
-        self.choices = choices
+        self._choices = choices
         self._echoes = echoes
         self._head = {
             "id": f"cmpl-{request_id}",
@@ -34,7 +34,7 @@ class CompletionFormat:
         index: int,
         text: str = "",
         logprobs: Sequence[TokenLogprob] = (),
-        finish_reason: FinishReason | None = None,
+        finish_reason: str | None = None,
     ) -> dict[str, Any]:
         choice = {
             "index": index,
@@ -47,7 +47,13 @@ class CompletionFormat:
     def usage_event(self, usage: Usage) -> dict[str, Any]:
         return {**self._head, "choices": [], "usage": usage_info(usage)}
 
-    def document(self, answers: list[Answer], usage: Usage) -> dict[str, Any]:
+    def events(self) -> TextEvents:
+        return TextEvents(self)
+
+    def answers(self) -> list[Answer]:
+        return [Answer() for _ in range(self._choices)]
+
+    def document(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
         choices = [
             {
                 "index": index,

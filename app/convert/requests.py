@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from app.convert.features import Features
 from app.schemas.chat import ChatCompletionRequest, Message
 from app.schemas.common import MAX_CHOICES, SamplingFields
 from app.schemas.completions import CompletionRequest
 from engines.base import Engine, GenerationRequest, Prompt, Sampling
 from engines.errors import RequestError
+
+# What calls sent back have on top of what they are.
+_OF_CLIENTS: Any = {"index": True, "function": {"parsed_arguments"}}
 
 
 def sampling(body: SamplingFields) -> Sampling:
@@ -28,18 +32,20 @@ def sampling(body: SamplingFields) -> Sampling:
 
 
 def messages(body: ChatCompletionRequest) -> list[dict[str, Any]]:
-    """Messages as chat templates expect them: a role and one string."""
+    """Messages as chat templates expect them: a role and one string, and what belongs to calls of tools."""
     return [_message(message, f"messages.{i}") for i, message in enumerate(body.messages)]
 
 
-def chat_requests(body: ChatCompletionRequest, prompt: Prompt, request_id: str) -> list[GenerationRequest]:
+def chat_requests(
+    body: ChatCompletionRequest, prompt: Prompt, request_id: str, features: Features
+) -> list[GenerationRequest]:
     """One request for each of the ``n`` answers."""
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    return _answers(body, prompt, request_id, limit=body.limit, logprobs=logprobs)
+    return _answers(body, prompt, request_id, features, limit=body.limit, logprobs=logprobs)
 
 
 def completion_requests(
-    body: CompletionRequest, prompts: Sequence[Prompt], request_id: str
+    body: CompletionRequest, prompts: Sequence[Prompt], request_id: str, features: Features
 ) -> list[GenerationRequest]:
     """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices."""
     if len(prompts) * body.n > MAX_CHOICES:
@@ -50,7 +56,9 @@ def completion_requests(
     return [
         request
         for prompt in prompts
-        for request in _answers(body, prompt, request_id, limit=body.max_tokens, logprobs=body.logprobs)
+        for request in _answers(
+            body, prompt, request_id, features, limit=body.max_tokens, logprobs=body.logprobs
+        )
     ]
 
 
@@ -77,15 +85,40 @@ def _prompt_list(prompt: str | list[str] | list[int] | list[list[int]]) -> Seque
 def _message(message: Message, where: str) -> dict[str, Any]:
     # "developer" is OpenAI's newer word for "system"; templates know the older one.
     role = "system" if message.role == "developer" else message.role
+    named = {"name": message.name} if message.name is not None else {}
+    own = {**_of_assistant(message, where), **_of_tool(message, where)}
+    return {"role": role, "content": _content(message, where), **named, **own}
+
+
+def _content(message: Message, where: str) -> str | None:
     content = message.content
     if content is None:
-        if role != "assistant":
+        if message.role != "assistant":
             raise RequestError(f"a message of role {message.role} needs content", param=f"{where}.content")
-        content = message.refusal or ""
-    if not isinstance(content, str):
-        content = "".join(_part_text(part.type, part.text, part.refusal, where) for part in content)
-    named = {"name": message.name} if message.name is not None else {}
-    return {"role": role, "content": content, **named}
+        # Templates tell an answer that only calls tools by its null.
+        return message.refusal or (None if message.tool_calls else "")
+    if isinstance(content, str):
+        return content
+    return "".join(_part_text(part.type, part.text, part.refusal, where) for part in content)
+
+
+def _of_assistant(message: Message, where: str) -> dict[str, Any]:
+    for name in ("tool_calls", "reasoning_content"):
+        if getattr(message, name) and message.role != "assistant":
+            raise RequestError(f"only an assistant's message has {name}", param=f"{where}.{name}")
+    own: dict[str, Any] = {}
+    if message.tool_calls:
+        own["tool_calls"] = [call.model_dump(exclude=_OF_CLIENTS) for call in message.tool_calls]
+    if message.reasoning_content:
+        # Templates read it under either name.
+        own["reasoning_content"] = own["reasoning"] = message.reasoning_content
+    return own
+
+
+def _of_tool(message: Message, where: str) -> dict[str, Any]:
+    if message.role == "tool" and message.tool_call_id is None:
+        raise RequestError("a tool's message says which call it answers", param=f"{where}.tool_call_id")
+    return {"tool_call_id": message.tool_call_id} if message.role == "tool" else {}
 
 
 def _part_text(kind: str, text: str | None, refusal: str | None, where: str) -> str:
@@ -102,7 +135,13 @@ def _min_tokens(body: SamplingFields, limit: int | None) -> int:
 
 
 def _answers(
-    body: SamplingFields, prompt: Prompt, request_id: str, *, limit: int | None, logprobs: int | None
+    body: SamplingFields,
+    prompt: Prompt,
+    request_id: str,
+    features: Features,
+    *,
+    limit: int | None,
+    logprobs: int | None,
 ) -> list[GenerationRequest]:
     """``n`` requests for ``prompt``; with a seed each gets its own, or they would all be the same."""
     request = GenerationRequest(
@@ -114,6 +153,8 @@ def _answers(
         stop=body.stops,
         ignore_eos=body.ignore_eos,
         logprobs=logprobs,
+        structure=features.structure,
+        adapter=features.adapter,
     )
     seed = request.sampling.seed
     if body.n == 1 or seed is None:

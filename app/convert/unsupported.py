@@ -11,11 +11,8 @@ from engines.errors import UnsupportedFeature
 
 # Field to (what it asks for, whether a value asks for nothing).
 _CHAT: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "tools": ("tool calling", lambda value: value == []),
-    "tool_choice": ("tool calling", lambda value: value in ("none", "auto")),
-    "functions": ("tool calling", lambda value: value == []),
-    "function_call": ("tool calling", lambda value: value in ("none", "auto")),
-    "response_format": ("structured output", lambda value: value == {"type": "text"}),
+    "functions": ("the older form of `tools`", lambda value: value == []),
+    "function_call": ("the older form of `tool_choice`", lambda value: value in ("none", "auto")),
     "modalities": ("output other than text", lambda value: value == ["text"]),
     "audio": ("audio output", lambda value: False),
     "prediction": ("predicted output", lambda value: False),
@@ -46,8 +43,10 @@ def refuse_in_completion(body: CompletionRequest) -> None:
 
 
 def _refuse_in_message(message: Message, where: str) -> None:
-    if message.role in ("tool", "function") or message.tool_calls or message.function_call:
-        raise _refusal("tool calling", where)
+    if message.role == "function":
+        raise _refusal("the older form of role `tool`", f"{where}.role")
+    if message.function_call:
+        raise _refusal("the older form of `tool_calls`", f"{where}.function_call")
     if message.audio:
         raise _refusal("audio input", f"{where}.audio")
     for j, part in enumerate(message.content if isinstance(message.content, list) else ()):

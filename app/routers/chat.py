@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app import generation, replies
-from app.convert import requests
+from app.convert import features, requests
 from app.convert.chat_answers import ChatFormat
+from app.convert.parsed_answers import answer_readers
 from app.convert.unsupported import refuse_in_chat
 from app.routers.inference import STREAM_EXAMPLE, exchange, find_model
 from app.schemas.chat import ChatCompletion, ChatCompletionRequest
@@ -26,20 +27,27 @@ router = APIRouter(tags=["Inference"])
     responses={**ERROR_RESPONSES, **STREAM_EXAMPLE},
 )
 async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
+    """Tools, reasoning, `response_format` and adapters need an engine that has them, else the answer is a
+    400 that says which has. Calls of tools come in `tool_calls`, reasoning in `reasoning_content`."""
     refuse_in_chat(body)
-    model, body = find_model(request, body)
+    model, body, adapter = find_model(request, body)
     messages = requests.messages(body)
+    wanted = features.chat_features(body, adapter)
 
     async def run(engine: Engine, record: InferenceRecord, request_id: str) -> Reply:
-        prompt = await engine.render_chat(messages)
+        features.check(wanted, engine.info)
+        tools = wanted.tools.definitions() if wanted.tools is not None else None
+        prompt = await engine.render_chat(messages, tools=tools)
+        readers = answer_readers(engine, wanted.tools, prompt, body.n)
         sequences = generation.start(
-            engine, requests.chat_requests(body, prompt, request_id), record, answers=body.n
+            engine, requests.chat_requests(body, prompt, request_id, wanted), record, answers=body.n
         )
         format = ChatFormat(
             request_id=request_id,
-            model=engine.info.model,
+            model=adapter or engine.info.model,
             choices=body.n,
             include_usage=body.include_usage,
+            readers=readers,
         )
         if body.stream:
             return await replies.streamed(sequences, format, include_usage=body.include_usage)

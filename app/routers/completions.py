@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app import generation, replies
-from app.convert import requests
+from app.convert import features, requests
 from app.convert.completion_answers import CompletionFormat
 from app.convert.unsupported import refuse_in_completion
 from app.routers.inference import STREAM_EXAMPLE, exchange, find_model
@@ -27,16 +27,18 @@ router = APIRouter(tags=["Inference"])
 )
 async def create_completion(body: CompletionRequest, request: Request) -> Response:
     refuse_in_completion(body)
-    model, body = find_model(request, body)
+    model, body, adapter = find_model(request, body)
+    wanted = features.completion_features(body, adapter)
 
     async def run(engine: Engine, record: InferenceRecord, request_id: str) -> Reply:
+        features.check(wanted, engine.info)
         prompts = await requests.completion_prompts(body, engine)
         sequences = generation.start(
-            engine, requests.completion_requests(body, prompts, request_id), record, answers=body.n
+            engine, requests.completion_requests(body, prompts, request_id, wanted), record, answers=body.n
         )
         format = CompletionFormat(
             request_id=request_id,
-            model=engine.info.model,
+            model=adapter or engine.info.model,
             choices=len(prompts) * body.n,
             include_usage=body.include_usage,
             echoes=[prompt.text or "" for prompt in prompts for _ in range(body.n)] if body.echo else None,

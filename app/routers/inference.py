@@ -27,14 +27,15 @@ class Run(Protocol):
 Body = TypeVar("Body", bound=SamplingFields)
 
 
-def find_model(request: Request, body: Body) -> tuple[Model, Body]:
-    """The model that ``body`` names, and ``body`` with that model's defaults where it says nothing.
+def find_model(request: Request, body: Body) -> tuple[Model, Body, str | None]:
+    """The model that ``body`` names, ``body`` with that model's defaults where it says nothing, and the
+    LoRA adapter, if ``body`` names one of those that the catalog gives the model.
 
     Raises `ModelFileNotFound`.
     """
     house: House = request.app.state.house
-    model = house.library.find(body.model)
-    return model, with_defaults(body, model.entry.sampling)
+    model, adapter = house.library.served(body.model)
+    return model, with_defaults(body, model.entry.sampling), adapter
 
 
 async def exchange(request: Request, model: str, body: SamplingFields, run: Run) -> Response:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from app.house import House
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import ModelCard, ModelList, ModelReport
+from engines.library import Model
 from engines.manager.states import ModelState
 
 router = APIRouter(tags=["Models"], responses={code: ERROR_RESPONSES[code] for code in (401,)})
@@ -22,9 +23,8 @@ async def list_models(
     house: House = request.app.state.house
     # The default model first: clients without a wish take the first.
     models = sorted(house.library.models(), key=lambda model: model.name != house.default.name)
-    reports = [house.report(model) for model in models]
-    shown = [each for each in reports if all or each.state is not ModelState.ABSENT]
-    return ModelList(data=[ModelCard.model_validate(each, from_attributes=True) for each in shown])
+    cards = [card for model in models for card in _cards(house, model)]
+    return ModelList(data=[card for card in cards if all or card.state is not ModelState.ABSENT])
 
 
 @router.get(
@@ -41,3 +41,10 @@ async def model_status(model: str, request: Request) -> ModelReport:
 async def get_model(model: str, request: Request) -> ModelCard:
     house: House = request.app.state.house
     return ModelCard.model_validate(house.report(house.library.find(model)), from_attributes=True)
+
+
+def _cards(house: House, model: Model) -> list[ModelCard]:
+    """The model's, then those of its adapters, which requests name like models."""
+    card = ModelCard.model_validate(house.report(model), from_attributes=True)
+    adapters = (adapter.name for adapter in model.entry.adapters)
+    return [card, *(card.model_copy(update={"id": a, "parent": card.id, "aliases": []}) for a in adapters)]

@@ -9,11 +9,14 @@ from pydantic import BaseModel, Field, model_validator
 from app.schemas.common import (
     MAX_TOKENS,
     MAX_TOP_LOGPROBS,
-    FinishReason,
     SamplingFields,
     UsageInfo,
     WireModel,
 )
+from app.schemas.structure import ResponseFormat, StructuredOutputs
+from app.schemas.tools import ToolCall, ToolChoice, Tools
+
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ContentPart(WireModel):
@@ -33,10 +36,15 @@ class Message(WireModel):
     content: str | list[ContentPart] | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Any = None
-    tool_call_id: str | None = None
+    reasoning_content: str | None = Field(
+        None, description="Of an assistant's message: its reasoning, for models that are shown it again."
+    )
+    tool_calls: list[ToolCall] | None = Field(None, description="Of an assistant's message.")
+    tool_call_id: str | None = Field(None, description="Of a tool's message: the call that it answers.")
     function_call: Any = None
     audio: Any = None
+    annotations: Any = Field(None, description="Accepted, as answers sent back have it, and not used.")
+    parsed: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
 
 class ChatCompletionRequest(SamplingFields):
@@ -49,13 +57,23 @@ class ChatCompletionRequest(SamplingFields):
     )
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    tools: Tools | None = Field(None, description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None,
+        description="`none`: the model is not shown the tools; `auto` (the default with tools): it may call "
+        "them; `required`: it must call at least one; a function: it must call this one.",
+    )
+    parallel_tool_calls: bool | None = Field(None, description="false: at most one call an answer.")
+    response_format: ResponseFormat | None = Field(
+        None, description="`json_object`: any JSON object; `json_schema`: one that matches the schema."
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="What the answer must match, under the names that vLLM gives it."
+    )
 
     # Refused unless they ask for nothing (see app/convert/unsupported.py).
-    tools: Any = None
-    tool_choice: Any = None
     functions: Any = None
     function_call: Any = None
-    response_format: Any = None
     modalities: Any = None
     audio: Any = None
     prediction: Any = None
@@ -64,7 +82,6 @@ class ChatCompletionRequest(SamplingFields):
     verbosity: Any = None
 
     # They change nothing about the answer here, and SDKs send them.
-    parallel_tool_calls: bool | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
@@ -93,21 +110,36 @@ class TokenLogprobInfo(TopLogprob):
 
 
 class ChoiceLogprobs(BaseModel):
+    """They come with content: a piece of an answer that is all reasoning or calls of tools has none."""
+
     content: list[TokenLogprobInfo] | None
     refusal: None = None
 
 
+class AnswerFunction(BaseModel):
+    name: str
+    arguments: str
+
+
+class AnswerToolCall(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: AnswerFunction
+
+
 class AnswerMessage(BaseModel):
     role: Literal["assistant"]
-    content: str
+    content: str | None = Field(description="null if the answer only calls tools.")
     refusal: None = None
+    reasoning_content: str | None = Field(None, description="Only if the model reasoned.")
+    tool_calls: list[AnswerToolCall] | None = Field(None, description="Only if the model called tools.")
 
 
 class Choice(BaseModel):
     index: int
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
 
 
 class ChatCompletion(BaseModel):

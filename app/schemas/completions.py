@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from app.schemas.common import MAX_CHOICES, MAX_TOKENS, FinishReason, SamplingFields, UsageInfo
+from app.schemas.structure import StructuredOutputs
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
@@ -22,6 +23,9 @@ class CompletionRequest(SamplingFields):
     max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS, description="null: up to the context's end.")
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool = Field(False, description="Put the prompt in front of the answer.")
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="What the answer must match, under the names that vLLM gives it."
+    )
 
     # Refused unless they ask for nothing (see app/convert/unsupported.py).
     suffix: Any = None

@@ -23,6 +23,7 @@ class ModelCard(BaseModel):
         "draining or failed. A request for a stopped model loads it."
     )
     aliases: list[str] = Field(description="Other names that requests may use.")
+    parent: str | None = Field(None, description="Of a LoRA adapter: the model that it belongs to.")
     engine: str | None = Field(None, description="Which engine runs it; null until it is loaded.")
     format: str | None = Field(None, description="gguf, hf or mlx; null for a model that is not on disk.")
     source: str | None = Field(None, description="disk or bundled.")

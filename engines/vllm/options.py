@@ -60,6 +60,8 @@ def engine_args(spec: LoadSpec, known: Iterable[str], *, can_sleep: bool) -> dic
         args["dtype"] = spec.dtype
     if spec.quantization is not None:
         args["quantization"] = spec.quantization
+    if reasoning := spec.options.get("reasoning_parser"):
+        args["reasoning_parser"] = reasoning  # so that a grammar binds the answer, not the reasoning
     if spec.adapters:
         args |= {
             "enable_lora": True,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines.base import AnswerDelta, Chunk, Prompt, ToolCallDelta
-from engines.errors import ModelLoadError, RequestError
+from engines.errors import EngineError, ModelLoadError, RequestError
 
 # Marks in chat templates by which well-known formats of tool calls are recognised, most specific first.
 _KNOWN_FORMATS = (
@@ -70,13 +70,20 @@ class VllmAnswerParser:
         self._prompt = prompt
 
     def push(self, chunk: Chunk) -> AnswerDelta:
-        """What ``chunk`` adds."""
+        """What ``chunk`` adds. Raises `EngineError` for an answer that the parser cannot take."""
         finished = chunk.finish_reason is not None
         if not (chunk.text or chunk.token_ids or finished):
             return AnswerDelta()
-        delta = self._parser.parse_delta(
-            chunk.text, list(chunk.token_ids), self._request, prompt_token_ids=self._prompt, finished=finished
-        )
+        try:
+            delta = self._parser.parse_delta(
+                chunk.text,
+                list(chunk.token_ids),
+                self._request,
+                prompt_token_ids=self._prompt,
+                finished=finished,
+            )
+        except Exception as error:
+            raise EngineError(f"vLLM's parser failed on the model's answer: {error!r}") from error
         if delta is None:
             return AnswerDelta()
         reasoning = getattr(delta, "reasoning", None)

@@ -212,11 +212,14 @@ def test_bad_fields_are_named(client: httpx.Client, fields: dict[str, Any], para
     [
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"response_format": {"type": "json_object"}},
-        {"response_format": {"type": "json_schema", "json_schema": {}}},
+        {"structured_outputs": {"regex": "a"}},
         {"modalities": ["text", "audio"]},
         {"functions": [{"name": "f"}]},
+        {"function_call": {"name": "f"}},
         {"reasoning_effort": "high"},
         {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]},
+        {"messages": [{"role": "function", "content": "x", "name": "f"}]},
+        {"messages": [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
     ],
 )
@@ -252,7 +255,7 @@ def test_unknown_model(client: httpx.Client) -> None:
 def test_models(client: httpx.Client) -> None:
     cards = client.get("/v1/models").json()
     # The default model comes first: clients without a wish take it.
-    assert [card["id"] for card in cards["data"]][0] == "fake"
+    assert cards["data"][0]["id"] == "fake"
     assert client.get("/v1/models/fake").json() == cards["data"][0]
     assert cards["data"][0]["context_length"] == 512
 

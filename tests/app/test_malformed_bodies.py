@@ -177,9 +177,37 @@ def test_mutated_fields(
 
 
 @often
-@given(message=st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls", "refusal"]), values))
+@given(
+    message=st.dictionaries(
+        st.sampled_from(["role", "content", "name", "tool_calls", "tool_call_id", "refusal"]), values
+    )
+)
 def test_mutated_messages(client: httpx.Client, message: dict[str, Any]) -> None:
     body = {**VALID[CHAT], "messages": [{"role": "user", "content": "one", **message}]}
+    check(client, post(client, CHAT, json.dumps(body).encode()))
+
+
+@often
+@given(
+    tool=st.dictionaries(st.sampled_from(["name", "description", "parameters", "strict"]), values),
+    choice=st.sampled_from(["none", "auto", "required", {"type": "function"}]) | values,
+)
+def test_mutated_tools(client: httpx.Client, tool: dict[str, Any], choice: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "f", **tool}}]
+    body = {**VALID[CHAT], "tools": tools, "tool_choice": choice}
+    check(client, post(client, CHAT, json.dumps(body).encode()))
+
+
+@often
+@given(
+    format=st.dictionaries(st.sampled_from(["type", "json_schema", "schema"]), values),
+    wanted=st.dictionaries(st.sampled_from(["json", "regex", "choice", "grammar"]), values, max_size=2),
+)
+def test_mutated_structures(client: httpx.Client, format: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for kind in ("text", "json_object", "json_schema"):
+        body = {**VALID[CHAT], "response_format": {"type": kind, **format}}
+        check(client, post(client, CHAT, json.dumps(body).encode()))
+    body = {**VALID[CHAT], "structured_outputs": wanted}
     check(client, post(client, CHAT, json.dumps(body).encode()))
 
 
