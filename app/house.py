@@ -74,7 +74,7 @@ class House:
         self.manager.want(self.default.name)
         for model in self.library.models():
             if model.entry.preload and not model.is_absent:
-                self.manager.want(model.name)
+                self.manager.want(model.name, modest=True)
         self._in_background(self._keep_reloading())
         if self._has_gpu:
             self._in_background(self._keep_gpu_memory())
@@ -153,7 +153,7 @@ class House:
             self.manager.renew(name)
         for name in changes.added:
             if self.library.find(name).entry.preload:
-                self.manager.want(name)
+                self.manager.want(name, modest=True)
         for name in changes.removed:
             self._in_background(self.manager.unload(name))
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+# How often, in seconds, a lock is tried that the system cannot wait for.
+TRY_AGAIN = 0.1
 
 
 class Locked(Exception):
@@ -19,19 +28,20 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
     The kernel lets go of it when its holder dies, so a file that was left behind locks nobody out.
     """
-    descriptor = _acquire(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    descriptor = _acquire(path, wait)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows does not remove files that are open
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _acquire(path: Path, how: int) -> int:
+def _acquire(path: Path, wait: bool) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            fcntl.flock(descriptor, how)
+            _lock(descriptor, wait)
             if _is_still(path, descriptor):
                 return descriptor
         except BlockingIOError:
@@ -42,6 +52,21 @@ def _acquire(path: Path, how: int) -> int:
             raise
         # Its former holder removed the file while we waited: lock the new one.
         os.close(descriptor)
+
+
+def _lock(descriptor: int, wait: bool) -> None:
+    """Raises `BlockingIOError` if another has it and ``wait`` is false."""
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return
+    while True:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return
+        except OSError as error:
+            if not wait:
+                raise BlockingIOError from error
+            time.sleep(TRY_AGAIN)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -13,6 +13,7 @@ from engines.base import Engine
 from engines.errors import EngineError, ModelLoadError
 from engines.manager.events import EventHub
 from engines.manager.footprint import Footprint
+from engines.manager.memory import available_ram
 from engines.manager.record import Record
 from engines.manager.states import LoadOptions, ModelEvent, ModelState, Policy
 
@@ -21,6 +22,8 @@ logger = logging.getLogger("engines.manager")
 Report = Callable[[str, float], None]
 """Gets a phase ("loading", "converting") and how much of it is done, 0..1; from any thread."""
 
+# A model sleeps only if so many times its size is free in main memory.
+SLEEPING_SHARE = 2
 # A crashed model is loaded again after so many seconds.
 RESTART_PAUSE = 1.0
 
@@ -184,7 +187,7 @@ class Lifecycle:
 
     async def _rest(self, record: Record) -> None:
         engine = record.engine
-        if engine is None or "sleep" not in engine.info.capabilities:
+        if engine is None or not self._may_sleep(engine):
             await self._close(record)
             return
         try:
@@ -194,6 +197,11 @@ class Lifecycle:
             await self._close(record)
         else:
             self.set(record, ModelState.SLEEPING)
+
+    def _may_sleep(self, engine: Engine) -> bool:
+        """Whether it can, and main memory has room for what it takes out of the GPU's."""
+        can = "sleep" in engine.info.capabilities
+        return can and available_ram() > SLEEPING_SHARE * engine.info.memory
 
     async def _close(self, record: Record, then: ModelState = ModelState.STOPPED, detail: str = "") -> None:
         started = self._clock()

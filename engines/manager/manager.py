@@ -177,8 +177,9 @@ class ModelManager:
         *,
         keep_alive: float | None = None,
         pin: bool | None = None,
+        modest: bool = False,
     ) -> None:
-        """Begin what `load` does, and return at once."""
+        """Begin what `load` does, and return at once. ``modest``: only if no other has to go for it."""
         record = self._record(name)
         if options != record.options and (record.engine is not None or record.task is not None):
             if record.state not in (ModelState.READY, ModelState.SLEEPING) or record.holds:
@@ -194,6 +195,7 @@ class ModelManager:
         if pin is not None:
             record.pinned = pin
         record.intended = record.state is not ModelState.READY
+        record.modest = modest
         self._forgive(record)  # somebody mended it, it seems
         self._plan()
 
@@ -324,12 +326,13 @@ class ModelManager:
         return plan(occupants, wants, max_models=self.limits.max_models, budget=self.limits.budget)
 
     def _wants(self) -> list[Want]:
-        """What an operator asked for, then what requests wait for, then what failed and is tried again.
+        """What an operator asked for, then what requests wait for; then what is merely to be there, and what
+        failed and is tried again.
 
-        Nobody has to go for the last: a model that works is worth more than one that may.
+        Nobody has to go for the last: a model in use is worth more than one that may be.
         """
         intended = [record for record in self._records.values() if record.intended]
-        fresh = [record.name for record in intended if not record.is_retried]
+        fresh = [record.name for record in intended if not (record.modest or record.is_retried)]
         urgent = dict.fromkeys((*fresh, *self._demanded))
         wants = []
         for name in (*urgent, *(r.name for r in intended if r.name not in urgent)):

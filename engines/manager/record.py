@@ -31,6 +31,7 @@ class Record:
     keep_alive: float = FOREVER
     asked_keep_alive: float | None = None
     intended: bool = False
+    modest: bool = False
     yielding: bool = False
     refusal: str | None = None
     holds: int = 0

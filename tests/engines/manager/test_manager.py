@@ -241,3 +241,17 @@ async def test_who_waits_longest_is_served_first_even_if_it_needs_more(make_hous
     house.end(*house.running)
     await house.settle()
     assert house.loading == {"big"}
+
+
+async def test_what_is_merely_to_be_there_takes_free_room_only(make_house: MakeHouse) -> None:
+    house = make_house(max_models=1)
+    house.manager.want("a")
+    await house.loaded("a")
+    house.manager.want("b", modest=True)
+    await house.settle()
+    assert house.loads == ["a"]
+    await house.manager.unload("a")
+    await house.loaded("b")
+    request = house.ask("a")  # a request counts more
+    await house.loaded("a")
+    assert house.running == [request]

@@ -100,3 +100,13 @@ async def test_other_options_conflict_while_it_wakes(asleep: House) -> None:
     await asleep.settle()
     with pytest.raises(ModelConflict):
         await asleep.manager.load("a", LoadOptions(context_length=4))
+
+
+async def test_without_room_in_main_memory_it_is_unloaded(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.manager.lifecycle.available_ram", lambda: 0)
+    house.loader.sleeping_kinds.add("a")
+    await house.serve("a")
+    await house.serve("b")
+    assert house.state("a") is ModelState.STOPPED
