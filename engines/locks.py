@@ -9,13 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# How often, in seconds, a lock is tried that the system cannot wait for.
+TRY_AGAIN = 0.1
+
 if sys.platform == "win32":
     import msvcrt
+
+    def _lock(descriptor: int, wait: bool) -> None:
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                return
+            except OSError as error:
+                if not wait:
+                    raise BlockingIOError from error
+                time.sleep(TRY_AGAIN)
+
 else:
     import fcntl
 
-# How often, in seconds, a lock is tried that the system cannot wait for.
-TRY_AGAIN = 0.1
+    def _lock(descriptor: int, wait: bool) -> None:
+        """Raises `BlockingIOError` if another has it and ``wait`` is false."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 class Locked(Exception):
@@ -52,21 +67,6 @@ def _acquire(path: Path, wait: bool) -> int:
             raise
         # Its former holder removed the file while we waited: lock the new one.
         os.close(descriptor)
-
-
-def _lock(descriptor: int, wait: bool) -> None:
-    """Raises `BlockingIOError` if another has it and ``wait`` is false."""
-    if sys.platform != "win32":
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        return
-    while True:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            return
-        except OSError as error:
-            if not wait:
-                raise BlockingIOError from error
-            time.sleep(TRY_AGAIN)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
