@@ -18,7 +18,8 @@ class EngineInfo:
 
     ``context_length`` is in tokens, prompt and completion together; ``max_sequences`` is how many
     sequences can decode at once. ``memory`` is what this engine holds in bytes, as far as it knows:
-    weights, KV cache and work space, on whatever device. ``capabilities`` are of "chat",
+    weights, KV cache and work space, on whatever device; ``memory_asleep`` is what of it stays, in main
+    memory, while the engine sleeps. ``capabilities`` are of "chat",
     "completion", "tools", "reasoning", "structured", "adapters" and "sleep".
     """
 
@@ -29,6 +30,7 @@ class EngineInfo:
     devices: tuple[str, ...]
     capabilities: frozenset[str] = frozenset()
     memory: int = 0
+    memory_asleep: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

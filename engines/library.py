@@ -113,7 +113,11 @@ class Library:
             return self.find(wanted)
         file = store.at(path)
         same = (model for model in self.models() if model.file is not None and _is_same(model.file, file))
-        return next(same, None) or self._register(file.name, file)
+        known = next(same, None)
+        if known is None:  # an operator's path counts more than another model's name
+            self._registered[file.name.lower()] = replace(file, aliases=())
+            self._merge()
+        return known or self.find(file.name)
 
     def add_path(self, name: str, path: str) -> Model:
         """Make the model at ``path``, which a client gave, known as ``name`` for as long as this lives.

@@ -66,14 +66,20 @@ class LlamaEngine:
     """One context with its own thread over shared weights. Make it with `load`."""
 
     def __init__(
-        self, options: LlamaOptions, models: ModelCache, model: LlamaModel, worker: Worker, info: EngineInfo
+        self,
+        options: LlamaOptions,
+        models: ModelCache,
+        model: LlamaModel,
+        worker: Worker,
+        info: EngineInfo,
+        templates: TemplateWorker,
     ) -> None:
         self._info = info
         self._options = options
         self._models = models
         self._model = model
         self._worker = worker
-        self._templates = TemplateWorker()
+        self._templates = templates
         source = model.chat_template
         self._template = (
             ChatTemplate(source, bos_token=model.bos_text, eos_token=model.eos_text, worker=self._templates)
@@ -98,15 +104,19 @@ class LlamaEngine:
             return not given_up.is_set()
 
         loop = asyncio.get_running_loop()
+        templates = TemplateWorker()
+        templates.start()  # beside the load, so that no request has to wait for it
         build = in_own_thread(lambda: _build(options, models, loop, report), "llamacpp-load")
         try:
             parts = await asyncio.shield(build)
-        except asyncio.CancelledError:
-            given_up.set()
-            build.add_done_callback(partial(_discard, models))
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                given_up.set()
+                build.add_done_callback(partial(_discard, models))
+            await templates.close()
             raise
         parts.worker.start()
-        return cls(options, models, parts.model, parts.worker, parts.info)
+        return cls(options, models, parts.model, parts.worker, parts.info, templates)
 
     @property
     def info(self) -> EngineInfo:
@@ -179,22 +189,37 @@ class LlamaEngine:
         return self._worker.stats
 
     async def sleep(self) -> None:
-        raise UnsupportedFeature("llama.cpp cannot sleep: unload the model instead")
+        """Free the KV cache and the work space; weights, vocabulary and the template's process stay."""
+        if "sleep" not in self._info.capabilities:
+            raise UnsupportedFeature("weights on a GPU would stay there: unload the model instead")
+        await self._end_worker(EngineError("the model was put to sleep"))
 
     async def wake(self) -> None:
-        raise UnsupportedFeature("llama.cpp cannot sleep: unload the model instead")
+        loop = asyncio.get_running_loop()
+        parts = await in_own_thread(
+            lambda: _open(self._options, self._models, self._model, loop), "llamacpp-wake"
+        )
+        self._worker, self._info = parts.worker, parts.info
+        self._worker.start()
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._worker.stop(EngineError("the model is being unloaded"))
         await self._templates.close()
-        if await asyncio.to_thread(self._worker.join, self._options.stall_timeout):
-            self._models.release(self._model)
-        else:
+        try:
+            await self._end_worker(EngineError("the model is being unloaded"))
+        except EngineError as error:
             # Freeing weights under a thread that still computes would crash the process.
-            logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
+            logger.error("%s; its memory is not freed", error.message)
+        else:
+            self._models.release(self._model)
+
+    async def _end_worker(self, reason: EngineError) -> None:
+        """End the engine thread, which frees its context. Raises `EngineError` if it hangs."""
+        self._worker.stop(reason)
+        if not await asyncio.to_thread(self._worker.join, self._options.stall_timeout):
+            raise EngineError(f"the engine thread of {self._info.model} hangs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,17 +242,25 @@ def _discard(models: ModelCache, build: asyncio.Future[_Parts]) -> None:
 def _build(
     options: LlamaOptions, models: ModelCache, loop: asyncio.AbstractEventLoop, progress: Progress
 ) -> _Parts:
-    offload = _offload(options)
-    model = models.acquire(options.path, -1 if offload else 0, progress)
+    model = models.acquire(options.path, -1 if _offload(options) else 0, progress)
     try:
-        context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
-        count = options.threads or threads.usable_cores()
-        context = LlamaContext(model, size, threads=count, offload=offload)
+        return _open(options, models, model, loop)
     except BaseException:
         models.release(model)
         raise
-    if options.threads is None:
-        count = _choose_threads(context, count)
+
+
+def _open(
+    options: LlamaOptions, models: ModelCache, model: LlamaModel, loop: asyncio.AbstractEventLoop
+) -> _Parts:
+    """A context over weights that are loaded, and what runs it."""
+    offload = _offload(options)
+    context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
+    notes = models.notes(model)
+    count = options.threads or notes.threads or threads.usable_cores()
+    context = LlamaContext(model, size, threads=count, offload=offload)
+    if options.threads is None and notes.threads is None:
+        count = notes.threads = _choose_threads(context, count)
     kv = _kv_cache(context, size)
     scheduler = Scheduler(
         kv,
@@ -243,7 +276,8 @@ def _build(
         context_length=context_length,
         max_sequences=options.max_sequences,
         devices=("gpu" if offload else "cpu",),
-        capabilities=frozenset({"completion"} | ({"chat"} if model.chat_template else set())),
+        capabilities=_capabilities(model, offload),
+        memory_asleep=model.size,
         memory=model.size + size.cells * model.kv_bytes_per_token() + WORK_SPACE,
         details={
             "description": model.description,
@@ -254,6 +288,12 @@ def _build(
         },
     )
     return _Parts(model, context, worker, info)
+
+
+def _capabilities(model: LlamaModel, offload: bool) -> frozenset[str]:
+    chat = {"chat"} if model.chat_template else set()
+    sleep = set() if offload else {"sleep"}
+    return frozenset({"completion"} | chat | sleep)
 
 
 def _offload(options: LlamaOptions) -> bool:

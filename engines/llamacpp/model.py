@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,17 @@ class LlamaModel:
     ``gpu_layers`` is how many layers go to the GPU (-1: all). Raises `ModelLoadError`.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = 0,
+        progress: Progress | None = None,
+        eog_ids: npt.NDArray[np.int32] | None = None,
+    ) -> None:
         _check_file(path)
         self.path = path
+        self.gpu_layers = gpu_layers
         self._handle = _load(path, gpu_layers, progress)
         self.vocab = lib.llama_model_get_vocab(self._handle)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
@@ -41,9 +50,10 @@ class LlamaModel:
         self.can_share_prefix = not (
             lib.llama_model_is_recurrent(self._handle) or lib.llama_model_is_hybrid(self._handle)
         )
-        self.eog_ids: npt.NDArray[np.int32] = np.array(
-            [t for t in range(self.n_vocab) if lib.llama_vocab_is_eog(self.vocab, t)], dtype=np.int32
-        )
+        if eog_ids is None:  # tens of milliseconds for a large vocabulary
+            ends = [t for t in range(self.n_vocab) if lib.llama_vocab_is_eog(self.vocab, t)]
+            eog_ids = np.array(ends, dtype=np.int32)
+        self.eog_ids = eog_ids
         self._eog = frozenset(self.eog_ids.tolist())
         self._pieces: dict[int, bytes] = {}
 
@@ -136,11 +146,23 @@ class LlamaModel:
         )
 
 
+@dataclass(slots=True)
+class Notes:
+    """What was found out about a file, and takes long enough not to be found out at each load."""
+
+    eog_ids: npt.NDArray[np.int32] | None = None
+    threads: int | None = None
+
+
 class ModelCache:
-    """Loaded models by file, so that several contexts share one copy of the weights."""
+    """Loaded models by file, so that several contexts share one copy of the weights.
+
+    What was found out about a file outlives its unloading, until the file changes.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._notes: dict[tuple[Path, int, int, int], Notes] = {}
         self._entries: dict[tuple[Path, int], tuple[LlamaModel, int]] = {}
 
     def acquire(self, path: Path, gpu_layers: int, progress: Progress | None = None) -> LlamaModel:
@@ -149,9 +171,22 @@ class ModelCache:
         with self._lock:
             model, holders = self._entries.get(key, (None, 0))
             if model is None:
-                model = LlamaModel(path, gpu_layers=gpu_layers, progress=progress)
+                notes = self._notes_of(path, gpu_layers)
+                model = LlamaModel(path, gpu_layers=gpu_layers, progress=progress, eog_ids=notes.eog_ids)
+                notes.eog_ids = model.eog_ids
             self._entries[key] = (model, holders + 1)
             return model
+
+    def notes(self, model: LlamaModel) -> Notes:
+        """What is known of the file of ``model``; the caller may add to it."""
+        return self._notes_of(model.path, model.gpu_layers)
+
+    def _notes_of(self, path: Path, gpu_layers: int) -> Notes:
+        try:
+            stat = path.stat()
+        except OSError:  # loading says why
+            return Notes()
+        return self._notes.setdefault((path.resolve(), gpu_layers, stat.st_mtime_ns, stat.st_size), Notes())
 
     def release(self, model: LlamaModel) -> None:
         """Give up one hold; the last one frees the weights."""

@@ -9,6 +9,8 @@ SMOOTHING_RISE = 0.5
 # tile (ggml: from 64 rows). The costs of smaller and larger chunks are learnt apart, or the small ones
 # that were affordable first would make larger ones look too dear for ever.
 LARGE_CHUNK = 48
+# Before anything was measured, and with nobody to hold up, a chat's first prompt goes in one step.
+FIRST_CHUNK = 4 * LARGE_CHUNK
 # While a long prompt is prefilled, every so many steps go without it: streams grow meanwhile, and what
 # decoding them costs must not be taken for the prompt's cost.
 REFRESH = 12
@@ -58,7 +60,7 @@ class PrefillPacer:
             seconds = max(self._floor, stretch * self._decode_step)
         large = _affordable(seconds, self._large_cost)
         if large is None:
-            return min(LARGE_CHUNK, room)  # to learn what it costs
+            return min(LARGE_CHUNK if decoding else FIRST_CHUNK, room)  # to learn what it costs
         if large >= LARGE_CHUNK:
             return min(large, room)
         small = _affordable(seconds, self._small_cost or self._large_cost) or 0

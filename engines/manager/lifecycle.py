@@ -13,7 +13,6 @@ from engines.base import Engine
 from engines.errors import EngineError, ModelLoadError
 from engines.manager.events import EventHub
 from engines.manager.footprint import Footprint
-from engines.manager.memory import available_ram
 from engines.manager.record import Record
 from engines.manager.states import LoadOptions, ModelEvent, ModelState, Policy
 
@@ -22,8 +21,6 @@ logger = logging.getLogger("engines.manager")
 Report = Callable[[str, float], None]
 """Gets a phase ("loading", "converting") and how much of it is done, 0..1; from any thread."""
 
-# A model sleeps only if so many times its size is free in main memory.
-SLEEPING_SHARE = 2
 # A crashed model is loaded again after so many seconds.
 RESTART_PAUSE = 1.0
 
@@ -96,10 +93,10 @@ class Lifecycle:
             # Later, because a task that is cancelled before its first step cannot clean up at all.
             asyncio.get_running_loop().call_soon(task.cancel)
 
-    def evict(self, record: Record) -> None:
+    def evict(self, record: Record, *, may_sleep: bool) -> None:
         """Begin to put an idle model to sleep, or to free it where it cannot sleep."""
         self.set(record, ModelState.DRAINING)
-        self._begin(record, self._rest(record))
+        self._begin(record, self._rest(record, may_sleep))
 
     def drain(self, record: Record, *, force: bool = False) -> None:
         """Take no more requests; begin to free it once it is idle, or at once."""
@@ -185,9 +182,9 @@ class Lifecycle:
         if record.keep_alive > 0:  # with 0 it stays until its first use ends
             record.note_idle(now)
 
-    async def _rest(self, record: Record) -> None:
+    async def _rest(self, record: Record, may_sleep: bool) -> None:
         engine = record.engine
-        if engine is None or not self._may_sleep(engine):
+        if engine is None or not may_sleep or "sleep" not in engine.info.capabilities:
             await self._close(record)
             return
         try:
@@ -197,11 +194,6 @@ class Lifecycle:
             await self._close(record)
         else:
             self.set(record, ModelState.SLEEPING)
-
-    def _may_sleep(self, engine: Engine) -> bool:
-        """Whether it can, and main memory has room for what it takes out of the GPU's."""
-        can = "sleep" in engine.info.capabilities
-        return can and available_ram() > SLEEPING_SHARE * engine.info.memory
 
     async def _close(self, record: Record, then: ModelState = ModelState.STOPPED, detail: str = "") -> None:
         started = self._clock()

@@ -58,6 +58,7 @@ class ModelManager:
         self._lifecycle = Lifecycle(loader, clock, self._changed)
         self._records: dict[str, Record] = {}
         self._demanded: tuple[str, ...] = ()
+        self._wanted: list[Want] = []
         self._planning = self._plan_again = self._stopped = False
         self._watch: asyncio.Task[None] | None = None
 
@@ -74,8 +75,8 @@ class ModelManager:
 
     @property
     def used(self) -> Footprint:
-        """Memory of all models that are loaded, or on their way in or out."""
-        return sum((r.memory or Footprint() for r in self._records.values() if r.occupies), Footprint())
+        """Memory of all models that are loaded or asleep, or on their way in or out."""
+        return sum((record.footprint for record in self._holders()), Footprint())
 
     def status(self, name: str) -> ModelStatus:
         """Raises `ModelFileNotFound` for a model that does not exist."""
@@ -321,9 +322,23 @@ class ModelManager:
             self._planning = False
 
     def _next_plan(self) -> Plan:
-        wants = self._wants()
-        occupants = [record.occupant() for record in self._records.values() if record.occupies]
+        self._wanted = wants = self._wants()
+        # What a sleeper keeps is part of what it takes when it wakes.
+        waking = {want.name for want in wants}
+        occupants = [record.occupant() for record in self._holders() if record.name not in waking]
         return plan(occupants, wants, max_models=self.limits.max_models, budget=self.limits.budget)
+
+    def _holders(self) -> list[Record]:
+        """Models that hold memory, or are about to."""
+        return [r for r in self._records.values() if r.engine is not None or r.task is not None]
+
+    def _may_sleep(self, record: Record) -> bool:
+        """Whether what waits for room would fit beside what ``record`` keeps while it sleeps."""
+        if record.engine is None:
+            return False
+        asleep = Footprint(ram=record.engine.info.memory_asleep)
+        room = self.limits.budget - (self.used - record.footprint + asleep)
+        return all(want.memory.fits(room) for want in self._wanted)
 
     def _wants(self) -> list[Want]:
         """What an operator asked for, then what requests wait for; then what is merely to be there, and what
@@ -365,8 +380,12 @@ class ModelManager:
                     logger.warning("model %s cannot be loaded: %s", record.name, refusal)
             record.yielding = yielding
         for name in decided.evict:
+            record = self._records[name]
+            if record.state is ModelState.SLEEPING:
+                self._lifecycle.drain(record)
+                continue
             self.counts["evictions"] += 1
-            self._lifecycle.evict(self._records[name])
+            self._lifecycle.evict(record, may_sleep=self._may_sleep(record))
         for name in decided.load:
             self._lifecycle.load(self._records[name])
         if news:

@@ -6,8 +6,6 @@ import re
 import shutil
 import subprocess
 
-import psutil
-
 from engines.manager.footprint import Footprint
 from engines.platform import Facts
 
@@ -47,11 +45,6 @@ def parse_memory(text: str, total: int) -> int:
     if size < 1:
         raise ValueError(f"{text!r} leaves no memory at all")
     return int(size)
-
-
-def available_ram() -> int:
-    """Bytes of main memory that could be taken without swapping."""
-    return int(psutil.virtual_memory().available)
 
 
 def gpu_memory_total() -> int:

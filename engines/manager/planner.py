@@ -17,8 +17,8 @@ from engines.manager.footprint import Footprint
 class Occupant:
     """A model that holds memory.
 
-    ``evictable``: loaded and not pinned. ``leaving``: its memory is being freed. ``last_used`` orders
-    by time.
+    ``evictable``: loaded and not pinned. ``leaving``: its memory is being freed. ``asleep``: it holds
+    memory, but no place. ``last_used`` orders by time.
     """
 
     name: str
@@ -28,7 +28,12 @@ class Occupant:
     leaving: bool = False
     yielding: bool = False
     pinned: bool = False
+    asleep: bool = False
     last_used: float = 0.0
+
+    @property
+    def places(self) -> int:
+        return 0 if self.asleep else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,12 @@ class _Room:
     def holds(self, want: Want) -> bool:
         return self.models > 0 and want.memory.fits(self.memory)
 
-    def take(self, memory: Footprint) -> None:
-        self.models -= 1
+    def take(self, memory: Footprint, places: int = 1) -> None:
+        self.models -= places
         self.memory -= memory
 
-    def give(self, memory: Footprint) -> None:
-        self.models += 1
+    def give(self, memory: Footprint, places: int = 1) -> None:
+        self.models += places
         self.memory += memory
 
 
@@ -77,11 +82,11 @@ def plan(occupants: Sequence[Occupant], wants: Sequence[Want], *, max_models: in
     """The plan for ``wants``, most urgent first; each is given its room before the next is looked at."""
     now = _Room(max_models, budget)
     for occupant in occupants:
-        now.take(occupant.memory)
+        now.take(occupant.memory, occupant.places)
     later = _Room(now.models, now.memory)
     for occupant in occupants:
         if occupant.leaving:
-            later.give(occupant.memory)
+            later.give(occupant.memory, occupant.places)
     candidates = sorted((o for o in occupants if not o.pinned and not o.leaving), key=_reluctance)
     load: list[str] = []
     evict: list[str] = []
@@ -97,7 +102,7 @@ def plan(occupants: Sequence[Occupant], wants: Sequence[Want], *, max_models: in
         settled = all(victim.evictable for victim in victims)
         for victim in victims:
             candidates.remove(victim)
-            later.give(victim.memory)
+            later.give(victim.memory, victim.places)
             if settled:
                 yielding.add(victim.name) if victim.busy else evict.append(victim.name)
         later.take(want.memory)
@@ -108,10 +113,11 @@ def plan(occupants: Sequence[Occupant], wants: Sequence[Want], *, max_models: in
     return Plan(tuple(load), tuple(evict), frozenset(yielding), refused)
 
 
-def _reluctance(occupant: Occupant) -> tuple[bool, bool, bool, float]:
-    """What is loading last; idle before busy; of the busy, those that make way already; then the least
-    recently used."""
-    return not occupant.evictable, occupant.busy, not occupant.yielding, occupant.last_used
+def _reluctance(occupant: Occupant) -> tuple[bool, bool, bool, bool, float]:
+    """What is loading last; sleepers before the idle, the idle before the busy; of the busy, those that make
+    way already; then the least recently used."""
+    state = not occupant.evictable, occupant.busy, not occupant.asleep, not occupant.yielding
+    return *state, occupant.last_used
 
 
 def _victims(candidates: Iterable[Occupant], want: Want, later: _Room) -> list[Occupant] | None:
@@ -121,7 +127,7 @@ def _victims(candidates: Iterable[Occupant], want: Want, later: _Room) -> list[O
     for candidate in candidates:
         if room.holds(want):
             break
-        room.give(candidate.memory)
+        room.give(candidate.memory, candidate.places)
         victims.append(candidate)
     if not room.holds(want):
         return None
@@ -132,11 +138,11 @@ def _spared(victims: list[Occupant], want: Want, room: _Room) -> list[Occupant]:
     """``victims`` without those whose going turned out not to be needed, the most reluctant first."""
     needed = list(victims)
     for victim in reversed(victims):
-        room.take(victim.memory)
+        room.take(victim.memory, victim.places)
         if room.holds(want):
             needed.remove(victim)
         else:
-            room.give(victim.memory)
+            room.give(victim.memory, victim.places)
     return needed
 
 
@@ -145,7 +151,7 @@ def _never(occupants: Iterable[Occupant], want: Want, max_models: int, budget: F
     pinned = [o for o in occupants if o.pinned]
     room = _Room(max_models, budget)
     for occupant in pinned:
-        room.take(occupant.memory)
+        room.take(occupant.memory, occupant.places)
     if room.holds(want):
         return None
     names = ", ".join(o.name for o in pinned)

@@ -60,6 +60,13 @@ class Record:
         """Whether it holds memory, or is about to."""
         return self.state is not ModelState.SLEEPING and (self.engine is not None or self.task is not None)
 
+    @property
+    def footprint(self) -> Footprint:
+        """Memory that it holds now."""
+        if self.state is ModelState.SLEEPING and self.engine is not None:
+            return Footprint(ram=self.engine.info.memory_asleep)
+        return self.memory or Footprint()
+
     def can_load(self, now: float) -> bool:
         """Whether a load may begin: nothing is under way, and no cool-down runs."""
         if self.task is not None:
@@ -69,13 +76,15 @@ class Record:
         return self.state in (ModelState.STOPPED, ModelState.SLEEPING)
 
     def occupant(self) -> Occupant:
-        ready = self.state is ModelState.READY
+        asleep = self.state is ModelState.SLEEPING
+        there = asleep or self.state is ModelState.READY
         return Occupant(
             name=self.name,
-            memory=self.memory or Footprint(),
-            evictable=ready and not self.pinned,
+            memory=self.footprint,
+            evictable=there and not self.pinned,
             busy=self.holds > 0,
-            leaving=not ready and self.state is not ModelState.LOADING,
+            leaving=not there and self.state is not ModelState.LOADING,
+            asleep=asleep,
             yielding=self.yielding,
             pinned=self.pinned,
             last_used=self.last_used,
@@ -92,7 +101,8 @@ class Record:
         self.expires_at = None if keep_alive < 0 else now + keep_alive
 
     def is_expired(self, now: float) -> bool:
-        idle = self.state is ModelState.READY and not self.holds and not self.pinned
+        there = self.state in (ModelState.READY, ModelState.SLEEPING)
+        idle = there and not self.holds and not self.pinned
         return idle and self.expires_at is not None and self.expires_at <= now
 
     @property
@@ -122,7 +132,7 @@ class Record:
             retry_after=max(0.0, self.retry_at - now) if self.state is ModelState.FAILED else None,
             waits_for_room=(wanted or self.intended)
             and self.state in (ModelState.STOPPED, ModelState.SLEEPING, ModelState.DRAINING),
-            memory=self.memory or Footprint(),
+            memory=self.footprint,
             info=engine.info if engine else None,
             stats=engine.stats() if engine else None,
             loads=self.loads,

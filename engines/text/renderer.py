@@ -7,6 +7,7 @@ child runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections import deque
@@ -203,6 +204,11 @@ class TemplateWorker:
             self._runner = asyncio.create_task(self._run(), name="chat-template-worker")
         return await done
 
+    def start(self) -> None:
+        """Start the child now instead of when it is first needed; that it cannot is told to who needs it."""
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._warm_up(), name="chat-template-worker")
+
     async def close(self) -> None:
         """Fail what waits, end the child, and return when it is gone. Idempotent."""
         self._closed = True
@@ -213,6 +219,11 @@ class TemplateWorker:
         if self._runner is not None:
             await asyncio.wait([self._runner])
         await self._stop_child()
+
+    async def _warm_up(self) -> None:
+        with contextlib.suppress(EngineError):
+            await self._start_child()
+        await self._run()
 
     async def _run(self) -> None:
         """Answer jobs until none is left. Nothing here is ever cancelled: `close` kills the child instead."""

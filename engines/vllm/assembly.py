@@ -72,6 +72,7 @@ def _describe(
         "adapters": bool(spec.adapters),
         "sleep": bool(model.enable_sleep_mode),
     }
+    weights = weight_bytes(check_folder(spec.path))
     kind = config.device_config.device_type
     count = config.parallel_config.world_size
     return EngineInfo(
@@ -81,7 +82,8 @@ def _describe(
         max_sequences=scheduler.max_num_seqs,
         devices=("cpu",) if kind == "cpu" else tuple(f"{kind}:{index}" for index in range(count)),
         capabilities=frozenset(name for name, has in capabilities.items() if has),
-        memory=weight_bytes(check_folder(spec.path)) + launched.kv_bytes,
+        memory=weights + launched.kv_bytes,
+        memory_asleep=weights,
         details={
             "version": launched.version,
             "dtype": str(model.dtype).removeprefix("torch."),

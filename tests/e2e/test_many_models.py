@@ -153,7 +153,7 @@ async def test_only_idle_models_are_evicted(base: Path) -> None:
                 # beta is idle now, alpha still busy
                 await asyncio.to_thread(wait_until, lambda: manager.status("beta").inflight == 0)
                 await ask(client, "gamma", "Hi")
-                assert manager.status("beta").state is ModelState.STOPPED
+                assert manager.status("beta").state is ModelState.SLEEPING  # it keeps its weights
                 assert manager.status("alpha").state is ModelState.READY
                 assert manager.status("alpha").loads == 1
 

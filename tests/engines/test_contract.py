@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from engines.base import Chunk, Engine, GenerationRequest, Prompt, Sampling, Usage
-from engines.errors import ContextLengthExceeded, EngineError, RequestError
+from engines.errors import ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
 from engines.fake import FakeEngine
 from engines.registry import EngineRegistry, LoadSpec
 from support.models import smollm2, smollm2_folder
@@ -264,6 +264,21 @@ async def test_stats_add_up(engine: Engine) -> None:
     after = engine.stats()
     assert after.completion_tokens - before.completion_tokens == sum(u.completion_tokens for u in usages if u)
     assert after.prompt_tokens - before.prompt_tokens == sum(u.prompt_tokens for u in usages if u)
+
+
+async def test_sleeping_and_waking_change_nothing_else(engine: Engine) -> None:
+    request = await request_for(engine)
+    if "sleep" not in engine.info.capabilities:
+        with pytest.raises(UnsupportedFeature):
+            await engine.sleep()
+        return
+    before, info = tokens_of(await drain(engine, request)), engine.info
+    await engine.sleep()
+    assert engine.info.memory_asleep < engine.info.memory
+    await engine.wake()
+    assert engine.info == info
+    assert tokens_of(await drain(engine, request)) == before
+    assert (await engine.health()).ok
 
 
 @pytest.mark.parametrize("name", FACTORIES)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from engines.llamacpp.pacing import LARGE_CHUNK, REFRESH, PrefillPacer
+from engines.llamacpp.pacing import FIRST_CHUNK, LARGE_CHUNK, REFRESH, PrefillPacer
 
 
 def settled(
@@ -67,4 +67,6 @@ def test_decoding_is_measured_alone_now_and_then() -> None:
 
 
 def test_before_anything_is_measured_it_is_careful() -> None:
-    assert PrefillPacer(batch_size=512).budget(decoding=0) == LARGE_CHUNK
+    """While streams decode; with nobody to hold up, a chat's whole first prompt is worth a try."""
+    assert PrefillPacer(batch_size=512).budget(decoding=1) == LARGE_CHUNK
+    assert PrefillPacer(batch_size=512).budget(decoding=0) == FIRST_CHUNK

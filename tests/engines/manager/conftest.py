@@ -24,12 +24,12 @@ ROOMY = Footprint(ram=1000)
 
 
 class StubEngine:
-    """``gate``: what closing waits for. ``size``: bytes it takes while it is awake."""
+    """``gate``: what closing waits for. ``size``: bytes it takes while it is awake; ``kept``: asleep."""
 
-    def __init__(self, name: str, size: int, *, sleeps: bool = False) -> None:
+    def __init__(self, name: str, size: int, *, sleeps: bool = False, kept: int = 0) -> None:
         capabilities = frozenset({"sleep"}) if sleeps else frozenset()
         self.size = size
-        self.info = EngineInfo("stub", name, 8, 1, ("cpu",), capabilities)
+        self.info = EngineInfo("stub", name, 8, 1, ("cpu",), capabilities, memory_asleep=kept)
         self.healthy = True
         self.asleep = self.closed = False
         self.gate: asyncio.Event | None = None
@@ -75,6 +75,7 @@ class StubLoader:
         self.real_sizes: dict[str, int] = {}
         self.unreadable: dict[str, str] = {}
         self.sleeping_kinds: set[str] = set()
+        self.kept_asleep = 0
         self.slow_closes = False
         self.slow_cleanup: asyncio.Event | None = None
         self.pending: dict[str, asyncio.Future[None]] = {}
@@ -110,7 +111,8 @@ class StubLoader:
             raise
         finally:
             del self.pending[name]
-        engine = StubEngine(name, self.estimate(name, options).ram, sleeps=name in self.sleeping_kinds)
+        size, sleeps = self.estimate(name, options).ram, name in self.sleeping_kinds
+        engine = StubEngine(name, size, sleeps=sleeps, kept=self.kept_asleep)
         engine.gate = asyncio.Event() if self.slow_closes else None
         self.engines.append(engine)
         return engine

@@ -299,7 +299,7 @@ async def test_stop_frees_models_in_every_state(make_house: MakeHouse) -> None:
     house.loader.sleeping_kinds = {"asleep"}
     await house.serve("ready")
     await house.serve("asleep")
-    house.manager._lifecycle.evict(house.manager._records["asleep"])  # nobody needs its room
+    house.manager._lifecycle.evict(house.manager._records["asleep"], may_sleep=True)  # nobody needs its room
     await house.settle()
     assert house.state("asleep") is ModelState.SLEEPING
     busy = house.ask("busy")

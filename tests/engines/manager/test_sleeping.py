@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,8 @@ from engines.manager.states import LoadOptions, ModelState
 
 if TYPE_CHECKING:
     from conftest import House
+
+    MakeHouse = Callable[..., House]
 
 FAULTS = [EngineError("no"), ZeroDivisionError("oops")]
 
@@ -102,11 +105,34 @@ async def test_other_options_conflict_while_it_wakes(asleep: House) -> None:
         await asleep.manager.load("a", LoadOptions(context_length=4))
 
 
-async def test_without_room_in_main_memory_it_is_unloaded(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engines.manager.lifecycle.available_ram", lambda: 0)
+async def test_without_memory_for_both_it_is_unloaded(make_house: MakeHouse) -> None:
+    house = make_house(max_models=1, ram=2)
     house.loader.sleeping_kinds.add("a")
+    house.loader.kept_asleep = 2
     await house.serve("a")
     await house.serve("b")
+    assert house.state("a") is ModelState.STOPPED
+
+
+async def test_a_sleeper_goes_when_its_memory_is_needed(make_house: MakeHouse) -> None:
+    house = make_house(max_models=1, ram=3)
+    house.loader.sleeping_kinds.add("a")
+    house.loader.kept_asleep = 2
+    await house.serve("a")
+    await house.serve("b")
+    assert house.state("a") is ModelState.SLEEPING
+    assert house.manager.used == Footprint(ram=3)
+    house.loader.sizes["c"] = 2
+    await house.serve("c")
+    assert house.state("a") is ModelState.STOPPED
+
+
+async def test_a_sleeper_is_unloaded_when_its_time_is_up(house: House) -> None:
+    house.loader.sleeping_kinds.add("a")
+    house.ask("a", keep_alive=60.0)
+    await house.loaded("a")
+    house.end(*house.running)
+    await house.serve("b")
+    assert house.state("a") is ModelState.SLEEPING
+    await house.later(61)
     assert house.state("a") is ModelState.STOPPED
