@@ -11,6 +11,7 @@ from typing import Protocol
 
 from engines.base import Engine
 from engines.errors import EngineError, ModelLoadError
+from engines.freeing import give_memory_back
 from engines.manager.events import EventHub
 from engines.manager.footprint import Footprint
 from engines.manager.record import Record
@@ -210,3 +211,4 @@ class Lifecycle:
         except Exception:  # it is let go all the same: nobody could use it any more
             logger.exception("closing the engine of %s failed", record.name)
         record.engine = None
+        give_memory_back()
