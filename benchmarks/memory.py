@@ -20,13 +20,13 @@ MIB = 2**20
 
 def measure(bench: Bench, load: Load) -> dict[str, float]:
     """MiB of the subject after loading and after ``load``. Raises `BenchError`."""
-    per_token = two_slots(bench.model)["kv_per_token"]
+    per_token = two_slots(bench.gguf)["kv_per_token"]
     with subject(bench, Need()) as server:
         cells = int(server.get("/v1/system/metrics")["backends"][0]["kv_total"])
         loaded = resident(server.pid)
         report = load_tool.measure(bench, server, load)
         used = resident(server.pid)
-    fixed = bench.model.stat().st_size + cells * per_token
+    fixed = bench.gguf.stat().st_size + cells * per_token
     return {
         "loaded_mib": loaded / MIB,
         "used_mib": used / MIB,
@@ -34,20 +34,20 @@ def measure(bench: Bench, load: Load) -> dict[str, float]:
         "used_extra_mib": (used - fixed) / MIB,
         "kv_mib": cells * per_token / MIB,
         "kv_cells": float(cells),
-        "file_mib": bench.model.stat().st_size / MIB,
+        "file_mib": bench.gguf.stat().st_size / MIB,
         "errors": report.get("errors", 0.0),
     }
 
 
 def measure_sharing(bench: Bench) -> dict[str, float]:
     """MiB that a second engine over the same weights adds. Raises `BenchError`."""
-    sizes = two_slots(bench.model)
+    sizes = two_slots(bench.gguf)
     grown = sizes["two"] - sizes["one"]
     return {
         "first_mib": (sizes["one"] - sizes["before"]) / MIB,
         "second_mib": grown / MIB,
         "second_extra_mib": (grown - sizes["kv"]) / MIB,
-        "second_extra_of_file": (grown - sizes["kv"]) / bench.model.stat().st_size,
+        "second_extra_of_file": (grown - sizes["kv"]) / bench.gguf.stat().st_size,
         "kv_mib": sizes["kv"] / MIB,
     }
 

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 15.0
@@ -42,12 +43,17 @@ class Server:
 
 @contextmanager
 def running(
-    label: str, command: Callable[[int], Sequence[str]], env: Mapping[str, str], ready: str, log: Path
+    label: str,
+    command: Callable[[int], Sequence[str]],
+    env: Mapping[str, str],
+    ready: str,
+    log: Path,
+    patience: float = START_TIMEOUT,
 ) -> Iterator[Server]:
     """Run ``command(port)`` until the block ends. It is ready when the path ``ready`` answers 200.
 
     Its output goes to ``log``, next to which it runs: no ``.env`` of the current folder reaches it.
-    Raises `BenchError` if it ends or does not get ready.
+    Raises `BenchError` if it ends, or is not ready after ``patience`` seconds.
     """
     port = free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -57,20 +63,31 @@ def running(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(process, url + ready, log)
+        _wait_until_ready(process, url + ready, log, patience)
         yield Server(label, url, process.pid)
     finally:
         stop(process)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask ``process`` to end, and end it if it does not."""
+    """Ask ``process`` to end, and end it if it does not; children that it leaves behind end too."""
+    children = _children(process.pid)
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def free_port() -> int:
@@ -78,8 +95,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, patience: float) -> None:
+    deadline = time.monotonic() + patience
     with httpx.Client(trust_env=False, timeout=5) as client:
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -87,7 +104,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
             if _answers(client, url):
                 return
             time.sleep(0.1)
-    raise BenchError(f"the server was not ready after {START_TIMEOUT:.0f} s: {tail(log)}")
+    raise BenchError(f"the server was not ready after {patience:.0f} s: {tail(log)}")
 
 
 def _answers(client: httpx.Client, url: str) -> bool:

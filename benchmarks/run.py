@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 
 from benchmarks import machine, results
-from benchmarks.model import default_model
+from benchmarks.cases import Case, Run
 from benchmarks.processes import BenchError
-from benchmarks.report import SUBJECT, Measurement, with_results
+from benchmarks.report import Measurement, with_results
 from benchmarks.results import Result
-from benchmarks.scenarios import SCENARIOS, Case
+from benchmarks.scenarios import SCENARIOS, missing
 from benchmarks.servers import Bench
 
 README = Path(__file__).with_name("README.md")
@@ -48,9 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measured(args: argparse.Namespace) -> list[Result]:
     bench = _bench(args)
-    facts = machine.describe(bench.model, bench.peer)
-    wanted = [name for name in SCENARIOS if name in args.only]
-    return [measure(bench, name, facts, args.repeat) for name in wanted]
+    return [measure(bench, name, args.repeat) for name in _wanted(args.only)]
+
+
+def _wanted(only: Sequence[str] | None) -> list[str]:
+    """Raises `BenchError` for a scenario that was asked for and cannot be measured here."""
+    wanted = []
+    for name in SCENARIOS if only is None else only:
+        if (module := missing(name)) is None:
+            wanted.append(name)
+        elif only is None:
+            say(f"{name}: left out, as {module} is not installed")
+        else:
+            raise BenchError(f"{name} needs {module}, which is not installed")
+    return wanted
 
 
 def _saved(folder: Path) -> list[Result]:
@@ -62,26 +73,26 @@ def _saved(folder: Path) -> list[Result]:
     return found
 
 
-def measure(bench: Bench, scenario: str, facts: dict[str, str], repeat: int) -> Result:
+def measure(bench: Bench, scenario: str, repeat: int) -> Result:
     """Run a scenario ``repeat`` times, servers side by side, and save it as far as it is."""
     cases = SCENARIOS[scenario](bench)
     runs: list[Measurement] = []
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    facts = machine.describe(bench, scenario)
     result = Result(scenario, date, facts, [(case.name, case.metrics) for case in cases], runs)
     for number in range(repeat):
         for case in cases:
             say(f"{case.name}" + (f" ({number + 1} of {repeat})" if repeat > 1 else ""))
-            for kind in bench.kinds() if case.with_peer else [None]:
-                runs.append(_run(bench, case, kind))
+            for server, run in case.runs.items():
+                runs.append(_run(case, server, run))
                 results.save(result, bench.out)
     return result
 
 
-def _run(bench: Bench, case: Case, kind: int | None) -> Measurement:
-    server = SUBJECT if kind is None else f"-t {kind}"
+def _run(case: Case, server: str, run: Run) -> Measurement:
     started = time.monotonic()
     try:
-        values = case.run(bench, kind)
+        values = run()
     except (BenchError, httpx.HTTPError, subprocess.SubprocessError) as error:
         say(f"  {server}: failed: {error}")
         return Measurement(case.name, server, error=str(error))
@@ -100,7 +111,8 @@ def say(text: str) -> None:
 
 def _bench(args: argparse.Namespace) -> Bench:
     return Bench(
-        model=(args.model or default_model()).resolve(),
+        model=args.model.resolve() if args.model else None,
+        folder=args.folder.resolve() if args.folder else None,
         out=args.out.resolve() if args.out else Path(tempfile.mkdtemp(prefix="enginehouse-bench-")),
         peer=args.peer.resolve() if args.peer else None,
         peer_threads=args.peer_threads,
@@ -115,8 +127,9 @@ def _bench(args: argparse.Namespace) -> Bench:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     add = parser.add_argument
-    add("--only", type=_names, default=list(SCENARIOS), help=f"scenarios, by comma: {', '.join(SCENARIOS)}")
+    add("--only", type=_names, help=f"scenarios, by comma: {', '.join(SCENARIOS)}")
     add("--model", type=_file, help="GGUF file; default: the bundled model requantised to Q4_0")
+    add("--folder", type=_folder, help="for MLX and vLLM; default: made of the bundled model, in bfloat16")
     add("--peer", type=_file, help="llama-server to compare with")
     add("--peer-threads", type=_counts, default=(1, 2), help="threads the peer is tried with (1,2)")
     add("--peer-args", default="", help="more options for the peer")
@@ -146,6 +159,13 @@ def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return path
 
 

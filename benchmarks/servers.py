@@ -1,4 +1,4 @@
-"""The servers that are compared: this project's, and llama-server as its peer."""
+"""This project's server as it is measured, and llama-server as its peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.settings import Settings
-from benchmarks.processes import Server, running
+from benchmarks import model as bundled
+from benchmarks.processes import START_TIMEOUT, Server, running
 from benchmarks.report import SUBJECT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,10 +21,14 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What the user chose. ``load_tool`` is an external load generator's command, or empty."""
+    """What the user chose. ``load_tool`` is an external load generator's command, or empty.
 
-    model: Path
+    ``model`` is a GGUF file, ``folder`` a model in Hugging Face's format; None stands for the bundled one.
+    """
+
     out: Path
+    model: Path | None = None
+    folder: Path | None = None
     peer: Path | None = None
     peer_threads: tuple[int, ...] = (1, 2)
     peer_args: tuple[str, ...] = ()
@@ -31,6 +36,16 @@ class Bench:
     env: Mapping[str, str] = field(default_factory=dict)
     ignore_eos: bool = True
     quick: bool = False
+
+    @property
+    def gguf(self) -> Path:
+        """Raises `BenchError` if the bundled model is missing."""
+        return self.model or bundled.gguf()
+
+    @property
+    def hf_folder(self) -> Path:
+        """Raises `BenchError` if the bundled model is missing or cannot be converted."""
+        return self.folder or bundled.folder()
 
     def kinds(self) -> list[int | None]:
         """Which servers to measure: None is the subject, a number the peer with so many threads."""
@@ -75,15 +90,17 @@ def started(bench: Bench, kind: int | None, need: Need) -> Iterator[Server]:
 
 
 @contextmanager
-def subject(bench: Bench, need: Need) -> Iterator[Server]:
+def subject(bench: Bench, need: Need, patience: float = START_TIMEOUT) -> Iterator[Server]:
     """This project's server, as ``enginehouse serve`` runs it."""
 
     def command(port: int) -> list[str]:
         return [sys.executable, "-m", "app", "serve", "--host", "127.0.0.1", "--port", str(port)]
 
-    settings = {"DEFAULT_MODEL": str(bench.model), "LOG_LEVEL": "WARNING"}
-    env = {**own_environment(), **settings, **bench.env, **need.settings()}
-    with running(SUBJECT, command, env, "/readyz", _log(bench, SUBJECT)) as server:
+    settings = {"LOG_LEVEL": "WARNING", **bench.env, **need.settings()}
+    if "DEFAULT_MODEL" not in settings:
+        settings["DEFAULT_MODEL"] = str(bench.gguf)
+    env = {**own_environment(), **settings}
+    with running(SUBJECT, command, env, "/readyz", log_file(bench, SUBJECT), patience) as server:
         yield server
 
 
@@ -97,12 +114,17 @@ def peer(bench: Bench, threads: int, need: Need) -> Iterator[Server]:
 
     def command(port: int) -> list[str]:
         place = ["--host", "127.0.0.1", "--port", str(port)]
-        return [str(binary), "-m", str(bench.model), *place, *options, *bench.peer_args]
+        return [str(binary), "-m", str(bench.gguf), *place, *options, *bench.peer_args]
 
-    libraries = os.pathsep.join(filter(None, (str(binary.parent), os.environ.get("LD_LIBRARY_PATH"))))
-    env = {**os.environ, "LD_LIBRARY_PATH": libraries}
-    with running(f"-t {threads}", command, env, "/health", _log(bench, f"peer-t{threads}")) as server:
+    log = log_file(bench, f"peer-t{threads}")
+    with running(f"-t {threads}", command, libraries_of(binary), "/health", log) as server:
         yield server
+
+
+def libraries_of(binary: Path) -> dict[str, str]:
+    """The environment in which ``binary`` finds the libraries beside it."""
+    folders = (str(binary.parent), os.environ.get("LD_LIBRARY_PATH"))
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, folders))}
 
 
 def own_environment() -> dict[str, str]:
@@ -112,5 +134,6 @@ def own_environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)}
 
 
-def _log(bench: Bench, name: str) -> Path:
+def log_file(bench: Bench, name: str) -> Path:
+    """A new one for each server that is started."""
     return bench.out / "logs" / f"{next(_numbers):03d}-{name}.log"

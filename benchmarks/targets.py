@@ -13,6 +13,9 @@ _TARGETS = {
     ("edge", "own_ms_per_request"): Target("value", 0.5),
     ("memory", "used_extra_mib"): Target("value", 250.0 / 1.048576),  # 250 MB
     ("memory", "second_extra_of_file"): Target("value", 0.5),  # a second copy of the weights would be 1
+    ("mlx", "tokens_per_s"): Target("ratio", 1.0),
+    ("vllm", "tokens_per_s"): Target("ratio", 1.0),
+    ("switch", "ttft_p50_ms"): Target("ratio", 0.5),
 }
 
 

@@ -210,7 +210,7 @@ def test_the_page_has_the_markers_and_every_scenario() -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_scenario_has_cases_with_names_of_their_own(name: str, tmp_path: Path) -> None:
-    cases = SCENARIOS[name](Bench(model=tmp_path / "model.gguf", out=tmp_path))
+    cases = SCENARIOS[name](Bench(out=tmp_path, model=tmp_path / "model.gguf"))
     assert cases
     assert len({case.name for case in cases}) == len(cases)
     assert all(case.metrics for case in cases)
