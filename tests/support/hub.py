@@ -25,7 +25,7 @@ SMALL = 1000  # bytes up to which a file is kept in git itself, without LFS
 class Hub:
     """Repositories (name → file → content), what was asked for, and how the hub is to misbehave.
 
-    ``cuts``: after so many bytes the next answers break off. ``statuses``: what the next requests get
+    ``cuts``: after so many bytes the next longer answers break off. ``statuses``: what the next requests get
     instead of an answer. ``refusals``: repository → X-Error-Code of its 403. ``damaged``: files that
     arrive with other bytes. ``announced``: sizes that the listing gives instead of the true ones.
     ``pause`` is in seconds, before each block. ``ranges`` False ignores Range headers. ``elsewhere``
@@ -121,7 +121,8 @@ class Hub:
             "X-Repo-Commit": COMMIT,
             "Content-Range": f"bytes {start}-{end - 1}/{len(content)}",
         }
-        cut = self.cuts.pop(0) if self.cuts else None
+        # Answers shorter than that cannot break off there, in whatever order they are asked for.
+        cut = self.cuts.pop(0) if self.cuts and end - start > self.cuts[0] else None
         await _start(send, 206 if span and self.ranges else 200, end - start, headers)
         await self._body(send, content[start:end], cut)
 
