@@ -26,6 +26,7 @@ from engines.own_thread import in_own_thread
 from engines.registry import LoadSpec
 from engines.stream import empty_answer
 from engines.vllm.assembly import Assembled, assemble
+from engines.vllm.caches import forget_models
 from engines.vllm.launch import Launch
 from engines.vllm.parsers import VllmAnswerParser
 from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params
@@ -193,6 +194,8 @@ class VllmEngine:
         launched = self._parts.launched
         self._llm = self._parts = None
         await launched.close()
+        del launched
+        await in_own_thread(forget_models, "vllm-forget")
 
     @property
     def _live(self) -> int:
