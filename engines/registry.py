@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,8 @@ class EngineRegistry:
 
     def __init__(self) -> None:
         self._llama_models: ModelCache | None = None
+        # vLLM is set up through the process's environment while it loads.
+        self._vllm_loads = asyncio.Lock()
 
     async def load(self, spec: LoadSpec, progress: Progress | None = None) -> Engine:
         """Load a model; ``progress`` gets 0..1, from any thread. Raises `ModelLoadError`."""
@@ -116,4 +119,5 @@ class EngineRegistry:
                 f"vLLM cannot be imported ({error}): `pip install 'enginehouse[vllm]'` installs it; "
                 "for a machine without a GPU see the README"
             ) from error
-        return await VllmEngine.load(spec, progress)
+        async with self._vllm_loads:
+            return await VllmEngine.load(spec, progress)
