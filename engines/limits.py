@@ -47,3 +47,12 @@ def refuse_extras(request: GenerationRequest) -> None:
         raise UnsupportedFeature("this model's engine has no structured output", param="response_format")
     if request.adapter is not None:
         raise UnsupportedFeature("this model's engine has no adapters", param="model")
+
+
+def no_chat_template(model: str) -> UnsupportedFeature:
+    """For a base model that is asked to chat."""
+    return UnsupportedFeature(
+        f"model {model} has no chat template: it is a base model. "
+        "Use /v1/completions with a plain prompt, or load an instruction-tuned model.",
+        param="messages",
+    )

@@ -18,7 +18,7 @@ import psutil
 
 from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt
 from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit, refuse_extras, refuse_tools
+from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_extras, refuse_tools
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
@@ -132,11 +132,7 @@ class LlamaEngine:
     ) -> Prompt:
         refuse_tools(tools)
         if self._template is None:
-            raise UnsupportedFeature(
-                f"model {self._info.model} has no chat template: it is a base model. "
-                "Use /v1/completions with a plain prompt, or load an instruction-tuned model.",
-                param="messages",
-            )
+            raise no_chat_template(self._info.model)
         text = await self._template.render(
             messages, add_generation_prompt=add_generation_prompt, template_args=template_args
         )

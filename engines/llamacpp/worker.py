@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.base import Chunk, EngineStats, TokenLogprob
+from engines.base import EngineStats, TokenLogprob
+from engines.deliveries import Deliveries
 from engines.errors import EngineError
 from engines.llamacpp.context import KvCacheFull, Slice
 from engines.llamacpp.kv_cache import CellMemory, KvCache
@@ -30,7 +31,6 @@ from engines.llamacpp.sequence import NO_SLOT, Sequence
 logger = logging.getLogger("engines.llamacpp")
 
 Command = Callable[[], None]
-Delivery = tuple[Sequence, Chunk | EngineError]
 
 
 class ForwardPass(CellMemory, Protocol):
@@ -66,11 +66,9 @@ class Worker:
         self._kv = kv
         self._scheduler = scheduler
         self._pacer = pacer
-        self._loop = loop
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._stopping = False
-        self._live: set[Sequence] = set()  # the loop's view: submitted and not ended
-        self._deliveries: list[Delivery] = []
+        self._deliveries: Deliveries[Sequence] = Deliveries(loop)
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = self._steps = 0
         self._thread = threading.Thread(target=self._run, name="llamacpp-engine", daemon=True)
 
@@ -88,17 +86,17 @@ class Worker:
         return self._scheduler.has_work or not self._inbox.empty()
 
     def submit(self, sequence: Sequence) -> None:
-        self._live.add(sequence)
+        self._deliveries.expect(sequence)
         self._inbox.put(lambda: self._scheduler.submit(sequence))
 
     def abort(self, sequence: Sequence) -> None:
         """Free the sequence before the next step."""
-        self._live.discard(sequence)
+        self._deliveries.forget(sequence)
         self._inbox.put(lambda: self._abort(sequence))
 
     def stop(self, reason: EngineError) -> None:
         """Fail what is in flight and let the thread end after its current step."""
-        self._fail_live(reason)
+        self._deliveries.fail_all(reason)
         self._inbox.put(self._stop)
 
     def join(self, timeout: float) -> bool:
@@ -200,7 +198,7 @@ class Worker:
             self._cached_tokens += sequence.cached or 0
             self._scheduler.finish(sequence)
             sequence.sampler.close()
-        self._deliveries.append((sequence, chunk))
+        self._deliveries.add(sequence, chunk)
 
     def _logprob(
         self, sequence: Sequence, token: int, logprobs: npt.NDArray[np.float32] | None
@@ -230,7 +228,7 @@ class Worker:
     def _fail(self, sequence: Sequence, error: EngineError) -> None:
         self._scheduler.discard(sequence)
         sequence.sampler.close()
-        self._deliveries.append((sequence, error))
+        self._deliveries.add(sequence, error)
 
     def _abort(self, sequence: Sequence) -> None:
         self._scheduler.abort(sequence)
@@ -241,7 +239,7 @@ class Worker:
 
     def _die(self, error: EngineError) -> None:
         self.failure = error
-        self._call_loop(lambda: self._fail_live(error))
+        self._deliveries.call_loop(lambda: self._deliveries.fail_all(error))
 
     def _report(self) -> None:
         """Publish the counters and hand the step's chunks to the loop."""
@@ -259,32 +257,7 @@ class Worker:
             preemptions=scheduler.preemptions,
             steps=self._steps,
         )
-        if self._deliveries:
-            deliveries, self._deliveries = self._deliveries, []
-            self._call_loop(lambda: self._deliver(deliveries))
-
-    def _call_loop(self, callback: Callable[[], None]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            logger.debug("the event loop is closed; nobody is left to tell")
-
-    # -- back on the event loop's thread -----------------------------------------------------------
-
-    def _deliver(self, deliveries: list[Delivery]) -> None:
-        for sequence, what in deliveries:
-            if isinstance(what, EngineError):
-                self._live.discard(sequence)
-                sequence.stream.fail(what)
-            else:
-                if what.finish_reason is not None:
-                    self._live.discard(sequence)
-                sequence.stream.put(what)
-
-    def _fail_live(self, error: EngineError) -> None:
-        live, self._live = self._live, set()
-        for sequence in live:
-            sequence.stream.fail(error)
+        self._deliveries.send()
 
 
 def _slice(work: Work) -> Slice:

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from engines.base import Chunk, EngineInfo, EngineStats
+from engines.base import EngineInfo, EngineStats
+from engines.deliveries import Deliveries
 from engines.errors import EngineError, ModelLoadError
 from engines.mlx import threads
 from engines.mlx.memory import KvCost
@@ -27,7 +28,6 @@ from engines.mlx.vocabulary import Vocabulary
 logger = logging.getLogger("engines.mlx")
 
 Command = Callable[[], None]
-Delivery = tuple[Sequence, Chunk | EngineError]
 Report = Callable[[float], None]
 
 # Failed steps in a row after which the engine counts as broken.
@@ -74,12 +74,10 @@ class Worker:
         self.failure: EngineError | None = None
         self.loaded: asyncio.Future[tuple[EngineInfo, Vocabulary]] = loop.create_future()
         self._open_batch = open_batch
-        self._loop = loop
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._live: set[Sequence] = set()  # the loop's view: submitted and not ended
+        self._deliveries: Deliveries[Sequence] = Deliveries(loop)
         self._by_uid: dict[int, Sequence] = {}
-        self._deliveries: list[Delivery] = []
         self._failures = 0  # in a row
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = self._steps = 0
         self._ended: threading.Event | None = None
@@ -95,22 +93,22 @@ class Worker:
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._live) or not self._inbox.empty()
+        return self._deliveries.awaited or not self._inbox.empty()
 
     def submit(self, sequence: Sequence) -> None:
-        if not self._live:
+        if not self._deliveries.awaited:
             self.last_progress = time.monotonic()  # the clock of `health` starts with the work
-        self._live.add(sequence)
+        self._deliveries.expect(sequence)
         self._inbox.put(lambda: self._scheduler.submit(sequence))
 
     def abort(self, sequence: Sequence) -> None:
         """Free the sequence before the next step."""
-        self._live.discard(sequence)
+        self._deliveries.forget(sequence)
         self._inbox.put(lambda: self._remove(sequence))
 
     def stop(self, reason: EngineError) -> None:
         """Fail what is in flight and end after the current step, or give the load up."""
-        self._fail_live(reason)
+        self._deliveries.fail_all(reason)
         self._stopping.set()
         self._inbox.put(lambda: None)
 
@@ -127,7 +125,7 @@ class Worker:
             return
         except Exception as error:
             _forget_frames(error)
-            self._call_loop(partial(self._finish_load, error))
+            self._deliveries.call_loop(partial(self._finish_load, error))
             return
         try:
             self._serve()
@@ -144,7 +142,7 @@ class Worker:
         self._kv_total = batch.budget // batch.cost.marginal
         self.stats = EngineStats(kv_total=self._kv_total)
         result = batch.info, batch.vocabulary
-        self._call_loop(lambda: self._finish_load(result))
+        self._deliveries.call_loop(lambda: self._finish_load(result))
         return batch
 
     def _check_wanted(self, fraction: float) -> None:
@@ -208,7 +206,7 @@ class Worker:
             self._prompt_tokens += len(sequence.request.prompt.token_ids)
             self._cached_tokens += sequence.cached or 0
             self._remove(sequence)
-        self._deliveries.append((sequence, chunk))
+        self._deliveries.add(sequence, chunk)
 
     def _remove(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is; what it computed stays as a cached prefix."""
@@ -221,7 +219,7 @@ class Worker:
         for sequence in list(self._scheduler.running):
             self._scheduler.remove(sequence)
             sequence.uid = None
-            self._deliveries.append((sequence, error))
+            self._deliveries.add(sequence, error)
         self._by_uid.clear()
         if self._failures >= MOST_FAILURES:
             raise error
@@ -229,7 +227,7 @@ class Worker:
 
     def _die(self, error: EngineError) -> None:
         self.failure = error
-        self._call_loop(lambda: self._fail_live(error))
+        self._deliveries.call_loop(lambda: self._deliveries.fail_all(error))
 
     def _report(self) -> None:
         """Publish the counters and hand the step's chunks to the loop."""
@@ -247,15 +245,7 @@ class Worker:
             preemptions=scheduler.preemptions,
             steps=self._steps,
         )
-        if self._deliveries:
-            deliveries, self._deliveries = self._deliveries, []
-            self._call_loop(lambda: self._deliver(deliveries))
-
-    def _call_loop(self, callback: Callable[[], None]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            logger.debug("the event loop is closed; nobody is left to tell")
+        self._deliveries.send()
 
     # -- back on the event loop's thread -----------------------------------------------------------
 
@@ -270,21 +260,6 @@ class Worker:
             self.loaded.set_exception(error)
         else:
             self.loaded.set_result(result)
-
-    def _deliver(self, deliveries: list[Delivery]) -> None:
-        for sequence, what in deliveries:
-            if isinstance(what, EngineError):
-                self._live.discard(sequence)
-                sequence.stream.fail(what)
-            else:
-                if what.finish_reason is not None:
-                    self._live.discard(sequence)
-                sequence.stream.put(what)
-
-    def _fail_live(self, error: EngineError) -> None:
-        live, self._live = self._live, set()
-        for sequence in live:
-            sequence.stream.fail(error)
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -21,7 +21,7 @@ from engines.base import (
     TokenStream,
 )
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit, refuse_tools
+from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_tools
 from engines.own_thread import in_own_thread
 from engines.registry import LoadSpec
 from engines.stream import empty_answer
@@ -91,11 +91,7 @@ class VllmEngine:
         parts = self._open()
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
-            raise UnsupportedFeature(
-                f"model {self.info.model} has no chat template: it is a base model. "
-                "Use /v1/completions with a plain prompt, or load an instruction-tuned model.",
-                param="messages",
-            )
+            raise no_chat_template(self.info.model)
         return await parts.renderer.render(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, template_args=template_args
         )

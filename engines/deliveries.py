@@ -1,0 +1,82 @@
+"""From an engine's thread to the event loop: the chunks of a step at once, and failures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from engines.base import Chunk
+from engines.errors import EngineError
+from engines.stream import ChunkStream
+
+logger = logging.getLogger("engines")
+
+
+class Answering(Protocol):
+    """A sequence whose chunks go to a stream."""
+
+    stream: ChunkStream
+
+
+S = TypeVar("S", bound=Answering)
+
+
+class Deliveries(Generic[S]):
+    """Which sequences are awaited, as the loop sees it, and what the engine's thread has for them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._live: set[S] = set()
+        self._pending: list[tuple[S, Chunk | EngineError]] = []
+
+    # -- called on the event loop's thread ---------------------------------------------------------
+
+    @property
+    def awaited(self) -> bool:
+        """Whether any sequence was submitted and has not ended."""
+        return bool(self._live)
+
+    def expect(self, sequence: S) -> None:
+        self._live.add(sequence)
+
+    def forget(self, sequence: S) -> None:
+        self._live.discard(sequence)
+
+    def fail_all(self, error: EngineError) -> None:
+        """Fail every sequence that is awaited."""
+        live, self._live = self._live, set()
+        for sequence in live:
+            sequence.stream.fail(error)
+
+    # -- called on the engine's thread -------------------------------------------------------------
+
+    def add(self, sequence: S, what: Chunk | EngineError) -> None:
+        """Keep ``what`` for the next `send`."""
+        self._pending.append((sequence, what))
+
+    def send(self) -> None:
+        """Hand over what was kept, with one wake of the loop for all of it."""
+        if self._pending:
+            pending, self._pending = self._pending, []
+            self.call_loop(lambda: self._deliver(pending))
+
+    def call_loop(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` on the loop's thread, if there is still a loop."""
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            logger.debug("the event loop is closed; nobody is left to tell")
+
+    # -- back on the event loop's thread -----------------------------------------------------------
+
+    def _deliver(self, pending: list[tuple[S, Chunk | EngineError]]) -> None:
+        for sequence, what in pending:
+            if isinstance(what, EngineError):
+                self._live.discard(sequence)
+                sequence.stream.fail(what)
+            else:
+                if what.finish_reason is not None:
+                    self._live.discard(sequence)
+                sequence.stream.put(what)
