@@ -1,0 +1,327 @@
+"""Which of the available backends gets a call: every strategy, beside what they share.
+
+A policy is one synchronous `Policy.select`. It does no I/O, counts no calls and serves one model; backends
+may come and go between its calls. What it remembers it keeps by a backend's name, in bounded memory.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from operator import itemgetter
+from typing import Protocol, TypeVar
+
+BLOCK_CHARS = 256
+MAX_BLOCKS = 256  # of one prompt: what is longer is told apart, or not, by its first 65,536 characters
+INDEX_ENTRIES = 10_000  # (block, backend) pairs that prefix_aware remembers
+# What a unit of relative load weighs against a wholly cached prompt: its backend keeps a conversation until
+# it is five times as loaded as the least loaded one.
+LOAD_WEIGHT = 0.25
+SPARE_NAMES = 1000  # of absent backends, remembered beside those that are there
+
+
+class Strategy(StrEnum):
+    ROUND_ROBIN = "round_robin"
+    LEAST_CONNECTIONS = "least_connections"
+    WEIGHTED = "weighted"
+    RANDOM = "random"
+    RESPONSE_TIME = "response_time"
+    PREFIX_AWARE = "prefix_aware"
+
+
+class Candidate(Protocol):
+    """What a policy reads of a backend: plain attributes, for a selection reads them of every backend."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float:
+        """Share of the calls relative to the others, above 0."""
+        ...
+
+    @property
+    def inflight(self) -> int: ...
+
+    @property
+    def ttft(self) -> float | None:
+        """Peak-EWMA of the time to the first token in seconds; None without a sample."""
+        ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+class Policy(Protocol):
+    def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
+        """One of ``candidates``, those that can take the call now, in a stable order; None if there are none.
+
+        ``prefix`` is the conversation's `prefix_blocks`.
+        """
+        ...
+
+
+def make_policy(strategy: Strategy, rng: random.Random | None = None) -> Policy:
+    """A fresh policy; ``rng`` makes its random choices repeatable."""
+    rng = rng or random.Random()
+    match strategy:
+        case Strategy.ROUND_ROBIN:
+            return RoundRobin()
+        case Strategy.LEAST_CONNECTIONS:
+            return LeastConnections(rng)
+        case Strategy.WEIGHTED:
+            return Weighted()
+        case Strategy.RANDOM:
+            return Random(rng)
+        case Strategy.RESPONSE_TIME:
+            return ResponseTime(rng)
+        case Strategy.PREFIX_AWARE:
+            return PrefixAware(rng)
+
+
+class RoundRobin:
+    """The candidate whose last turn is longest ago; a new one is next.
+
+    With the same candidates at each call this is the plain cycle. With changing ones it stays fair, as an
+    index into the list does not: nobody gets a second turn while another candidate still waits for its own.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[str, int] = {}
+        self._turn = 0
+
+    def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
+        if not candidates:
+            return None
+        self._turn += 1
+        turn_of = self._turns.get
+        turns = [turn_of(candidate.name, 0) for candidate in candidates]
+        chosen = candidates[turns.index(min(turns))]
+        self._turns[chosen.name] = self._turn
+        _forget_absent(self._turns, candidates)
+        return chosen
+
+
+class Weighted:
+    """Smooth weighted round robin, as nginx does it (ngx_http_upstream_round_robin.c).
+
+    At each pick every candidate earns its weight; the richest is picked and pays what all of them earned.
+    Who is left out of a call neither earns nor pays.
+    """
+
+    def __init__(self) -> None:
+        self._credits: dict[str, float] = {}
+
+    def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
+        chosen: C | None = None
+        most, earned = -math.inf, 0.0
+        credits = self._credits
+        credit_of = credits.get
+        for candidate in candidates:
+            name, weight = candidate.name, candidate.weight
+            credits[name] = credit = credit_of(name, 0.0) + weight
+            earned += weight
+            if credit > most:
+                chosen, most = candidate, credit
+        if chosen is not None:
+            credits[chosen.name] -= earned
+            _forget_absent(credits, candidates)
+        return chosen
+
+
+class Random:
+    """Any candidate, with a probability in proportion to its weight."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
+        if not candidates:
+            return None
+        return self._rng.choices(candidates, [candidate.weight for candidate in candidates])[0]
+
+
+class LeastConnections:
+    """The lowest (inflight + 1) / weight, as in IPVS's weighted least connections; ties are drawn."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
+        return _cheapest(candidates, _loads(candidates), self._rng)
+
+
+class ResponseTime:
+    """The lowest ttft · (inflight + 1), as in Finagle's peak-EWMA load balancer; ties are drawn.
+
+    A backend without a sample costs nothing while it is idle, so that it gets one. Until that is there, it
+    counts as the slowest of the others: one call tries it, not all.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
+        ttfts = [candidate.ttft for candidate in candidates]
+        slowest = max(filter(None, ttfts), default=1.0)
+        costs = [
+            (ttft or (slowest if candidate.inflight else 0.0)) * (candidate.inflight + 1)
+            for candidate, ttft in zip(candidates, ttfts, strict=True)
+        ]
+        return _cheapest(candidates, costs, self._rng)
+
+
+class PrefixAware:
+    """The most of the prompt cached for the least load: the highest matched / prompt - β · relative load.
+
+    Relative load is how much more loaded, (inflight + 1) / weight, a candidate is than the least loaded one,
+    as a multiple of that one's load. So a miss goes to the least loaded; ties are drawn. It weighs in one
+    sum what SGLang's cache-aware router switches between.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._index = PrefixIndex()
+
+    def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
+        costs = _loads(candidates)
+        if prefix and candidates:
+            # Both terms in units of load, so that a miss costs its load and no more arithmetic.
+            gain = min(costs) / (LOAD_WEIGHT * len(prefix))
+            matched = self._index.matched(prefix).get
+            costs = [
+                load - gain * matched(candidate.name, 0)
+                for candidate, load in zip(candidates, costs, strict=True)
+            ]
+        chosen = _cheapest(candidates, costs, self._rng)
+        if chosen is not None:
+            self._index.add(prefix, chosen.name)
+        return chosen
+
+
+class PrefixIndex:
+    """Which backends were sent which blocks of a conversation, as far as they were used of late.
+
+    An approximate LRU of two generations: what is used moves to the young one, and when that is full it
+    becomes the old one, whose entries are dropped. A conversation's first blocks so never go before its
+    later ones: whoever has a block has all that precede it.
+    """
+
+    def __init__(self, entries: int = INDEX_ENTRIES) -> None:
+        self._room = entries // 2
+        self._young: dict[int, set[str]] = {}
+        self._old: dict[int, set[str]] = {}
+        self._entries = 0  # of the young generation
+
+    def matched(self, prefix: Sequence[int]) -> dict[str, int]:
+        """How many of the leading blocks each backend was sent."""
+        runs = [*_runs(self._young, prefix), *_runs(self._old, prefix)]
+        matched: dict[str, int] = {}
+        for end, names in sorted(runs, key=itemgetter(0)):  # the deepest last: it prevails
+            matched.update(dict.fromkeys(names, end))
+        return matched
+
+    def add(self, prefix: Sequence[int], name: str) -> None:
+        # From the end, for the beginning is there already in all but a conversation's first turn.
+        for block in reversed(prefix):
+            names = self._young.get(block)
+            if names is None:
+                self._young[block] = {name}
+            elif name in names:
+                break
+            else:
+                names.add(name)
+            self._entries += 1
+        if self._entries >= self._room:
+            self._young, self._old, self._entries = {}, self._young, 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._young.values())) + sum(map(len, self._old.values()))
+
+
+class PeakEwma:
+    """A moving average of seconds that believes bad news at once and good news slowly (Finagle's PeakEwma).
+
+    A sample above the average replaces it; one below pulls it down, by more the longer the last one is ago.
+    Without samples it fades towards 0, or a backend that was slow once, and gets no calls for it, would
+    never be tried again.
+    """
+
+    # Seconds. An average that has faded below says nothing any more.
+    NOTHING = 1e-6
+
+    def __init__(self, decay: float = 10.0) -> None:
+        """``decay``: seconds after which a sample weighs 1/e."""
+        self._decay = decay
+        self._average: float | None = None
+        self._at = 0.0
+
+    def observe(self, seconds: float, now: float) -> None:
+        kept = math.exp(-max(0.0, now - self._at) / self._decay)
+        if self._average is None or seconds > self._average * kept:
+            self._average = seconds
+        else:
+            self._average = self._average * kept + seconds * (1 - kept)
+        self._at = now
+
+    def value(self, now: float) -> float | None:
+        """The average as it has faded until ``now``; None without a sample that still counts."""
+        if self._average is None:
+            return None
+        faded = self._average * math.exp((self._at - now) / self._decay)
+        return faded if faded > self.NOTHING else None
+
+
+def prefix_blocks(text: str) -> tuple[int, ...]:
+    """Hashes of the leading whole blocks of ``text``, each of all characters up to its block's end.
+
+    They are comparable within this process only.
+    """
+    blocks: list[int] = []
+    chained = 0
+    for end in range(BLOCK_CHARS, min(len(text), BLOCK_CHARS * MAX_BLOCKS) + 1, BLOCK_CHARS):
+        chained = hash((chained, text[end - BLOCK_CHARS : end]))
+        blocks.append(chained)
+    return tuple(blocks)
+
+
+def _loads(candidates: Sequence[Candidate]) -> list[float]:
+    return [(candidate.inflight + 1) / candidate.weight for candidate in candidates]
+
+
+def _cheapest(candidates: Sequence[C], costs: list[float], rng: random.Random) -> C | None:
+    """The candidate of the lowest cost. Ties are drawn, or the first would get every call of a quiet hour."""
+    if not candidates:
+        return None
+    lowest = min(costs)
+    ties = costs.count(lowest)
+    index = costs.index(lowest)
+    for _ in range(rng.randrange(ties) if ties > 1 else 0):
+        index = costs.index(lowest, index + 1)
+    return candidates[index]
+
+
+def _runs(generation: dict[int, set[str]], prefix: Sequence[int]) -> Iterator[tuple[int, set[str]]]:
+    """The names that have every block up to ``end``, by ascending ``end``.
+
+    Only who has a block can have the next one. So the sets shrink, and where one ends can be bisected.
+    """
+
+    def shrinking(block: int) -> int:
+        return -len(generation.get(block, ()))
+
+    end = 0
+    while end < len(prefix) and (names := generation.get(prefix[end])):
+        end = bisect_right(prefix, -len(names), end, key=shrinking)
+        yield end, names
+
+
+def _forget_absent(state: dict[str, int] | dict[str, float], candidates: Sequence[Candidate]) -> None:
+    """Drop the names that are no candidates, once they are too many: backends that came and went."""
+    if len(state) > len(candidates) + SPARE_NAMES:
+        present = {candidate.name for candidate in candidates}
+        for name in state.keys() - present:
+            del state[name]
