@@ -5,6 +5,7 @@ All values are frozen: an engine may hand them between threads without copying.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -80,6 +81,13 @@ class GenerationRequest:
     off; a number asks for that many alternatives a token (0: the chosen token's only). ``adapter``
     names a LoRA adapter that the model was loaded with. An engine refuses with `UnsupportedFeature`
     what its capabilities do not name.
+
+    ``generated`` are token ids of this answer that were generated before, elsewhere. They count as
+    generated (``max_tokens``, ``min_tokens``, penalties, `Usage.completion_tokens`) but are not sent again,
+    neither as `Chunk.token_ids` nor as text; what of their text was held back (half a character, the
+    beginning of a stop string) still is, without its log probabilities, which only that engine knew.
+    Drawing goes on with a fresh generator, see `generator_seed`: the same each time, but not what would
+    have come, except from an engine whose draws depend on their number alone (MLX).
     """
 
     request_id: str
@@ -92,6 +100,16 @@ class GenerationRequest:
     logprobs: int | None = None
     structure: Structure | None = None
     adapter: str | None = None
+    generated: tuple[int, ...] = ()
+
+    @property
+    def generator_seed(self) -> int | None:
+        """Seeds the generator that draws: ``sampling.seed``, and in an answer that goes on one derived
+        from it and the number of tokens there are, as the first draws must not be repeated."""
+        seed = self.sampling.seed
+        if seed is None or not self.generated:
+            return seed
+        return zlib.crc32(b"%d/%d" % (seed, len(self.generated)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ that what passes here means something.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,23 +27,28 @@ from engines.base import (
     TokenLogprob,
     Usage,
 )
-from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit, refuse_extras, refuse_tools
-from engines.stream import ChunkStream
+from engines.errors import EngineError, RequestError, UnsupportedFeature
+from engines.limits import generation_limit, refuse_extras, refuse_tools
+from engines.stream import ChunkStream, resume
 from engines.text.output import Released, TextAssembler
 
 _FOREVER = 2**62
 
 
 class Vocabulary:
-    """Words seen so far, numbered in order, after one token a byte."""
+    """One token a byte, and the words seen so far under their hash: the same in every fake engine, so that
+    one can go on with what another began."""
+
+    size = 257 + 2**48
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = [b""] + [bytes([i]) for i in range(256)]
+        self._pieces = {0: b""} | {1 + i: bytes([i]) for i in range(256)}
         self._ids: dict[bytes, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._pieces)
+    def check(self, tokens: Sequence[int], *, param: str = "prompt") -> None:
+        """Raise `RequestError` unless every token is known."""
+        if unknown := set(tokens) - self._pieces.keys():
+            raise RequestError(f"unknown token ids: {sorted(unknown)[:8]}", param=param)
 
     def piece(self, token: int) -> bytes:
         return self._pieces[token]
@@ -56,14 +62,15 @@ class Vocabulary:
         return tuple(tokens)
 
     def _word(self, raw: bytes) -> int:
-        if raw not in self._ids:
-            self._ids[raw] = len(self._pieces)
-            self._pieces.append(raw)
-        return self._ids[raw]
+        token = self._ids.get(raw)
+        if token is None:
+            token = self._ids[raw] = 257 + int.from_bytes(hashlib.blake2b(raw, digest_size=6).digest())
+            self._pieces[token] = raw
+        return token
 
 
 class FakeEngine:
-    """Says its prompt once (``ignore_eos``: over and over).
+    """Says its prompt once (``ignore_eos``: over and over), or the rest of it if part was generated before.
 
     ``token_delay`` seconds pass between tokens (0: as fast as the loop turns). ``answer`` replaces the
     echo. ``healthy`` and ``fail_next`` let tests make it misbehave.
@@ -132,7 +139,7 @@ class FakeEngine:
         return self._vocabulary.encode(text)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
-        check_token_ids(token_ids, len(self._vocabulary))
+        self._vocabulary.check(token_ids)
         return b"".join(map(self._vocabulary.piece, token_ids)).decode("utf-8", "replace")
 
     def generate(self, request: GenerationRequest) -> ChunkStream:
@@ -140,11 +147,12 @@ class FakeEngine:
             raise EngineError("the engine is closed")
         self._check_extras(request)
         self.last_request = request
-        limit = generation_limit(
-            request, context_length=self._info.context_length, n_vocab=len(self._vocabulary)
-        )
+        limit = generation_limit(request, context_length=self._info.context_length, n_vocab=Vocabulary.size)
+        self._vocabulary.check(request.prompt.token_ids)
+        source = self._source(request)
+        self._vocabulary.check(request.generated, param="continuation")
         stream = ChunkStream(on_close=lambda: _cancel(task))
-        task = asyncio.get_running_loop().create_task(self._run(request, stream, limit))
+        task = asyncio.get_running_loop().create_task(self._run(request, stream, source, limit))
         self._tasks[task] = stream
         task.add_done_callback(self._tasks.pop)
         return stream
@@ -178,25 +186,33 @@ class FakeEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, request: GenerationRequest, stream: ChunkStream, limit: int) -> None:
+    async def _run(
+        self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
+    ) -> None:
         async with self._slots:
             held = len(request.prompt.token_ids)
             self._running += 1
             self._kv_used += held
             try:
-                await self._emit(request, stream, limit)
+                await self._emit(request, stream, source, limit)
             except EngineError as error:
                 stream.fail(error)
             finally:
                 self._running -= 1
                 self._kv_used -= held
 
-    async def _emit(self, request: GenerationRequest, stream: ChunkStream, limit: int) -> None:
+    async def _emit(
+        self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
+    ) -> None:
         assembler = TextAssembler(request.stop, request.logprobs is not None)
-        source = self._source(request)
+        last = resume(request, assembler, limit=limit, piece=self._vocabulary.piece, is_end=_never)
+        if last is not None:
+            stream.put(last)
+            return
         self._prompt_tokens += len(request.prompt.token_ids)
-        endless = _FOREVER if request.ignore_eos else max(request.min_tokens, len(source))
-        for count in range(min(limit, endless)):
+        longest = _FOREVER if request.ignore_eos else max(request.min_tokens, len(source))
+        end = max(min(limit, longest), len(request.generated))
+        for count in range(len(request.generated), end):
             await asyncio.sleep(self._delay)
             self._fail_if_told()
             token = source[count % len(source)]
@@ -207,8 +223,8 @@ class FakeEngine:
                 stream.put(_last(released, (token,), "stop", request, count + 1))
                 return
             stream.put(Chunk(released.text, (token,), released.logprobs))
-        reason: FinishReason = "length" if limit <= endless else "stop"
-        stream.put(_last(assembler.finish(), (), reason, request, min(limit, endless)))
+        reason: FinishReason = "length" if limit <= longest else "stop"
+        stream.put(_last(assembler.finish(), (), reason, request, end))
 
     def _check_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
         if "tools" not in self._info.capabilities:
@@ -242,6 +258,11 @@ class FakeEngine:
         chosen = Candidate(token, piece, -0.1)
         top = [chosen, *(Candidate(i, self._vocabulary.piece(i), -3.0 - n) for n, i in enumerate(others))]
         return TokenLogprob(chosen, tuple(top[: request.logprobs]))
+
+
+def _never(token: int) -> bool:
+    """No token ends an answer: it ends where its text does."""
+    return False
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

@@ -10,10 +10,11 @@ from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeatu
 
 
 def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab: int) -> int:
-    """Most tokens ``request`` may generate, perhaps 0.
+    """Most tokens ``request`` may generate, perhaps 0; those generated elsewhere count.
 
-    Raises `RequestError` for a prompt without tokens or with ids outside the vocabulary, and
-    `ContextLengthExceeded` if prompt and asked-for tokens do not fit ``context_length``.
+    Raises `RequestError` for a prompt without tokens, for ids outside the vocabulary and for an answer that
+    cannot be continued, and `ContextLengthExceeded` if prompt and asked-for tokens do not fit
+    ``context_length``.
     """
     prompt = request.prompt.token_ids
     check_token_ids(prompt, n_vocab)
@@ -26,13 +27,30 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
             f"this model's context is {context_length} tokens, but the request needs {asked}: "
             "shorten the prompt or lower max_tokens"
         )
-    return context_length - len(prompt) if wanted is None else wanted
+    limit = context_length - len(prompt) if wanted is None else wanted
+    if request.generated:
+        _check_continuation(request, limit, n_vocab)
+    return limit
 
 
-def check_token_ids(token_ids: Sequence[int], n_vocab: int) -> None:
+def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "prompt") -> None:
     """Raise `RequestError` unless every id is in the vocabulary."""
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < n_vocab):
-        raise RequestError(f"token ids must be between 0 and {n_vocab - 1}", param="prompt")
+        raise RequestError(f"token ids must be between 0 and {n_vocab - 1}", param=param)
+
+
+def _check_continuation(request: GenerationRequest, limit: int, n_vocab: int) -> None:
+    check_token_ids(request.generated, n_vocab, param="continuation")
+    if len(request.generated) > limit:
+        raise RequestError(
+            f"{len(request.generated)} tokens were generated before, but only {limit} may be",
+            param="continuation",
+        )
+    if request.structure is not None:
+        # A grammar's state is its engine's own; a fresh one would begin in the middle of the text.
+        raise UnsupportedFeature(
+            "an answer with a response_format cannot be continued: ask again", param="continuation"
+        )
 
 
 def refuse_tools(tools: Sequence[Mapping[str, Any]] | None) -> None:

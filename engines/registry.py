@@ -32,7 +32,8 @@ class LoadSpec:
     ``path`` is a GGUF file or a folder in Hugging Face's format. ``use_gpu`` True fails where the engine
     has no GPU to use; None uses one if there is one. ``gpu_memory`` is the share of a GPU that vLLM may
     take. ``dtype``, ``quantization`` (how weights are read, not how they are converted), the parallel
-    sizes and ``adapters`` are for the engines that know them; ``options`` are passed on to the engine's
+    sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
+    step, with work waiting, the engine counts as hung; ``options`` are passed on to the engine's
     own configuration by name, and one that it does not know is an error.
     """
 
@@ -51,6 +52,7 @@ class LoadSpec:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     adapters: tuple[Adapter, ...] = ()
+    stall_timeout: float = 60.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -99,6 +101,7 @@ class EngineRegistry:
             threads=spec.threads,
             offload=spec.use_gpu,
             cache_prefixes=spec.cache_prefixes,
+            stall_timeout=spec.stall_timeout,
         )
         return await LlamaEngine.load(options, self._llama_models, progress)
 

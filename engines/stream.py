@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from engines.base import Chunk, GenerationRequest, Usage
+from engines.base import Chunk, FinishReason, GenerationRequest, Usage
 from engines.errors import EngineError
+from engines.text.output import TextAssembler
 
 
 def merge(first: Chunk, second: Chunk) -> Chunk:
@@ -20,11 +21,40 @@ def merge(first: Chunk, second: Chunk) -> Chunk:
     )
 
 
-def empty_answer(request: GenerationRequest) -> ChunkStream:
-    """The answer to a request that may generate no token."""
+def resume(
+    request: GenerationRequest,
+    assembler: TextAssembler,
+    *,
+    limit: int,
+    piece: Callable[[int], bytes],
+    is_end: Callable[[int], bool],
+) -> Chunk | None:
+    """Feed ``assembler`` what was generated elsewhere; the last chunk if there is nothing to add.
+
+    What it releases here was sent before: that depends on nothing but the tokens. ``limit`` is the
+    most tokens of the answer, ``piece`` a token's bytes; ``is_end`` says that a token ends an answer.
+    """
+    for count, token in enumerate(request.generated, 1):
+        is_last = is_end(token) and not request.ignore_eos
+        if is_last or assembler.push(piece(token)).stopped:
+            return _last(request, assembler, "stop", count)
+    if len(request.generated) >= limit:
+        return _last(request, assembler, "length", len(request.generated))
+    return None
+
+
+def ended(last: Chunk) -> ChunkStream:
+    """The answer that consists of its last chunk."""
     stream = ChunkStream(on_close=lambda: None)
-    stream.put(Chunk(finish_reason="length", usage=Usage(len(request.prompt.token_ids), 0)))
+    stream.put(last)
     return stream
+
+
+def _last(
+    request: GenerationRequest, assembler: TextAssembler, reason: FinishReason, generated: int
+) -> Chunk:
+    usage = Usage(len(request.prompt.token_ids), generated)
+    return Chunk(assembler.finish().text, finish_reason=reason, usage=usage)
 
 
 class ChunkStream:

@@ -29,7 +29,8 @@ from engines.llamacpp.scheduler import Scheduler
 from engines.llamacpp.sequence import Sequence
 from engines.llamacpp.worker import Worker
 from engines.own_thread import in_own_thread
-from engines.stream import ChunkStream, empty_answer
+from engines.stream import ChunkStream, ended, resume
+from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
 
 logger = logging.getLogger("engines.llamacpp")
@@ -162,11 +163,14 @@ class LlamaEngine:
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=self._model.n_vocab
         )
-        if limit == 0:
-            return empty_answer(request)
-        sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab)
+        assembler = TextAssembler(request.stop, request.logprobs is not None)
+        model = self._model
+        last = resume(request, assembler, limit=limit, piece=model.piece, is_end=model.is_end)
+        if last is not None:
+            return ended(last)
+        sampler = Sampler(request, model.eog_ids, model.n_vocab)
         stream = ChunkStream(on_close=lambda: self._worker.abort(sequence))
-        sequence = Sequence(request, stream, sampler, limit)
+        sequence = Sequence(request, stream, sampler, assembler, limit)
         self._worker.submit(sequence)
         return stream
 

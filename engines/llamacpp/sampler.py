@@ -6,7 +6,6 @@ Greedy rows need no chain: the worker takes the arg max of all of them at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -31,10 +30,10 @@ class Sampler:
         self._sampling = sampling
         self._eog_ids = eog_ids
         self._ban_end_until = _FOREVER if request.ignore_eos else request.min_tokens
-        self._generated = 0
+        self._generated = len(request.generated)
         self._bias_ids, self._biases = _bias(sampling, n_vocab)
-        self._penalties = _Penalties.of(sampling, request.prompt.token_ids, n_vocab)
-        self.chain = None if self.is_greedy else _chain(sampling)
+        self._penalties = _Penalties.of(request, n_vocab)
+        self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed)
 
     def edit(self, row: Row) -> None:
         """Apply bias, penalties and the ban on ending to ``row``, in place."""
@@ -63,18 +62,22 @@ class _Penalties:
     The semantics are vLLM's, so that a request means the same on every engine.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int], n_vocab: int) -> None:
+    def __init__(self, request: GenerationRequest, n_vocab: int) -> None:
+        sampling, prompt = request.sampling, request.prompt.token_ids
         self._presence = sampling.presence_penalty
         self._frequency = sampling.frequency_penalty
         self._repetition = sampling.repetition_penalty
         self._counts: dict[int, int] = {}
         self._seen = {t for t in prompt if t < n_vocab} if self._repetition != 1.0 else set()
+        for token in request.generated:
+            self.add(token)
 
     @classmethod
-    def of(cls, sampling: Sampling, prompt: Sequence[int], n_vocab: int) -> _Penalties | None:
+    def of(cls, request: GenerationRequest, n_vocab: int) -> _Penalties | None:
         """None when every penalty is off."""
+        sampling = request.sampling
         active = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
-        return cls(sampling, prompt, n_vocab) if active else None
+        return cls(request, n_vocab) if active else None
 
     def add(self, token: int) -> None:
         self._counts[token] = self._counts.get(token, 0) + 1
@@ -119,7 +122,7 @@ def _bias(sampling: Sampling, n_vocab: int) -> tuple[npt.NDArray[np.int64] | Non
     return np.array(ids, dtype=np.int64), np.array(biases, dtype=np.float32)
 
 
-def _chain(sampling: Sampling) -> Any:
+def _chain(sampling: Sampling, seed: int | None) -> Any:
     """top-k → top-p → min-p → temperature → draw: llama.cpp's own order."""
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     if sampling.top_k > 0:
@@ -131,6 +134,6 @@ def _chain(sampling: Sampling) -> Any:
     if sampling.temperature != 1.0:
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_temp(sampling.temperature))
     # 2**32 - 1 means "any seed" to llama.cpp.
-    seed = secrets.randbelow(UINT32 - 1) if sampling.seed is None else sampling.seed % (UINT32 - 1)
+    seed = secrets.randbelow(UINT32 - 1) if seed is None else seed % (UINT32 - 1)
     lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(seed))
     return chain

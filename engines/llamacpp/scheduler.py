@@ -200,7 +200,7 @@ class Scheduler:
                 self._cached[source] = self._cached.pop(source)  # used just now
         sequence.computed = shared
         if sequence.cached is None:
-            sequence.cached = shared
+            sequence.cached = min(shared, len(sequence.request.prompt.token_ids))
         self.running.append(sequence)
         self._trim_cache()
 

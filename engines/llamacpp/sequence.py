@@ -14,7 +14,8 @@ class Sequence:
     """Tokens, how many of them the KV cache holds, and what turns new ones into text.
 
     ``tokens`` is the prompt followed by what was generated; ``computed`` of them are in KV slot
-    ``slot``. While running at least one token is pending: exactly one means decode, more mean prefill.
+    ``slot``, and ``cached`` of the prompt came from the prefix cache. While running at least one token
+    is pending: exactly one means decode, more mean prefill.
     """
 
     __slots__ = (
@@ -32,20 +33,28 @@ class Sequence:
         "waits_for",
     )
 
-    def __init__(self, request: GenerationRequest, stream: ChunkStream, sampler: Sampler, limit: int) -> None:
-        """``limit`` is the most tokens to generate, at least 1."""
+    def __init__(
+        self,
+        request: GenerationRequest,
+        stream: ChunkStream,
+        sampler: Sampler,
+        assembler: TextAssembler,
+        limit: int,
+    ) -> None:
+        """``assembler`` has what was generated elsewhere; ``limit`` is the most tokens of the answer, more
+        than these."""
         self.request = request
         self.stream = stream
         self.sampler = sampler
-        self.tokens = list(request.prompt.token_ids)
+        self.tokens = [*request.prompt.token_ids, *request.generated]
         self.computed = 0
         self.slot = NO_SLOT
         self.arrival = 0
         self.cached: int | None = None
         self.waits_for: tuple[Sequence, int] | None = None
-        self._assembler = TextAssembler(request.stop, request.logprobs is not None)
+        self._assembler = assembler
         self._limit = limit
-        self._generated = 0
+        self._generated = len(request.generated)
 
     @property
     def pending(self) -> int:

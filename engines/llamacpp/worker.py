@@ -86,6 +86,8 @@ class Worker:
         return self._scheduler.has_work or not self._inbox.empty()
 
     def submit(self, sequence: Sequence) -> None:
+        if not self.is_busy:
+            self.last_progress = time.monotonic()  # the clock of `health` starts with the work
         self._deliveries.expect(sequence)
         self._inbox.put(lambda: self._scheduler.submit(sequence))
 

@@ -17,7 +17,8 @@ from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import Sequence
 from engines.mlx.vocabulary import Vocabulary
 from engines.mlx.worker import Batch, Report, Worker
-from engines.stream import ChunkStream, empty_answer
+from engines.stream import ChunkStream, ended, resume
+from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
 
 if TYPE_CHECKING:
@@ -31,16 +32,24 @@ logger = logging.getLogger("engines.mlx")
 # Tokenising more text than this would hold up the loop.
 INLINE_TEXT = 4096
 # An engine with work that takes no step for so long counts as hung, in seconds.
-STALL_TIMEOUT = 60.0
+STALL_SECONDS = 60.0
 
 
 class MlxEngine:
     """One model with its own thread. Make it with `load`."""
 
-    def __init__(self, worker: Worker, info: EngineInfo, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        info: EngineInfo,
+        vocabulary: Vocabulary,
+        *,
+        stall_timeout: float = STALL_SECONDS,
+    ) -> None:
         self._worker = worker
         self._info = info
         self._vocabulary = vocabulary
+        self._stall_timeout = stall_timeout
         self._templates = TemplateWorker()
         source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
         self._template = (
@@ -61,7 +70,7 @@ class MlxEngine:
         except asyncio.CancelledError:
             worker.stop(EngineError("the load was given up"))
             raise
-        return cls(worker, info, vocabulary)
+        return cls(worker, info, vocabulary, stall_timeout=spec.stall_timeout)
 
     @property
     def info(self) -> EngineInfo:
@@ -102,13 +111,16 @@ class MlxEngine:
         if self._closed or not self._worker.is_alive:
             raise self._worker.failure or EngineError("the engine is closed")
         refuse_extras(request)
+        vocabulary = self._vocabulary
         limit = generation_limit(
-            request, context_length=self._info.context_length, n_vocab=self._vocabulary.n_vocab
+            request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
         )
-        if limit == 0:
-            return empty_answer(request)
+        assembler = TextAssembler(request.stop, request.logprobs is not None)
+        last = resume(request, assembler, limit=limit, piece=vocabulary.piece, is_end=vocabulary.is_end)
+        if last is not None:
+            return ended(last)
         stream = ChunkStream(on_close=lambda: self._worker.abort(sequence))
-        sequence = Sequence(request, stream, limit)
+        sequence = Sequence(request, stream, assembler, limit)
         self._worker.submit(sequence)
         return stream
 
@@ -119,7 +131,7 @@ class MlxEngine:
         if not worker.is_alive:
             return Health(False, str(worker.failure or "the engine thread ended"))
         stalled = time.monotonic() - worker.last_progress
-        if worker.is_busy and stalled > STALL_TIMEOUT:
+        if worker.is_busy and stalled > self._stall_timeout:
             return Health(False, f"no step for {stalled:.0f} s with work waiting")
         return Health(True)
 
@@ -138,7 +150,7 @@ class MlxEngine:
         self._closed = True
         self._worker.stop(EngineError("the model is being unloaded"))
         await self._templates.close()
-        if not await asyncio.to_thread(self._worker.join, STALL_TIMEOUT):
+        if not await asyncio.to_thread(self._worker.join, self._stall_timeout):
             logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
 
 

@@ -67,7 +67,7 @@ class Runtime:
         if recorder is not None:
             self._recorders[sequence.uid] = recorder
         if sequence.cached is None:
-            sequence.cached = known
+            sequence.cached = min(known, len(request.prompt.token_ids))
 
     def step(self, *, prefilling: int, decoding: int, spare_bytes: int) -> list[Drawn]:
         """Compute a token of each decoding sequence and some of the prompts that are prefilled.

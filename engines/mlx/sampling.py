@@ -102,7 +102,7 @@ class LogitsEditor:
     def __init__(
         self, request: GenerationRequest, generated: Sequence[int], end_ids: Sequence[int], n_vocab: int
     ) -> None:
-        """``generated`` are the tokens generated before, if the sequence was preempted."""
+        """``generated`` are the tokens generated before, if the sequence was preempted or began elsewhere."""
         sampling = request.sampling
         self._sampling = sampling
         self._banned_draws = math.inf if request.ignore_eos else request.min_tokens - len(generated)

@@ -63,6 +63,7 @@ class Scheduler:
         preempted = []
         while len(self.running) > 1 and self._bytes(len(s.tokens) for s in self.running) > self._budget:
             sequence = self.running.pop()
+            sequence.is_prefilling = True
             self.waiting.appendleft(sequence)
             self.preemptions += 1
             preempted.append(sequence)

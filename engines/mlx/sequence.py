@@ -25,17 +25,31 @@ class Sequence:
     the prefix cache when it first was.
     """
 
-    __slots__ = ("_assembler", "_limit", "cached", "generated", "request", "stream", "tokens", "uid")
+    __slots__ = (
+        "_assembler",
+        "_limit",
+        "cached",
+        "generated",
+        "is_prefilling",
+        "request",
+        "stream",
+        "tokens",
+        "uid",
+    )
 
-    def __init__(self, request: GenerationRequest, stream: ChunkStream, limit: int) -> None:
-        """``limit`` is the most tokens to generate, at least 1."""
+    def __init__(
+        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
+    ) -> None:
+        """``assembler`` has what was generated elsewhere; ``limit`` is the most tokens of the answer, more
+        than these."""
         self.request = request
         self.stream = stream
-        self.tokens = list(request.prompt.token_ids)
-        self.generated = 0
+        self.tokens = [*request.prompt.token_ids, *request.generated]
+        self.generated = len(request.generated)
+        self.is_prefilling = True
         self.uid: int | None = None
         self.cached: int | None = None
-        self._assembler = TextAssembler(request.stop, request.logprobs is not None)
+        self._assembler = assembler
         self._limit = limit
 
     @property
@@ -43,14 +57,11 @@ class Sequence:
         """Most tokens that are still to come."""
         return self._limit - self.generated
 
-    @property
-    def is_prefilling(self) -> bool:
-        return self.generated == 0
-
     def extend(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> Chunk:
         """Take a generated token; the chunk has a finish reason if the sequence ends with it."""
         self.tokens.append(token)
         self.generated += 1
+        self.is_prefilling = False
         released = self._assembler.push(piece, logprob)
         if released.stopped:
             return self._last((token,), released.text, released.logprobs, "stop")

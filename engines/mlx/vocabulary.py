@@ -36,6 +36,10 @@ class Vocabulary:
         self._labels = _labels(backend, tokenizer.added_tokens_decoder, "ByteLevel" in kinds, n_vocab)
         self._silent = frozenset(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)
 
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        return token in self.end_ids
+
     def piece(self, token: int) -> bytes:
         """The bytes ``token`` adds to the text; control tokens add none."""
         return b"" if token in self._silent else self._labels[token]

@@ -49,13 +49,23 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         reasoning_parser=options["reasoning_parser"],
     )
     size = launched.config.model_config.get_vocab_size()
-    vocabulary = Vocabulary(renderer.tokenizer, size, keep_special=parsers.keep_special)
+    vocabulary = Vocabulary(
+        renderer.tokenizer, size, end_ids=_end_ids(launched.llm), keep_special=parsers.keep_special
+    )
     adapters = {
         adapter.name: LoRARequest(adapter.name, number, str(adapter.path))
         for number, adapter in enumerate(spec.adapters, 1)
     }
     info = _describe(spec, launched, parsers, has_template=template is not None)
     return Assembled(launched, renderer, vocabulary, parsers, adapters, info)
+
+
+def _end_ids(llm: Any) -> set[int]:
+    """What vLLM itself ends an answer at: the tokenizer's end token and those of the generation config."""
+    own = llm.renderer.get_eos_token_id()
+    more = llm.input_processor.generation_config_fields.get("eos_token_id")
+    ids = {own} if more is None else {own, more} if isinstance(more, int) else {own, *more}
+    return ids - {None}
 
 
 def _describe(

@@ -24,7 +24,8 @@ from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_tools
 from engines.own_thread import in_own_thread
 from engines.registry import LoadSpec
-from engines.stream import empty_answer
+from engines.stream import ended, resume
+from engines.text.output import TextAssembler
 from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.caches import forget_models
 from engines.vllm.launch import Launch
@@ -74,7 +75,7 @@ class VllmEngine:
         # Starts what listens to the child, and keeps the answer for the requests to come.
         await parts.launched.llm.get_supported_tasks()
         report(1.0)
-        return cls(parts)
+        return cls(parts, stall_timeout=spec.stall_timeout)
 
     @property
     def info(self) -> EngineInfo:
@@ -116,17 +117,20 @@ class VllmEngine:
         parts = self._open()
         if self._llm.errored:
             raise EngineError(DIED)
-        adapter = _adapter(parts, request.adapter)
-        limit = generation_limit(
-            request, context_length=self.info.context_length, n_vocab=parts.vocabulary.size
-        )
-        if limit == 0:
-            return empty_answer(request)
+        adapter, vocabulary = _adapter(parts, request.adapter), parts.vocabulary
+        limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.size)
+        assembler = TextAssembler(request.stop, request.logprobs is not None)
+        last = resume(request, assembler, limit=limit, piece=vocabulary.piece, is_end=vocabulary.is_end)
+        if last is not None:
+            return ended(last)
         params = sampling_params(request, limit)
         name = f"{request.request_id}-{next(self._numbers)}"
         arguments: dict[str, Any] = {
             "request_id": name,
-            "prompt": {"type": "token", "prompt_token_ids": list(request.prompt.token_ids)},
+            "prompt": {
+                "type": "token",
+                "prompt_token_ids": [*request.prompt.token_ids, *request.generated],
+            },
             "params": params,
             "lora_request": adapter,
         }
@@ -137,7 +141,7 @@ class VllmEngine:
         start.add_done_callback(self._starting.discard)
         self._last_submit = time.monotonic()
         stream = VllmStream(
-            request, parts.vocabulary, start, lambda ended, abort: self._end(ended, start, name, abort)
+            request, vocabulary, assembler, start, lambda it, abort: self._end(it, start, name, abort)
         )
         self._streams.add(stream)
         return stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from engines.base import GenerationRequest, Structure
@@ -11,13 +12,14 @@ _PARAMETERS = {"structured_outputs": "response_format", "max_logprobs": "logprob
 
 
 def sampling_params(request: GenerationRequest, limit: int) -> Any:
-    """``SamplingParams`` for at most ``limit`` tokens. Raises `RequestError`.
+    """``SamplingParams`` for an answer of at most ``limit`` tokens. Raises `RequestError`.
 
-    Text is made here, not in vLLM (see ``stream.py``), so stop strings are not passed on.
+    Text is made here, not in vLLM (see ``stream.py``), so stop strings are not passed on. What was
+    generated elsewhere is prompt to vLLM.
     """
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    sampling = request.sampling
+    sampling, seed = request.sampling, request.generator_seed
     try:
         return SamplingParams(
             temperature=max(0.0, sampling.temperature),
@@ -27,10 +29,10 @@ def sampling_params(request: GenerationRequest, limit: int) -> Any:
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
-            logit_bias=dict(sampling.logit_bias) or None,
-            seed=None if sampling.seed is None else sampling.seed % 2**63,
-            max_tokens=limit,
-            min_tokens=request.min_tokens,
+            logit_bias=_logit_bias(request) or None,
+            seed=None if seed is None else seed % 2**63,
+            max_tokens=limit - len(request.generated),
+            min_tokens=max(0, request.min_tokens - len(request.generated)),
             ignore_eos=request.ignore_eos,
             logprobs=request.logprobs,
             structured_outputs=structured_outputs(request.structure),
@@ -39,6 +41,22 @@ def sampling_params(request: GenerationRequest, limit: int) -> Any:
         )
     except (ValueError, _client_error()) as error:
         raise request_error(error) from error
+
+
+def _logit_bias(request: GenerationRequest) -> dict[int, float]:
+    """The request's, with the penalties on tokens that were generated elsewhere.
+
+    vLLM's penalties see only what vLLM generated. That of frequency adds up, so this is exact; that of
+    presence counts twice for a token that comes again, which is nearer the truth than not at all until
+    then; that of repetition sees prompts too and needs nothing.
+    """
+    sampling = request.sampling
+    bias = dict(sampling.logit_bias)
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        for token, count in Counter(request.generated).items():
+            penalty = sampling.frequency_penalty * count + sampling.presence_penalty
+            bias[token] = bias.get(token, 0.0) - penalty
+    return bias
 
 
 def structured_outputs(structure: Structure | None) -> Any:
@@ -62,7 +80,7 @@ def structured_outputs(structure: Structure | None) -> Any:
 
 def may_be_invalid(request: GenerationRequest) -> bool:
     """Whether only the loaded model can tell if the request is valid."""
-    return bool(request.structure or request.logprobs or request.sampling.logit_bias)
+    return bool(request.structure or request.logprobs or _logit_bias(request))
 
 
 def is_request_fault(error: BaseException) -> bool:

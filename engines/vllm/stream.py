@@ -39,17 +39,19 @@ class VllmStream:
         self,
         request: GenerationRequest,
         vocabulary: Vocabulary,
+        assembler: TextAssembler,
         start: asyncio.Task[Any],
         on_end: Callable[[VllmStream, bool], None],
     ) -> None:
-        """``start`` gives the collector. ``on_end`` is called once; True means that vLLM must be told."""
+        """``assembler`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
+        called once; True means that vLLM must be told."""
         self._request = request
         self._vocabulary = vocabulary
         self._start = start
         self._on_end: Callable[[VllmStream, bool], None] | None = on_end
         self._collector: Any = None
-        self._assembler = TextAssembler(request.stop, request.logprobs is not None)
-        self._completion_tokens = 0
+        self._assembler = assembler
+        self._completion_tokens = len(request.generated)
         self._ended = False
         self._error: EngineError | None = None
 
@@ -148,7 +150,7 @@ class VllmStream:
 
     def _usage(self, output: Any) -> Usage:
         prompt = len(self._request.prompt.token_ids)
-        return Usage(prompt, self._completion_tokens, output.num_cached_tokens or 0)
+        return Usage(prompt, self._completion_tokens, min(output.num_cached_tokens or 0, prompt))
 
 
 def _translate(error: Exception) -> EngineError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -36,8 +36,11 @@ def sentence_piece(token: str) -> bytes:
 class Vocabulary:
     """Token ids to bytes. Special tokens have none, unless ``keep_special``."""
 
-    def __init__(self, tokenizer: Any, size: int, *, keep_special: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, size: int, *, end_ids: Iterable[int] = (), keep_special: bool = False
+    ) -> None:
         self.size = size
+        self._end_ids = frozenset(end_ids)
         self._tokenizer = tokenizer
         self._pieces: dict[int, bytes] = {}
         self._special = frozenset() if keep_special else frozenset(tokenizer.all_special_ids)
@@ -51,6 +54,10 @@ class Vocabulary:
                 if added.special
             }
         self._to_bytes = _decoder_of(tokenizer)
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends an answer."""
+        return token in self._end_ids
 
     def piece(self, token: int) -> bytes:
         """The bytes that ``token`` adds to a text in progress."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -228,6 +229,134 @@ async def test_odd_text_survives(engine: Engine) -> None:
         assert await engine.tokenize(text)
     text = "naïve café 😀 日本語"
     assert (await engine.detokenize(await engine.tokenize(text, add_special=False))).strip() == text
+
+
+async def check_goes_on(
+    engine: Engine, request: GenerationRequest, chunks: list[Chunk], cuts: Iterable[int]
+) -> None:
+    """Whoever got any of the first ``chunks`` of the answer gets exactly the rest from another engine."""
+    for cut in cuts:
+        sent = chunks[:cut]
+        rest = await drain(engine, replace(request, generated=tuple(tokens_of(sent))))
+        assert tokens_of(sent) + tokens_of(rest) == tokens_of(chunks), cut
+        assert text_of(sent) + text_of(rest) == text_of(chunks), cut
+        assert rest[-1].finish_reason == chunks[-1].finish_reason
+        usage, whole = rest[-1].usage, chunks[-1].usage
+        assert usage is not None
+        assert whole is not None
+        assert replace(usage, cached_tokens=0) == replace(whole, cached_tokens=0)
+        assert usage.cached_tokens <= usage.prompt_tokens
+
+
+async def counting(engine: Engine, **fields: object) -> GenerationRequest:
+    """What every model is sure how to go on with: arithmetic in another order must not flip a choice."""
+    prompt = Prompt(await engine.tokenize("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"))
+    settings: dict[str, object] = {"sampling": GREEDY, "max_tokens": 12, **fields}
+    return GenerationRequest("r", prompt, **settings)  # type: ignore[arg-type]
+
+
+async def end_token(engine: Engine) -> tuple[int, ...]:
+    """Empty for the fake engine, which has none."""
+    token_ids = await engine.tokenize("<|im_end|>", add_special=False)
+    return token_ids if len(token_ids) == 1 else ()
+
+
+def without_text(chunks: list[Chunk]) -> list[int]:
+    """Cuts at which text is held back."""
+    return [cut for cut in range(1, len(chunks)) if not chunks[cut - 1].text]
+
+
+async def test_an_answer_goes_on_wherever_it_was_cut(engine: Engine) -> None:
+    request = await counting(engine)
+    chunks = await drain(engine, request)
+    await check_goes_on(engine, request, chunks, (0, 5, len(chunks) - 1))
+
+
+async def test_an_answer_goes_on_inside_a_character(engine: Engine) -> None:
+    token_ids = await engine.tokenize("😀🚀😀🚀😀🚀", add_special=False)
+    bias = tuple((token, 100.0) for token in {*token_ids})  # whatever the model says is one of these
+    request = GenerationRequest("r", Prompt(token_ids), Sampling(0.0, logit_bias=bias), max_tokens=8)
+    chunks = await drain(engine, request)
+    inside = without_text(chunks)
+    assert inside
+    await check_goes_on(engine, request, chunks, inside[:2])
+
+
+@pytest.mark.parametrize("ending", ["", "\x01never"])
+async def test_an_answer_goes_on_inside_a_stop_string(engine: Engine, ending: str) -> None:
+    """One that comes, and one that does not come after all."""
+    whole = text_of(await drain(engine, await counting(engine)))
+    request = await counting(engine, stop=(whole[-6:-2] + ending,))
+    chunks = await drain(engine, request)
+    assert text_of(chunks) == (whole if ending else whole[:-6])
+    inside = without_text(chunks)
+    assert len(inside) > 1
+    await check_goes_on(engine, request, chunks, inside[:2])
+
+
+async def test_an_answer_goes_on_more_than_once(engine: Engine) -> None:
+    request = await counting(engine)
+    chunks, sent = await drain(engine, request), list[Chunk]()
+    for size in (3, 7, 10):
+        stream = engine.generate(replace(request, generated=tuple(tokens_of(sent))))
+        while len(tokens_of(sent)) < size:
+            sent.append(await stream.__anext__())
+        stream.close()
+    assert tokens_of(sent) == tokens_of(chunks)[: len(tokens_of(sent))]
+    rest = await drain(engine, replace(request, generated=tuple(tokens_of(sent))))
+    assert text_of(sent) + text_of(rest) == text_of(chunks)
+    assert rest[-1].usage
+    assert rest[-1].usage.completion_tokens == 12
+
+
+async def test_penalties_see_what_was_generated_before(engine: Engine) -> None:
+    token_ids = await engine.tokenize(" one two six", add_special=False)
+    bias = tuple((token, 100.0 - 5 * rank) for rank, token in enumerate(token_ids))
+    sampling = Sampling(0.0, frequency_penalty=2.0, logit_bias=bias)
+    request = await counting(engine, sampling=sampling)
+    chunks = await drain(engine, request)
+    await check_goes_on(engine, request, chunks, (5, 9))
+
+
+async def test_what_was_generated_before_counts_for_min_tokens(engine: Engine) -> None:
+    soon = tuple((token, 100.0) for token in await end_token(engine))
+    request = await counting(engine, min_tokens=6, sampling=Sampling(0.0, logit_bias=soon))
+    chunks = await drain(engine, request)
+    assert not soon or len(tokens_of(chunks)) == 6
+    await check_goes_on(engine, request, chunks, (4, 6))
+
+
+async def test_logprobs_go_on_with_the_new_tokens(engine: Engine) -> None:
+    request = await counting(engine, logprobs=1)
+    chunks = await drain(engine, request)
+    rest = await drain(engine, replace(request, generated=tuple(tokens_of(chunks[:5]))))
+    ids = [entry.chosen.token_id for chunk in chunks[:5] + rest for entry in chunk.logprobs]
+    assert ids == tokens_of(chunks)
+
+
+async def test_an_answer_that_is_complete_ends_at_once(engine: Engine) -> None:
+    before = (await drain(engine, await counting(engine)))[:8]
+    token_ids, held = tuple(tokens_of(before)), text_of(before)[-3:]
+    count = len(token_ids)
+
+    async def end_of(generated: tuple[int, ...], **fields: object) -> tuple[str, str | None, int | None]:
+        (chunk,) = await drain(engine, await counting(engine, generated=generated, **fields))
+        assert chunk.token_ids == ()
+        return chunk.text, chunk.finish_reason, chunk.usage.completion_tokens if chunk.usage else None
+
+    assert await end_of(token_ids, max_tokens=count) == ("", "length", count)
+    assert await end_of(token_ids, max_tokens=count, stop=(held + "\x01never",)) == (held, "length", count)
+    assert await end_of(token_ids, stop=(text_of(before)[-5:],)) == ("", "stop", count)
+    if end := await end_token(engine):
+        assert await end_of(token_ids + end) == ("", "stop", count + 1)
+
+
+async def test_what_cannot_be_continued_is_refused(engine: Engine) -> None:
+    token = (await engine.tokenize("ship"))[-1]
+    for generated in ((token,) * 13, (-1,), (2**31 - 1,)):
+        with pytest.raises(RequestError) as refusal:
+            engine.generate(await request_for(engine, generated=generated))
+        assert refusal.value.param == "continuation"
 
 
 async def test_closing_a_stream_frees_its_sequence(engine: Engine) -> None:

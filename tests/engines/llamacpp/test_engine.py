@@ -244,6 +244,16 @@ async def test_a_hung_step_is_unhealthy() -> None:
         assert (await ours.health()).ok
 
 
+async def test_a_request_after_a_long_rest_is_no_stall() -> None:
+    async with engine(stall_timeout=5.0) as ours:
+        ours._worker.last_progress -= 1000
+        stream = ours.generate(
+            GenerationRequest("r", Prompt(await ours.tokenize("Hi")), GREEDY, max_tokens=2)
+        )
+        assert (await ours.health()).ok
+        assert [c async for c in stream][-1].finish_reason == "length"
+
+
 async def test_two_slots_share_the_weights() -> None:
     models = ModelCache()
     process = psutil.Process()

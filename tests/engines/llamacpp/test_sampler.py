@@ -9,7 +9,7 @@ EOG = np.array([3], dtype=np.int32)
 
 
 def sampler(prompt: tuple[int, ...] = (1,), **fields: object) -> Sampler:
-    known = {"min_tokens", "ignore_eos"}
+    known = {"min_tokens", "ignore_eos", "generated"}
     request = GenerationRequest(
         "r",
         Prompt(prompt),
@@ -54,6 +54,24 @@ def test_the_end_is_banned_until_min_tokens() -> None:
     banning.accept(1)
     logits = row()
     banning.edit(logits)
+    assert logits[3] == 4.0
+
+
+def test_what_was_generated_elsewhere_counts() -> None:
+    penalised = sampler(
+        generated=(1, 1, 4),
+        presence_penalty=1.0,
+        frequency_penalty=0.5,
+        repetition_penalty=2.0,
+        min_tokens=4,
+        prompt=(),
+    )
+    logits = row()
+    penalised.edit(logits)
+    assert logits.tolist() == [1.0, 2.0 / 2 - 1.0 - 1.0, -2.0, -np.inf, 0.5 / 2 - 1.0 - 0.5]
+    penalised.accept(0)
+    logits = row()
+    penalised.edit(logits)
     assert logits[3] == 4.0
 
 

@@ -13,6 +13,7 @@ from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.scheduler import WORTH_WAITING_FOR, Scheduler, common_length
 from engines.llamacpp.sequence import Sequence
 from engines.stream import ChunkStream
+from engines.text.output import TextAssembler
 
 
 class Memory:
@@ -53,7 +54,7 @@ class Bench:
     def submit(self, prompt: list[int], limit: int = 1000) -> Sequence:
         request = GenerationRequest("r", Prompt(tuple(prompt)), Sampling(temperature=0))
         sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
-        sequence = Sequence(request, ChunkStream(lambda: None), sampler, limit)
+        sequence = Sequence(request, ChunkStream(lambda: None), sampler, TextAssembler(), limit)
         self.scheduler.submit(sequence)
         return sequence
 

@@ -5,13 +5,14 @@ from engines.mlx.memory import GROWTH_STEP, KvCost
 from engines.mlx.scheduler import Scheduler
 from engines.mlx.sequence import Sequence
 from engines.stream import ChunkStream
+from engines.text.output import TextAssembler
 
 COST = KvCost(per_token=1)
 
 
 def sequence(prompt: int, limit: int = 10) -> Sequence:
     request = GenerationRequest("r", Prompt((1,) * prompt))
-    return Sequence(request, ChunkStream(lambda: None), limit)
+    return Sequence(request, ChunkStream(lambda: None), TextAssembler(), limit)
 
 
 def scheduler(budget: int, max_running: int = 8) -> Scheduler:

@@ -17,6 +17,7 @@ from engines.mlx.memory import KvCost
 from engines.mlx.sequence import Drawn, Sequence
 from engines.mlx.worker import Worker
 from engines.stream import ChunkStream
+from engines.text.output import TextAssembler
 
 
 class FakeBatch:
@@ -80,7 +81,7 @@ async def running(batch: FakeBatch) -> AsyncIterator[Worker]:
 
 def submit(worker: Worker, limit: int = 3, prompt: int = 5) -> ChunkStream:
     stream = ChunkStream(lambda: worker.abort(sequence))
-    sequence = Sequence(GenerationRequest("r", Prompt((1,) * prompt)), stream, limit)
+    sequence = Sequence(GenerationRequest("r", Prompt((1,) * prompt)), stream, TextAssembler(), limit)
     worker.submit(sequence)
     return stream
 

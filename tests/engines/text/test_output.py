@@ -99,10 +99,11 @@ def test_a_stop_string_may_end_in_a_replacement_character() -> None:
     assert assembler.finish() == Released("", (), stopped=True)
 
 
-@given(
-    st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"\xc3", b"\xa9", b"a\xc3"]), max_size=20),
-    st.lists(st.text("abé", min_size=1, max_size=4), max_size=3).map(tuple),
-)
+PIECES = st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"\xc3", b"\xa9", b"a\xc3"]), max_size=20)
+STOPS = st.lists(st.text("abé", min_size=1, max_size=4), max_size=3).map(tuple)
+
+
+@given(PIECES, STOPS)
 def test_logprobs_never_run_ahead_of_the_text(pieces: list[bytes], stops: tuple[str, ...]) -> None:
     assembler = TextAssembler(stops, want_logprobs=True)
     text, numbers = "", []
@@ -121,3 +122,20 @@ def test_logprobs_never_run_ahead_of_the_text(pieces: list[bytes], stops: tuple[
     if not end.stopped:
         assert text == whole
         assert len(numbers) == len(pieces)
+
+
+@given(PIECES, STOPS, st.booleans(), st.data())
+def test_an_answer_goes_on_wherever_it_was_cut(
+    pieces: list[bytes], stops: tuple[str, ...], want_logprobs: bool, data: st.DataObject
+) -> None:
+    """An assembler that is fed what was generated before releases what the first would have."""
+    cut = data.draw(st.integers(0, len(pieces)))
+    whole, second = TextAssembler(stops, want_logprobs), TextAssembler(stops, want_logprobs)
+    for number, piece in enumerate(pieces[:cut]):
+        released = whole.push(piece, entry(number))
+        assert second.push(piece)[::2] == released[::2]  # its log probabilities are not known
+    for number, piece in enumerate(pieces[cut:], cut):
+        expected, got = whole.push(piece, entry(number)), second.push(piece, entry(number))
+        assert (got.text, got.stopped) == (expected.text, expected.stopped)
+        assert ids(got) == [number for number in ids(expected) if number >= cut]
+    assert second.finish()[::2] == whole.finish()[::2]

@@ -9,16 +9,18 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
 
-from engines.base import AnswerDelta, Chunk, GenerationRequest, Sampling, Structure
+from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, Structure
 from engines.errors import EngineError, ModelLoadError, RequestError, UnsupportedFeature
 from engines.registry import LoadSpec
 from engines.vllm.engine import VllmEngine
 from engines.vllm.parsers import AnswerParsers
+from engines.vllm.sampling import sampling_params
 from support.models import smollm2_folder
 
 pytestmark = [
@@ -106,6 +108,27 @@ async def test_what_the_model_lacks_is_refused(engine: VllmEngine) -> None:
         await engine.sleep()
     with pytest.raises(RequestError):
         await answer(engine, logprobs=10_000)
+
+
+def params(generated: tuple[int, ...], *, min_tokens: int = 0, **sampling: Any) -> Any:
+    request = GenerationRequest(
+        "r", Prompt((1,)), Sampling(**sampling), min_tokens=min_tokens, generated=generated
+    )
+    return sampling_params(request, 20)
+
+
+async def test_what_was_generated_elsewhere_counts() -> None:
+    asked = params((5, 5, 7), min_tokens=8)
+    assert (asked.max_tokens, asked.min_tokens, asked.logit_bias) == (17, 5, None)
+    assert params((5, 5, 7), min_tokens=2).min_tokens == 0
+    assert params((), min_tokens=2).min_tokens == 2
+    assert params((5,), seed=3).seed not in (3, None)
+
+
+async def test_penalties_on_what_was_generated_elsewhere_are_biases() -> None:
+    asked = params((5, 5, 7), frequency_penalty=0.5, presence_penalty=1.0, logit_bias=((5, 3.0), (9, 1.0)))
+    assert asked.logit_bias == {5: 1.0, 7: -1.5, 9: 1.0}
+    assert params((), frequency_penalty=0.5).logit_bias is None
 
 
 async def test_metrics_are_vllms_own(engine: VllmEngine) -> None:

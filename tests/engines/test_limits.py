@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engines.base import GenerationRequest, Prompt, Structure
+from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeature
+from engines.limits import generation_limit
+
+
+def limit(prompt: int = 4, **fields: object) -> int:
+    request = GenerationRequest("r", Prompt((1,) * prompt), **fields)  # type: ignore[arg-type]
+    return generation_limit(request, context_length=16, n_vocab=8)
+
+
+def test_what_may_be_generated() -> None:
+    assert limit(max_tokens=5) == 5
+    assert limit() == 12
+    assert limit(max_tokens=0) == 0
+    with pytest.raises(ContextLengthExceeded):
+        limit(max_tokens=13)
+
+
+def test_what_was_generated_before_is_part_of_it() -> None:
+    assert limit(max_tokens=5, generated=(1, 2)) == 5
+    assert limit(max_tokens=5, generated=(1,) * 5) == 5
+    assert limit(max_tokens=12, generated=(1,) * 12) == 12
+    assert limit(generated=(1,) * 12) == 12
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_tokens": 5, "generated": (1,) * 6},
+        {"generated": (1,) * 13},
+        {"generated": (8,)},
+        {"generated": (-1,)},
+    ],
+)
+def test_what_cannot_have_been_generated_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as refusal:
+        limit(**fields)
+    assert refusal.value.param == "continuation"
+
+
+def test_a_structure_is_not_continued() -> None:
+    with pytest.raises(UnsupportedFeature, match="ask again"):
+        limit(generated=(1,), structure=Structure("json_object"))

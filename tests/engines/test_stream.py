@@ -1,0 +1,74 @@
+"""Streams that lag, and answers that were begun elsewhere."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Usage
+from engines.stream import ChunkStream, ended, resume
+from engines.text.output import TextAssembler
+
+END = 0
+PIECES = [b"", b"a", b"b", b"\xc3", b"\xa9"]
+
+
+def request(generated: tuple[int, ...] = (), **fields: object) -> GenerationRequest:
+    return GenerationRequest("r", Prompt((1, 2, 3)), generated=generated, **fields)  # type: ignore[arg-type]
+
+
+def resumed(request: GenerationRequest, limit: int = 20) -> tuple[Chunk | None, TextAssembler]:
+    assembler = TextAssembler(request.stop, request.logprobs is not None)
+    piece, is_end = PIECES.__getitem__, END.__eq__
+    return resume(request, assembler, limit=limit, piece=piece, is_end=is_end), assembler
+
+
+async def test_chunks_that_wait_merge_and_lose_no_token() -> None:
+    stream = ChunkStream(on_close=lambda: None)
+    stream.put(Chunk("a", (1,)))
+    stream.put(Chunk("", (3,)))
+    stream.put(Chunk("é", (4,), finish_reason="length", usage=Usage(3, 3)))
+    assert [chunk async for chunk in stream] == [
+        Chunk("aé", (1, 3, 4), finish_reason="length", usage=Usage(3, 3))
+    ]
+
+
+def test_what_was_held_back_still_is() -> None:
+    last, assembler = resumed(request((1, 3)))
+    assert last is None
+    assert assembler.push(b"\xa9").text == "é"
+
+
+def test_an_answer_ends_at_its_end_token_unless_that_is_ignored() -> None:
+    assert resumed(request((1, END)))[0] == Chunk(finish_reason="stop", usage=Usage(3, 2))
+    assert resumed(request((1, END), ignore_eos=True))[0] is None
+
+
+def test_an_answer_ends_at_its_stop_string() -> None:
+    last, _ = resumed(request((1, 2, 1), stop=("ab",)))
+    assert last == Chunk(finish_reason="stop", usage=Usage(3, 2))
+
+
+def test_an_answer_that_is_long_enough_says_what_was_held_back() -> None:
+    assert resumed(request(()), limit=0)[0] == Chunk(finish_reason="length", usage=Usage(3, 0))
+    last, _ = resumed(request((1, 1, 3), stop=("ab",)), limit=3)
+    assert last == Chunk("a\ufffd", finish_reason="length", usage=Usage(3, 3))
+    last, _ = resumed(request((1, 1), stop=("ab",)), limit=2)
+    assert last == Chunk("a", finish_reason="length", usage=Usage(3, 2))
+
+
+async def test_an_ended_answer_is_its_last_chunk() -> None:
+    last = Chunk("a", finish_reason="stop", usage=Usage(3, 1))
+    stream = ended(last)
+    assert [chunk async for chunk in stream] == [last]
+    stream.close()
+
+
+@given(st.integers(-(2**63), 2**64), st.integers(1, 10_000))
+def test_an_answer_goes_on_with_draws_of_its_own(seed: int, count: int) -> None:
+    sampling = Sampling(seed=seed)
+    first, later = request(sampling=sampling), request((1,) * count, sampling=sampling)
+    assert first.generator_seed == seed
+    assert later.generator_seed == request((2,) * count, sampling=sampling).generator_seed != seed
+    assert later.generator_seed != request((1,) * (count + 1), sampling=sampling).generator_seed
+    assert request((1,)).generator_seed is None
