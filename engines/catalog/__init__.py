@@ -9,6 +9,7 @@ from engines.catalog.schema import (
     HubSource,
     ModelSettings,
     SamplingDefaults,
+    UpstreamEntry,
     check_name,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "ModelSettings",
     "Problem",
     "SamplingDefaults",
+    "UpstreamEntry",
     "check_name",
     "load_catalog",
     "parse_catalog",

@@ -19,15 +19,17 @@ from engines.catalog.schema import (
     HubSource,
     ModelSettings,
     SamplingDefaults,
+    UpstreamEntry,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The models that the file names, in its order, with the defaults applied."""
+    """The models that the file names, in its order, with the defaults applied, and other servers."""
 
     entries: tuple[CatalogEntry, ...] = ()
     defaults: ModelSettings = field(default_factory=ModelSettings)
+    upstreams: tuple[UpstreamEntry, ...] = ()
 
     def unlisted(self, name: str) -> CatalogEntry:
         """The entry of a model that the file does not name: nothing but defaults."""
@@ -61,7 +63,7 @@ def parse_catalog(text: str, file: str) -> Catalog:
     if problems:
         raise CatalogError(file, problems)
     entries = tuple(_with_defaults(entry, content.defaults) for entry in content.models)
-    return Catalog(entries, content.defaults)
+    return Catalog(entries, content.defaults, content.upstreams)
 
 
 def _with_defaults(entry: CatalogEntry, defaults: ModelSettings) -> CatalogEntry:
@@ -133,8 +135,14 @@ def _message(item: Mapping[str, Any]) -> str:
     if kind == "string_type":
         return "this must be text; put it in quotes if it looks like something else"
     if kind == "string_pattern_mismatch":
-        return "this is not of the right form" + (", org/name" if "hub" in item["loc"] else "")
+        return "this is not of the right form" + _form(item["loc"])
     return str(item["msg"]).removeprefix("Value error, ").replace("Input should", "this should", 1)
+
+
+def _form(location: tuple[int | str, ...]) -> str:
+    if "upstreams" in location:
+        return ", http://host:8000/v1"
+    return ", org/name" if "hub" in location else ""
 
 
 def _fields(location: tuple[int | str, ...]) -> list[str]:
@@ -151,6 +159,7 @@ _OWNERS: dict[int | str, type[BaseModel]] = {
     "hub": HubSource,
     "sampling": SamplingDefaults,
     "adapters": AdapterEntry,
+    "upstreams": UpstreamEntry,
 }
 
 

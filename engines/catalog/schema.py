@@ -48,6 +48,15 @@ def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _same_names(value: object) -> object:
+    """A list of names is short for names that both sides use."""
+    return {name: name for name in value} if isinstance(value, list) and _are_texts(value) else value
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
 def _duration(value: Any) -> float | None:
     return None if value is None else parse_duration(value)
 
@@ -148,7 +157,7 @@ class ModelSettings(CatalogModel):
     keep_alive: Annotated[float | None, BeforeValidator(_duration)] = None
     pin: bool = False
     preload: bool = False
-    instances: Count = 1
+    instances: Count | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
     sampling: SamplingDefaults = SamplingDefaults()
     tensor_parallel: Count = 1
@@ -179,10 +188,29 @@ class CatalogEntry(ModelSettings):
         return (self.name, *self.aliases)
 
 
+class UpstreamEntry(CatalogModel):
+    """Another OpenAI-compatible server. ``models``: our names and its own; empty for all that it lists."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s#?]+$", max_length=2048)]
+    name: Name | None = None
+    api_key: Annotated[str, Field(min_length=1)] | None = Field(None, repr=False)
+    api_key_file: RelativePath | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    models: Annotated[dict[Name, Name], BeforeValidator(_same_names)] = {}
+    max_concurrent: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.api_key is not None and self.api_key_file is not None:
+            raise ValueError("give api_key or api_key_file, not both")
+        return self
+
+
 class CatalogFile(CatalogModel):
     """The whole file, before its defaults are applied."""
 
     defaults: ModelSettings = ModelSettings()
+    upstreams: Annotated[tuple[UpstreamEntry, ...], Strict(False)] = ()
     models: Annotated[tuple[CatalogEntry, ...], Strict(False)] = ()
 
     @model_validator(mode="before")

@@ -11,7 +11,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.catalog import Catalog, CatalogEntry, CatalogError, ModelSettings, load_catalog, parse_catalog
+from engines.catalog import (
+    Catalog,
+    CatalogEntry,
+    CatalogError,
+    ModelSettings,
+    UpstreamEntry,
+    load_catalog,
+    parse_catalog,
+)
 
 SHIPPED = Path(__file__).parents[3] / "models" / "models.yaml"
 
@@ -71,7 +79,7 @@ def test_an_entry_needs_a_name_only() -> None:
     assert (entry.engine, entry.keep_alive, entry.instances, entry.hub, entry.path) == (
         "auto",
         None,
-        1,
+        None,
         None,
         None,
     )
@@ -129,6 +137,49 @@ def test_defaults_fill_in_what_is_not_said() -> None:
     assert own.options == {"a": 1, "b": 2}
     other = catalog.unlisted("a model on disk")
     assert (other.name, other.keep_alive, other.engine, other.aliases) == ("a model on disk", 600, "auto", ())
+
+
+# -- upstreams --------------------------------------------------------------------------------------
+
+
+def test_upstreams() -> None:
+    plain, full = parse(
+        """
+        upstreams:
+          - url: http://gpu1:8000
+          - url: https://gpu2/v1
+            name: second
+            api_key_file: keys/gpu2
+            weight: 2
+            models: {ours: theirs}
+            max_concurrent: 8
+        """
+    ).upstreams
+    assert plain == UpstreamEntry(url="http://gpu1:8000")
+    assert (full.name, full.api_key_file, full.weight, full.max_concurrent) == ("second", "keys/gpu2", 2.0, 8)
+    assert full.models == {"ours": "theirs"}
+
+
+def test_models_of_an_upstream_can_be_a_list() -> None:
+    [entry] = parse("upstreams: [{url: 'http://a', models: [x, y]}]").upstreams
+    assert entry.models == {"x": "x", "y": "y"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ("name: a", "upstreams[0].url: this field is required"),
+        ("url: gpu1:8000", "upstreams[0].url: this is not of the right form, http://host:8000/v1"),
+        ("{url: http://a, api_key: x, api_key_file: y}", "give api_key or api_key_file, not both"),
+        ("{url: http://a, api_key_file: /etc/key}", "relative to MODEL_BASE_PATH"),
+        ("{url: http://a, wieght: 2}", "did you mean weight?"),
+        ("{url: http://a, models: [1]}", "upstreams[0].models: this must be a mapping"),
+        ("{url: http://a, max_concurrent: 0}", "greater than or equal to 1"),
+    ],
+)
+def test_mistakes_in_upstreams(fields: str, complaint: str) -> None:
+    [told] = complaints(f"upstreams:\n  - {fields}\n")
+    assert complaint in told
 
 
 def test_entries_cannot_be_changed() -> None:
@@ -316,10 +367,22 @@ def test_the_shipped_catalog_describes_every_field() -> None:
     """The commented entry is a valid one with all fields, but for the second way to write ``hub``."""
     text = SHIPPED.read_text()
     _, _, commented = text.partition("# Every field:\n")
-    example = "\n".join(line.strip().removeprefix("#") for line in commented.splitlines())
+    models, *_ = commented.split("\n\n")
+    example = "\n".join(line.strip().removeprefix("#") for line in models.splitlines())
     example = example.replace("   hub: org/name", "   # hub: org/name", 1)
     [described] = yaml.safe_load(example)
     assert set(described) == set(CatalogEntry.model_fields)
     assert set(described["sampling"]) == set(type(CatalogEntry(name="m").sampling).model_fields)
     del described["path"], described["hub"]["file"]
     parse_catalog(yaml.safe_dump({"models": [described]}), "models.yaml")
+
+
+def test_the_shipped_catalog_describes_upstreams() -> None:
+    """The commented example is a valid one with all fields, but for the second way to give a key."""
+    _, _, commented = SHIPPED.read_text().partition("# upstreams:\n")
+    example = "\n".join(line.removeprefix("#") for line in commented.splitlines())
+    example = example.replace("    models: [", "    # models: [", 1)
+    [described] = yaml.safe_load(example)
+    assert set(described) == set(UpstreamEntry.model_fields)
+    del described["api_key_file"]
+    parse_catalog(yaml.safe_dump({"upstreams": [described]}), "models.yaml")
