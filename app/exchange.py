@@ -7,24 +7,34 @@ from starlette.types import Receive, Scope, Send
 
 from app.connection import while_connected
 from app.errors import to_api_error
+from app.replies import error_event
 from app.telemetry.inference import InferenceRecord
-from balancer.backend import Call, Lease, Reply
-from balancer.balancer import Balancer
+from app.telemetry.logs import get_logger
+from app.telemetry.metrics import Outcome
+from balancer.backend import ByteStream, Call, Reply
+from balancer.serving import FAILURES, Serving
+
+log = get_logger("http")
+
+BACKEND_HEADER = b"x-enginehouse-backend"
 
 
 class Exchange(Response):
     """Acquires a backend, runs the call there and sends what comes.
 
     A client that disconnects at any point (queued, in prefill, mid-answer) releases everything.
+    ``tells_errors`` False cuts the connection where a stream breaks off, for a server that goes on with it
+    elsewhere.
     """
 
-    def __init__(self, balancer: Balancer, call: Call, record: InferenceRecord) -> None:
+    def __init__(
+        self, serving: Serving, call: Call, record: InferenceRecord, *, tells_errors: bool = True
+    ) -> None:
         super().__init__()
-        self._balancer = balancer
+        self._serving = serving
         self._call = call
         self._record = record
-        self._lease: Lease | None = None
-        self._reply: Reply | None = None
+        self._tells_errors = tells_errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # An error from before the first byte comes out of here and becomes an answer.
@@ -32,12 +42,9 @@ class Exchange(Response):
 
     async def _serve(self, send: Send) -> None:
         try:
-            self._lease = await self._balancer.acquire(self._call)
-            self._reply = reply = await self._lease.backend.run(self._call)
-            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-            async for data in reply.body:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            reply, first = await self._serving.open()
+            if await self._answer(send, reply, first):
+                self._record.end(_outcome(reply.status))
         except Exception as error:
             refused = to_api_error(error).status < 500
             self._record.end("refused" if refused else "error", str(error))
@@ -45,9 +52,51 @@ class Exchange(Response):
         finally:
             self._release()
 
+    async def _answer(self, send: Send, reply: Reply, first: bytes) -> bool:
+        """Send the whole reply; False if it broke off and cannot go on."""
+        backend = (BACKEND_HEADER, self._serving.backend.encode("latin-1", "replace"))
+        headers = [*reply.headers, backend]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if reply.status == 200:
+            self._record.began()
+        body, data = reply.body, first
+        while True:
+            try:
+                await self._forward(send, body, data)
+                break
+            except FAILURES as failure:
+                try:
+                    body, data = await self._serving.go_on(failure)
+                except FAILURES:
+                    await self._break_off(send, failure)
+                    return False
+        self._record.told(body.usage())
+        self._serving.finish()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return True
+
+    async def _forward(self, send: Send, body: ByteStream, data: bytes) -> None:
+        if data:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        async for data in body:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _break_off(self, send: Send, failure: Exception) -> None:
+        """The status was sent, so a stream says it in its last event. Returning without an end cuts the
+        connection: a body that is cut must not pass for a whole one."""
+        log.warning("answer_broke_off", request_id=self._call.request_id, error=str(failure))
+        self._record.end("error", str(failure))
+        if self._call.stream and self._tells_errors:
+            # What an upstream sent may end in the middle of an event.
+            event = b"\n\n" + error_event(failure)
+            await send({"type": "http.response.body", "body": event, "more_body": False})
+
     def _release(self) -> None:
-        if self._reply is not None:
-            self._reply.body.close()
-        if self._lease is not None:
-            self._lease.release()
+        self._serving.close()
         self._record.end("aborted")  # unless it ended otherwise before
+
+
+def _outcome(status: int) -> Outcome:
+    if status < 400:
+        return "finished"
+    return "refused" if status < 500 else "error"

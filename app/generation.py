@@ -30,14 +30,15 @@ def start(
 class Generation:
     """Merges streams in the order in which chunks become ready, and keeps the request's record.
 
-    The first failing stream fails the whole. `close` is synchronous and idempotent; closing before
-    the end counts as an abort.
+    The first failing stream fails the whole: the record is left open then, as is one of a generation
+    that is closed early, for the request may go on elsewhere. `close` is synchronous and idempotent.
     """
 
     def __init__(self, streams: list[TokenStream], record: InferenceRecord) -> None:
         self._streams = streams
         self._record = record
-        self._open = len(streams)
+        self._unfinished = len(streams)
+        # None: it was closed.
         self._ready: asyncio.Queue[Item | EngineError | None] = asyncio.Queue()
         # One stream is read directly: a task and a queue for each would double its cost.
         self._pumps = [
@@ -47,6 +48,11 @@ class Generation:
     @property
     def record(self) -> InferenceRecord:
         return self._record
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sequence gave its last chunk."""
+        return not self._unfinished
 
     def __aiter__(self) -> Generation:
         return self
@@ -58,14 +64,14 @@ class Generation:
                 index, chunk = await self._next_of_many()
             else:
                 index, chunk = 0, await self._streams[0].__anext__()
-        except EngineError as error:
-            self._record.end("error", error.message)
+        except EngineError:
             self.close()
             raise
-        except StopAsyncIteration:
-            self._record.end("finished")
-            raise
         self._record.chunk(index, chunk)
+        if chunk.finish_reason is not None:
+            self._unfinished -= 1
+            if self.finished:
+                self._record.end("finished")
         return index, chunk
 
     def close(self) -> None:
@@ -74,17 +80,15 @@ class Generation:
         for pump in self._pumps:
             pump.cancel()
         self._ready.put_nowait(None)
-        self._record.end("aborted")
 
     async def _next_of_many(self) -> Item:
-        while self._open:
-            item = await self._ready.get()
-            if isinstance(item, EngineError):
-                raise item
-            if item is not None:
-                return item
-            self._open -= 1
-        raise StopAsyncIteration
+        item = None if self.finished else await self._ready.get()
+        if isinstance(item, EngineError):
+            raise item
+        if item is None:
+            self.close()
+            raise StopAsyncIteration
+        return item
 
     async def _pump(self, index: int, stream: TokenStream) -> None:
         try:
@@ -92,5 +96,3 @@ class Generation:
                 self._ready.put_nowait((index, chunk))
         except EngineError as error:
             self._ready.put_nowait(error)
-        else:
-            self._ready.put_nowait(None)

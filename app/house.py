@@ -6,20 +6,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from app.cluster import Cluster
 from app.pull_requests import named_pull
 from app.reports import report
 from app.schemas.models import ModelReport
 from app.settings import Settings
+from app.telemetry.cluster import ClusterCollector
 from app.telemetry.inference import InferenceRecord
 from app.telemetry.metrics import Metrics
 from app.telemetry.models import ModelCollector
 from balancer.balancer import Balancer
-from balancer.balancer import Limits as BalancerLimits
-from balancer.local import LocalPool
+from balancer.fleet import Fleet
+from balancer.serving import Failovers
 from engines import platform
 from engines.catalog import CatalogError, parse_duration
+from engines.errors import ModelFileNotFound
 from engines.library import Library, Model
 from engines.loader import LoadDefaults, ModelLoader
 from engines.manager import memory
@@ -39,41 +44,85 @@ RELOAD_SECONDS = 2.0
 GPU_MEMORY_SECONDS = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What a server that is an instance of another serves: one model, at ``path`` if no catalog has it."""
+
+    model: str
+    path: str | None
+    options: LoadOptions
+
+
 class House:
     """Owns the models, the balancer in front of them, and the counts. One for each app."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, instance: Instance | None = None) -> None:
         self.settings = settings
+        self.instance = instance
         self.started_at = time.monotonic()
         self.created = int(time.time())
         self.library = open_library(settings)
-        self.default = default_model(self.library, settings)
+        if instance is None:
+            self.default = default_model(self.library, settings)
+        else:
+            self.default = instance_model(self.library, settings, instance)
         facts = platform.detect()
-        self.manager = ModelManager(
-            ModelLoader(
-                self.library,
-                EngineRegistry(),
-                load_defaults(settings),
-                facts,
-                converted=settings.model_base_path,
-            ),
-            manager_limits(settings, facts),
+        loader = ModelLoader(
+            self.library,
+            EngineRegistry(),
+            load_defaults(settings),
+            facts,
+            converted=settings.model_base_path,
         )
-        self.balancer = Balancer(balancer_limits(settings), LocalPool(self.manager))
-        self.manager.on_change = self.balancer.changed
+        self.cluster = Cluster(
+            settings,
+            self.library,
+            loader,
+            manager_limits(settings, facts),
+            is_instance=instance is not None,
+        )
         self.pulls = PullJobs(Puller(), on_change=self._pull_changed)
         self.metrics = Metrics(self.balancer.statuses, lambda: self.balancer.queue_depth)
         self.metrics.registry.register(ModelCollector(self.manager))
+        self.metrics.registry.register(
+            ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
+        )
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
         self._tasks: set[asyncio.Task[object]] = set()
 
+    @property
+    def is_instance(self) -> bool:
+        """Whether another server started this one, for one model, and balances over it."""
+        return self.instance is not None
+
+    @property
+    def manager(self) -> ModelManager:
+        return self.cluster.manager
+
+    @property
+    def balancer(self) -> Balancer:
+        return self.cluster.balancer
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.cluster.fleet
+
+    @property
+    def failovers(self) -> Failovers:
+        return self.cluster.failovers
+
     async def start(self) -> None:
         """Begin to load what is to be there from the start; requests wait for it meanwhile."""
-        self.manager.start()
+        self.cluster.start()
+        self.fleet.ensure(self.default.name)
+        if self.instance is not None:
+            self.manager.want(self.default.name, self.instance.options)
+            return
         self.manager.want(self.default.name)
         for model in self.library.models():
             if model.entry.preload and not model.is_absent:
+                self.fleet.ensure(model.name)
                 self.manager.want(model.name, modest=True)
         self._in_background(self._keep_reloading())
         if self._has_gpu:
@@ -83,7 +132,27 @@ class House:
         for task in list(self._tasks):
             task.cancel()
         await self.pulls.stop()
-        await self.manager.stop()
+        await self.cluster.stop()
+
+    def served(self, name: str) -> tuple[Model, str | None]:
+        """The model that a request for ``name`` goes to, and the adapter, if it names one.
+
+        Raises `ModelFileNotFound`.
+        """
+        try:
+            return self.library.served(name)
+        except ModelFileNotFound:
+            known = self.library.get(name)
+            if known is not None and self._is_upstream(known.name):
+                return known, None
+            raise
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether upstreams have the model ``name``, and this server knows of no such model."""
+        return self.library.get(name) is None and self._is_upstream(name)
+
+    def _is_upstream(self, name: str) -> bool:
+        return any(remote.serves(name) for remote in self.fleet.remotes)
 
     def find(self, name: str, path: str | None = None) -> Model:
         """The model of this name, to be loaded; ``path`` makes a new one of what lies there.
@@ -100,6 +169,7 @@ class House:
             endpoint=endpoint,
             request_id=request_id,
             gpu_memory=lambda: self._gpu_memory,
+            is_logged=not self.is_instance,
         )
 
     def report(self, model: Model) -> ModelReport:
@@ -111,16 +181,22 @@ class House:
         self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None
     ) -> None:
         """Load ``model`` and return when it is ready. Raises `EngineError`."""
+        self.fleet.ensure(model.name)
         await self.manager.load(
             model.name, options, keep_alive=keep_alive, pin=pin, patience=self.settings.queue_timeout
         )
+
+    def want(self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None) -> None:
+        """Begin what `load` does, and return at once."""
+        self.fleet.ensure(model.name)
+        self.manager.want(model.name, options, keep_alive=keep_alive, pin=pin)
 
     async def unload(self, model: Model, *, force: bool) -> None:
         """Stop pulling ``model``, or unload it. Raises `ModelConflict` for a pinned one."""
         job = self.pulls.running(model.name)
         if job is not None:
             job.cancel()
-        await self.manager.unload(model.name, force=force)
+        await self.fleet.unload(model.name, force=force)
 
     def pull(
         self, name: str, source: SourceName | None, revision: str | None, include: tuple[str, ...]
@@ -153,9 +229,16 @@ class House:
             self.manager.renew(name)
         for name in changes.added:
             if self.library.find(name).entry.preload:
+                self.fleet.ensure(name)
                 self.manager.want(name, modest=True)
         for name in changes.removed:
-            self._in_background(self.manager.unload(name))
+            self._in_background(self._forget(name))
+        self.fleet.changed()
+
+    async def _forget(self, name: str) -> None:
+        await self.fleet.unload(name, force=False)
+        if self.library.get(name) is None:
+            self.fleet.forget(name)
 
     def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
@@ -201,6 +284,15 @@ def default_model(library: Library, settings: Settings) -> Model:
     return library.default(settings.default_model)
 
 
+def instance_model(library: Library, settings: Settings, instance: Instance) -> Model:
+    """Raises `ModelFileNotFound` or `ModelLoadError`."""
+    if settings.inference_engine == "fake":
+        return library.add_fake(instance.model)
+    if instance.path is None:
+        return library.find(instance.model)
+    return library.put(instance.model, Path(instance.path))
+
+
 def load_defaults(settings: Settings) -> LoadDefaults:
     return LoadDefaults(
         engine=settings.inference_engine,
@@ -211,6 +303,7 @@ def load_defaults(settings: Settings) -> LoadDefaults:
         use_gpu=None if settings.device_type == "auto" else settings.device_type != "cpu",
         cache_prefixes=settings.enable_caching,
         gpu_memory=settings.max_gpu_memory,
+        stall_timeout=settings.stall_timeout,
         keep_alive=parse_duration(settings.keep_alive),
     )
 
@@ -222,15 +315,6 @@ def manager_limits(settings: Settings, facts: platform.Facts) -> Limits:
         budget=memory.budget(facts, max_memory=settings.max_memory, gpu_share=settings.max_gpu_memory),
         # Looking costs nothing for engines in this process, so look often.
         interval=min(settings.health_check_interval, 1.0),
-    )
-
-
-def balancer_limits(settings: Settings) -> BalancerLimits:
-    return BalancerLimits(
-        concurrent=settings.max_concurrent_requests,
-        queued=settings.max_queued_requests,
-        queue_timeout=settings.queue_timeout,
-        load_timeout=settings.load_timeout,
     )
 
 

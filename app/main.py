@@ -8,22 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__, errors, middleware
-from app.house import House
-from app.routers import chat, completions, docs, events, lifecycle, models, pulls, system
+from app.house import House, Instance
+from app.routers import chat, cluster, completions, docs, events, lifecycle, models, pulls, system
 from app.settings import Settings
 from app.telemetry import logs
 
 DESCRIPTION = """An OpenAI-compatible inference server. Point any OpenAI client at `/v1`."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, instance: Instance | None = None) -> FastAPI:
     """The app with everything wired; models begin to load when it starts.
 
+    ``instance``: it serves one model for another server, which started it.
     Raises `ModelFileNotFound` if there is nothing to serve, and `CatalogError` for a catalog with mistakes.
     """
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_format)
-    house = House(settings)
+    house = House(settings, instance)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     middleware.install(app, settings)
     docs.install(app)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    for module in (chat, completions, pulls, lifecycle, models, events, system):
+    for module in (chat, completions, pulls, lifecycle, models, events, cluster, system):
         app.include_router(module.router)
     return app
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from app.convert.answers import AnswerFormat, sse, to_json
+from app.convert.continuation import CREATED_HEADER, AnnouncedEvents, usage_comment
 from app.errors import error_body, to_api_error
 from app.generation import Generation
-from balancer.backend import Reply
-from engines.errors import EngineError
+from balancer.backend import Continuation, Reply
+from engines.base import Usage
 
 DONE = b"data: [DONE]\n\n"
 
@@ -23,17 +25,34 @@ SSE_HEADERS = [
 ]
 
 
-class EventStream:
-    """Server-sent events of a generation, ending with ``[DONE]``, or with an error event if it fails.
+@dataclass(frozen=True, slots=True)
+class StreamForm:
+    """What a stream has on top of its answer's events.
 
-    Iterating gives bytes as they become ready; an empty chunk (text held back) gives none.
+    ``include_usage``: an event with the token counts. ``resumable``: from its tokens alone another
+    backend could go on with it, as this one does with what was ``begun``. ``announced``: comments that
+    tell a server which passes the stream on its tokens, if it is resumable, and its usage.
     """
 
-    def __init__(self, generation: Generation, format: AnswerFormat, *, include_usage: bool) -> None:
+    include_usage: bool = False
+    resumable: bool = False
+    begun: Continuation | None = None
+    announced: bool = False
+
+
+class EventStream:
+    """Server-sent events of a generation, ending with ``[DONE]``.
+
+    Iterating gives bytes as they become ready, always whole events; an empty chunk (text held back)
+    gives none. Raises `EngineError` if the generation fails.
+    """
+
+    def __init__(self, generation: Generation, format: AnswerFormat, form: StreamForm) -> None:
         self._generation = generation
         self._format = format
-        self._include_usage = include_usage
-        self._events = format.events()
+        self._form = form
+        self._events = AnnouncedEvents(format) if form.announced and form.resumable else format.events()
+        self._token_ids: list[int] = []
         self._first: bytes | None = None
         self._ended = False
         self._clock = asyncio.get_running_loop().time
@@ -60,7 +79,7 @@ class EventStream:
         early = self._not_before - self._clock()
         if early > 0:
             await asyncio.sleep(early)  # meanwhile the stream merges its chunks
-        data = await self._next(late=True)
+        data = await self._next()
         self._not_before = self._clock() + EVENT_DISTANCE
         return data
 
@@ -68,25 +87,34 @@ class EventStream:
         self._ended = True
         self._generation.close()
 
-    async def _next(self, late: bool = False) -> bytes:
-        """The next event's bytes. A failure is raised, or an event of its own if it comes ``late``."""
-        try:
-            while True:
-                index, chunk = await self._generation.__anext__()
-                if data := self._events.write(index, chunk):
-                    return data
-        except StopAsyncIteration:
-            self._ended = True
-            return self._closing()
-        except EngineError as error:
-            self._ended = True
-            if not late:
-                raise
-            return sse(error_body(to_api_error(error)))
+    def continuation(self) -> Continuation | None:
+        """Where what was handed out ends; None also if nothing was, so that one would begin anew."""
+        form = self._form
+        if not form.resumable or self._first is not None:
+            return form.begun
+        before = form.begun.token_ids if form.begun is not None else ()
+        return Continuation((*before, *self._token_ids), self._format.created)
+
+    def usage(self) -> Usage | None:
+        return None
+
+    async def _next(self) -> bytes:
+        """The next events. The last ones bring the end of the stream with them."""
+        while True:
+            index, chunk = await self._generation.__anext__()
+            self._token_ids += chunk.token_ids
+            data = self._events.write(index, chunk)
+            if chunk.finish_reason is not None and self._generation.finished:
+                self._ended = True
+                return data + self._closing()
+            if data:
+                return data
 
     def _closing(self) -> bytes:
         usage = self._generation.record.usage()
-        return (sse(self._format.usage_event(usage)) if self._include_usage else b"") + DONE
+        event = sse(self._format.usage_event(usage)) if self._form.include_usage else b""
+        comment = usage_comment(usage) if self._form.announced else b""
+        return event + comment + DONE
 
 
 class WholeBody:
@@ -107,11 +135,24 @@ class WholeBody:
     def close(self) -> None:
         self._data = None
 
+    def continuation(self) -> Continuation | None:
+        return None
 
-async def streamed(generation: Generation, format: AnswerFormat, *, include_usage: bool) -> Reply:
+    def usage(self) -> Usage | None:
+        return None
+
+
+def error_event(error: Exception) -> bytes:
+    """The end of a stream that failed when its status had been sent. No ``[DONE]`` follows."""
+    return sse(error_body(to_api_error(error)))
+
+
+async def streamed(generation: Generation, format: AnswerFormat, form: StreamForm) -> Reply:
     """A reply whose events go out as tokens come. Raises `EngineError` if there is not even a first."""
-    events = EventStream(generation, format, include_usage=include_usage)
-    return Reply(200, SSE_HEADERS, await events.prime())
+    headers = list(SSE_HEADERS)
+    if form.announced and form.resumable:
+        headers.append((CREATED_HEADER.encode(), str(format.created).encode()))
+    return Reply(200, headers, await EventStream(generation, format, form).prime())
 
 
 async def whole(generation: Generation, format: AnswerFormat) -> Reply:

@@ -1,11 +1,17 @@
-"""What clients are told of a model, from what the library, the manager and a running pull know."""
+"""What clients are told of a model, from what the library, the manager, a running pull and upstreams know."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from app.schemas.models import Download, Loading, ModelReport
+from balancer.backend import Backend, BackendState
 from engines.library import Model
 from engines.manager.states import ModelState, ModelStatus
 from engines.pull.jobs import PullJob
+
+# Who owns a model that more than one upstream has.
+SEVERAL_UPSTREAMS = "upstream"
 
 
 def report(model: Model, status: ModelStatus, pull: PullJob | None, created: int) -> ModelReport:
@@ -36,6 +42,31 @@ def report(model: Model, status: ModelStatus, pull: PullJob | None, created: int
         load_seconds=status.load_seconds,
         unload_seconds=status.unload_seconds,
     )
+
+
+def upstream_report(name: str, upstreams: Sequence[Backend], *, requests: int, created: int) -> ModelReport:
+    """Of a model that only ``upstreams`` have, at least one. ``created`` in Unix seconds."""
+    state = _best([upstream.state for upstream in upstreams])
+    return ModelReport(
+        id=name,
+        created=created,
+        owned_by=upstreams[0].name if len(upstreams) == 1 else SEVERAL_UPSTREAMS,
+        state=state,
+        aliases=[],
+        detail="" if state is ModelState.READY else _troubles(upstreams),
+        requests=requests,
+    )
+
+
+def _troubles(upstreams: Sequence[Backend]) -> str:
+    details = {upstream.name: upstream.status().detail for upstream in upstreams}
+    return "; ".join(f"{name}: {detail}" for name, detail in details.items() if detail)
+
+
+def _best(states: Sequence[BackendState]) -> ModelState:
+    if BackendState.READY in states:
+        return ModelState.READY
+    return ModelState.LOADING if BackendState.STARTING in states else ModelState.FAILED
 
 
 def _state(model: Model, status: ModelStatus, pull: PullJob | None) -> ModelState:

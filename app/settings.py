@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from balancer.policies import Strategy
+from balancer.upstreams import parse_upstreams
 from engines.catalog import parse_duration
 from engines.manager.memory import parse_memory
 
@@ -20,20 +22,73 @@ class Settings(BaseSettings):
     `.env.example` and the README's table list the same names and defaults; a test compares the three.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    # Keys are among the input.
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     inference_engine: Literal["auto", "vllm", "mlx", "llama_cpp", "fake"] = Field(
         "auto",
         description="Which engine runs models. `auto` picks, for each model, the best one that this "
         "machine and the model's format allow.",
     )
-    inference_mode: Literal["single", "multi_instance"] = Field(
+    inference_mode: Literal["single", "multi_instance", "load_balance"] = Field(
         "single",
         description="`single`: one model is loaded; a request for another one switches. "
-        "`multi_instance`: up to MAX_CONCURRENT_MODELS stay loaded.",
+        "`multi_instance`: up to MAX_CONCURRENT_MODELS stay loaded. `load_balance`: the same, with "
+        "CLUSTER_INSTANCES instances of each.",
     )
     max_concurrent_models: int = Field(
-        1, ge=1, description="Models loaded at once in mode `multi_instance`, as far as memory allows."
+        1,
+        ge=1,
+        description="Models loaded at once in modes `multi_instance` and `load_balance`, as far as memory "
+        "allows.",
+    )
+    cluster_instances: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Instances of each model in mode `load_balance`; models.yaml can say otherwise for a "
+        "model, in every mode.",
+    )
+    instance_kind: Literal["local", "process"] = Field(
+        "local",
+        description="`local`: instances are engines in the server's process, and llama.cpp's share their "
+        "weights. `process`: each is a child process of its own, so that a crash takes no other with it.",
+    )
+    instance_port: int = Field(
+        8001,
+        ge=1,
+        le=65535,
+        description="Instances of kind `process` listen on this port of the loopback address and those "
+        "after it.",
+    )
+    instance_devices: str = Field(
+        "",
+        description="GPUs for instances of kind `process`, one group an instance, taken in turn: `0;1` or "
+        "`0,1;2,3`. Empty: every instance sees all.",
+    )
+    load_balance_strategy: Strategy = Field(
+        Strategy.ROUND_ROBIN,
+        description="How one of a model's instances is chosen for a request: `round_robin`, "
+        "`least_connections`, `weighted`, `random`, `response_time` or `prefix_aware`.",
+    )
+    auto_scaling: bool = Field(
+        True,
+        description="In mode `load_balance`: start instances while requests wait, and stop those that "
+        "nobody needs.",
+    )
+    min_instances: int = Field(
+        1, ge=1, le=100, description="Instances of a model that AUTO_SCALING leaves running."
+    )
+    max_instances: int = Field(10, ge=1, le=100, description="Instances of a model that AUTO_SCALING starts.")
+    scale_target: int = Field(
+        16,
+        ge=1,
+        description="Requests for each instance, running and waiting, that AUTO_SCALING aims at.",
+    )
+    upstreams: str = Field(
+        "",
+        description="Comma-separated URLs of other OpenAI-compatible servers that requests may go to, with "
+        "options after `#`: `http://gpu1:8000/v1#weight=2&key=...&model=ours:theirs`.",
     )
     default_model: str = Field(
         "auto",
@@ -105,7 +160,18 @@ class Settings(BaseSettings):
         True, description="Keep finished prompts in the KV cache and reuse equal prefixes."
     )
     health_check_interval: float = Field(
-        30.0, gt=0, description="Seconds between looks at a backend's health."
+        30.0,
+        gt=0,
+        description="Seconds between looks at an upstream's or a child process's health; at one that just "
+        "failed, every second.",
+    )
+    first_byte_timeout: float = Field(
+        300.0, gt=0, description="Seconds an upstream or a child process may take to begin its answer."
+    )
+    stall_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds an answer that has begun may stand still before its backend counts as hung.",
     )
     shutdown_grace: float = Field(
         30.0, ge=0, description="Seconds in-flight requests get to end when the server stops."
@@ -129,6 +195,12 @@ class Settings(BaseSettings):
             return frozenset(key.strip() for key in value.split(",") if key.strip())
         return value
 
+    @field_validator("upstreams")
+    @classmethod
+    def _upstreams(cls, value: str) -> str:
+        parse_upstreams(value)
+        return value
+
     @field_validator("keep_alive")
     @classmethod
     def _duration(cls, value: str) -> str:
@@ -148,3 +220,9 @@ class Settings(BaseSettings):
         if value != "auto" and value < 1:
             raise ValueError('must be "auto" or at least 1')
         return value
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.min_instances > self.max_instances:
+            raise ValueError("MIN_INSTANCES must not exceed MAX_INSTANCES")
+        return self

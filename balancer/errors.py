@@ -38,3 +38,7 @@ class ModelLoading(BalancerError):
         self.state = state
         self.progress = progress
         self.eta_seconds = eta_seconds
+
+
+class BackendFailed(BalancerError):
+    """A backend gave no answer, or broke off in the middle of one: it may have been lost or hang."""

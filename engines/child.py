@@ -73,7 +73,7 @@ async def run_child(module: str, request: Mapping[str, Any], on_message: Send) -
         return result
     if "failed" in answer:
         raise JobFailed(answer["failed"], retryable=answer["retryable"])
-    raise ChildDied(f"{_describe(status)}: {words}" if words else _describe(status))
+    raise ChildDied(f"{describe_exit(status)}: {words}" if words else describe_exit(status))
 
 
 async def _answer(stdout: asyncio.StreamReader, on_message: Send) -> Message:
@@ -98,7 +98,8 @@ async def _tail(stream: asyncio.StreamReader) -> str:
     return tail.decode("utf-8", "replace").strip()
 
 
-def _describe(status: int) -> str:
+def describe_exit(status: int) -> str:
+    """For people: ``status`` as asyncio gives it, negative for a signal."""
     if status < 0:
         return f"the process was killed by {signal.Signals(-status).name}"
     return f"the process ended with status {status}"

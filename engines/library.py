@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from engines import store
-from engines.catalog import Catalog, CatalogEntry, check_name, load_catalog
+from engines.catalog import Catalog, CatalogEntry, UpstreamEntry, check_name, load_catalog
 from engines.catalog.schema import MAX_NAME
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
 from engines.store import ModelFile, Skipped, Survey
@@ -70,6 +70,11 @@ class Library:
         """What looks like a model on disk and is none, with the reasons."""
         return tuple(self._survey.skipped)
 
+    @property
+    def upstreams(self) -> tuple[UpstreamEntry, ...]:
+        """Other servers that the catalog names."""
+        return self._catalog.upstreams
+
     def models(self) -> list[Model]:
         """Those of the catalog in its order, then those on disk by path, then the bundled ones."""
         return list(self._models.values())
@@ -80,6 +85,12 @@ class Library:
             return self._by_any_name[wanted.lower()]
         except KeyError:
             raise ModelFileNotFound(self._unknown(wanted)) from None
+
+    def get(self, wanted: str) -> Model | None:
+        """The model of this name, alias, or adapter, if there is one."""
+        name = wanted.lower()
+        adapted = self._by_adapter.get(name)
+        return self._by_any_name.get(name) if adapted is None else adapted[0]
 
     def on_disk(self, wanted: str) -> Model:
         """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""
@@ -115,9 +126,8 @@ class Library:
         same = (model for model in self.models() if model.file is not None and _is_same(model.file, file))
         known = next(same, None)
         if known is None:  # an operator's path counts more than another model's name
-            self._registered[file.name.lower()] = replace(file, aliases=())
-            self._merge()
-        return known or self.find(file.name)
+            return self.put(file.name, path)
+        return known
 
     def add_path(self, name: str, path: str) -> Model:
         """Make the model at ``path``, which a client gave, known as ``name`` for as long as this lives.
@@ -133,6 +143,15 @@ class Library:
         if store.leads_out(found, self.base.resolve()):
             raise store.PathNotAllowed("the model at model_path has links that lead out of the model folder")
         return self._register(name, store.at(found))
+
+    def put(self, name: str, path: Path) -> Model:
+        """Make the model at ``path``, which an operator gave, known as ``name``, whatever was before.
+
+        Raises `ModelFileNotFound` or `ModelLoadError`.
+        """
+        self._registered[name.lower()] = replace(store.at(path), name=name, aliases=())
+        self._merge()
+        return self.find(name)
 
     def add_fake(self, name: str) -> Model:
         """A model without a file, for the fake engine."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,11 @@ from engines.library import Library, Model, missing
 from engines.manager.footprint import Footprint
 from engines.manager.lifecycle import Report
 from engines.manager.memory import gpu_memory_total
+from engines.manager.resident import Resident
 from engines.manager.states import LoadOptions, Policy
 from engines.platform import EngineChoice, Facts, ModelFormat, choose_engine
 from engines.registry import Adapter, EngineRegistry, LoadSpec
 from engines.store import ModelFile
-
-logger = logging.getLogger("engines.loader")
 
 LONGEST_AUTO_CONTEXT = 8192
 # Work space beside weights and KV cache, in bytes: a guess until the engine was loaded once.
@@ -41,6 +39,7 @@ class LoadDefaults:
     use_gpu: bool | None = None
     cache_prefixes: bool = True
     gpu_memory: float = 0.8
+    stall_timeout: float = 60.0
     keep_alive: float = FOREVER
 
 
@@ -66,7 +65,8 @@ class ModelLoader:
         keep_alive = self._defaults.keep_alive if entry.keep_alive is None else entry.keep_alive
         return Policy(pin=entry.pin, keep_alive=keep_alive)
 
-    def estimate(self, name: str, options: LoadOptions) -> Footprint:
+    def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
+        """``beside``: an engine of the same model is loaded, and those that can share its weights do."""
         spec, file = self._spec(self._library.find(name), options)
         if spec.engine == "fake":
             return Footprint()
@@ -76,21 +76,27 @@ class ModelLoader:
         trained = facts.context_length or LONGEST_AUTO_CONTEXT
         context = spec.context_length or min(trained, LONGEST_AUTO_CONTEXT)
         kv = (spec.kv_cache_tokens or 2 * context) * facts.kv_bytes_per_token
-        return self._footprint(spec, facts.weight_bytes + kv + WORK_SPACE)
+        weights = 0 if beside and spec.engine == "llama_cpp" else facts.weight_bytes
+        return self._footprint(spec, weights + kv + WORK_SPACE)
 
-    async def load(self, name: str, options: LoadOptions, report: Report) -> Engine:
+    async def load(
+        self, name: str, options: LoadOptions, report: Report, *, threads: int | None = None
+    ) -> Engine:
+        """``threads``: unless the settings or the catalog say how many."""
         model = self._library.find(name)
         spec, file = self._spec(model, options)
-        if model.entry.instances > 1:
-            logger.warning("model %s: this release loads one instance, not %d", name, model.entry.instances)
+        if spec.threads is None:
+            spec = replace(spec, threads=threads)
         loading = partial(report, "loading")
         if _converts(spec):
             spec = await self._convert(spec, file, report)
             loading = partial(_rest_of, report)
         return await self._registry.load(spec, loading)
 
-    def measured(self, engine: Engine) -> Footprint | None:
-        size = engine.info.memory
+    def measured(self, name: str, engine: Resident, *, beside: bool = False) -> Footprint | None:
+        info = engine.info
+        # What stays when llama.cpp's engines sleep are the weights.
+        size = info.memory - (info.memory_asleep if beside and info.engine == "llama_cpp" else 0)
         if not size:
             return None
         on_gpu = "cpu" not in engine.info.devices and not self._facts.metal
@@ -120,6 +126,7 @@ class ModelLoader:
             tensor_parallel=entry.tensor_parallel,
             pipeline_parallel=entry.pipeline_parallel,
             adapters=tuple(Adapter(a.name, self._library.base / a.path) for a in entry.adapters),
+            stall_timeout=defaults.stall_timeout,
             options=entry.options,
         )
         return spec, file

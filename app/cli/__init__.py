@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import bench, chat, doctor, load_model, models, ps, pull, rm, serve, unload
+from app.cli import bench, chat, cluster, doctor, load_model, models, ps, pull, rm, serve, unload
 
 cli = typer.Typer(
     name="enginehouse",
@@ -39,6 +39,7 @@ for command in (
     *(pull.pull, models.models, rm.rm, doctor.doctor, bench.bench),
 ):
     cli.command()(command)
+cli.add_typer(cluster.cluster)
 # What Ollama calls them.
 cli.command("stop", hidden=True)(unload.unload)
 cli.command("list", hidden=True)(models.models)

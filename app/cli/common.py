@@ -51,7 +51,8 @@ def explain_errors(error: ValidationError) -> list[str]:
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]).upper()
         reasons.setdefault(name, []).append(item["msg"])
-        values[name] = "" if "KEY" in name else f" (it is {item['input']!r})"
+        is_secret = "KEY" in name or name == "UPSTREAMS"  # whose URLs come with keys
+        values[name] = "" if is_secret else f" (it is {item['input']!r})"
     return [f"{name}: {', or '.join(texts)}{values[name]}" for name, texts in reasons.items()]
 
 

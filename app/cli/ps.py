@@ -24,6 +24,8 @@ REFRESH_SECONDS = 1.0
 
 Report = dict[str, Any]
 
+# Who owns what the server runs itself.
+OWN = "enginehouse"
 _AT_REST = frozenset({"absent", "stopped"})
 _HEADINGS = ("NAME", "ENGINE", "STATE", "SIZE", "DEVICE", "CONTEXT", "REQUESTS", "UNTIL")
 
@@ -47,7 +49,11 @@ def ps(
 
 def active(http: httpx.Client) -> list[Report]:
     """What there is to know of each model that is not at rest. Raises `ServerError`."""
-    names = [card["id"] for card in client.list_models(http) if card.get("state") not in _AT_REST]
+    names = [
+        card["id"]
+        for card in client.list_models(http)
+        if card.get("state") not in _AT_REST and card.get("owned_by", OWN) == OWN  # else it is elsewhere
+    ]
     replies = [http.get(client.status_path(name)) for name in names]
     # A model may have gone since it was listed.
     reports = [client.answer(reply) for reply in replies if reply.status_code != 404]

@@ -16,6 +16,7 @@ import uvicorn
 from rich.markup import escape
 
 from app.cli.common import engine_for, err, fail, find_model, load_settings, public_url
+from app.running import end_well_on_sigterm, uvicorn_options
 from app.settings import Settings
 from engines import platform
 from engines.errors import EngineError
@@ -51,7 +52,8 @@ def serve(
         os.environ["PORT"] = str(bound)
         settings = load_settings()
     print_banner(settings, served)
-    uvicorn.run("app.main:create_app", **uvicorn_options(settings, reload=mode is Mode.DEV))
+    end_well_on_sigterm()
+    uvicorn.run("app.main:create_app", **server_options(settings, reload=mode is Mode.DEV))
 
 
 def override(mode: Mode | None, host: str | None, port: int | None, model: str | None) -> None:
@@ -65,19 +67,9 @@ def override(mode: Mode | None, host: str | None, port: int | None, model: str |
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
 
 
-def uvicorn_options(settings: Settings, *, reload: bool) -> dict[str, Any]:
-    """Keyword arguments for `uvicorn.run`. Logs are the application's own."""
-    options: dict[str, Any] = {
-        "factory": True,
-        "host": settings.host,
-        "port": settings.port,
-        "http": "httptools",
-        "loop": "auto",
-        "ws": "none",
-        "log_config": None,
-        "access_log": False,
-        "timeout_graceful_shutdown": int(settings.shutdown_grace),
-    }
+def server_options(settings: Settings, *, reload: bool) -> dict[str, Any]:
+    """Keyword arguments for `uvicorn.run`."""
+    options = uvicorn_options(settings) | {"factory": True, "host": settings.host, "port": settings.port}
     if reload:
         options |= {
             "reload": True,

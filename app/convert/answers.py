@@ -38,10 +38,15 @@ class AnswerEvents(Protocol):
 
 
 class AnswerFormat(Protocol):
-    """How a resource writes its answers; one object a request."""
+    """How a resource writes its answers; one object for each run of a request."""
+
+    @property
+    def created(self) -> int:
+        """When the answer was begun, in Unix time."""
+        ...
 
     def opening(self, index: int) -> Any | None:
-        """The event before a choice's first chunk, or None."""
+        """The event before a choice's first chunk, or None, as in an answer that was begun elsewhere."""
         ...
 
     def event(

@@ -7,13 +7,15 @@ from typing import Any
 
 from app.convert.answers import Answer, AnswerEvents, TextEvents, TextFrames, now, printable, sse, usage_info
 from app.convert.parsed_answers import AnswerReader, Call, ParsedAnswer
+from balancer.backend import Continuation
 from engines.base import Candidate, Chunk, TokenLogprob, ToolCallDelta, Usage
 
 
 class ChatFormat:
     """OpenAI's ``chat.completion`` and ``chat.completion.chunk``.
 
-    ``readers`` is one for each choice, or empty where all text is content.
+    ``readers`` is one for each choice, or empty where all text is content. An answer that was ``begun``
+    elsewhere has been opened there.
     """
 
     def __init__(
@@ -24,14 +26,19 @@ class ChatFormat:
         choices: int,
         include_usage: bool,
         readers: Sequence[AnswerReader] = (),
+        begun: Continuation | None = None,
     ) -> None:
+        self.created = now() if begun is None else begun.created
         self._choices = choices
+        self._opens = begun is None
         self._readers = readers
-        self._head = {"id": f"chatcmpl-{request_id}", "created": now(), "model": model}
+        self._head = {"id": f"chatcmpl-{request_id}", "created": self.created, "model": model}
         # With include_usage every event has the field: null until the last.
         self._usage = {"usage": None} if include_usage else {}
 
-    def opening(self, index: int) -> dict[str, Any]:
+    def opening(self, index: int) -> dict[str, Any] | None:
+        if not self._opens:
+            return None
         # Where there may be no content, none is announced.
         return self._event(index, {"role": "assistant", "content": None if self._readers else ""})
 

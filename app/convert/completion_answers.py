@@ -6,21 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.convert.answers import Answer, TextEvents, now, printable, usage_info
+from balancer.backend import Continuation
 from engines.base import TokenLogprob, Usage
 
 
 class CompletionFormat:
-    """OpenAI's ``text_completion``. ``echoes`` is the text to put in front of each choice, if any."""
+    """OpenAI's ``text_completion``.
+
+    ``echoes`` is the text to put in front of each choice, if any; of an answer that was ``begun``
+    elsewhere, it was sent there.
+    """
 
     def __init__(
-        self, *, request_id: str, model: str, choices: int, include_usage: bool, echoes: list[str] | None
+        self,
+        *,
+        request_id: str,
+        model: str,
+        choices: int,
+        include_usage: bool,
+        echoes: list[str] | None,
+        begun: Continuation | None = None,
     ) -> None:
+        self.created = now() if begun is None else begun.created
         self._choices = choices
-        self._echoes = echoes
+        self._echoes = echoes if begun is None else None
         self._head = {
             "id": f"cmpl-{request_id}",
             "object": "text_completion",
-            "created": now(),
+            "created": self.created,
             "model": model,
         }
         self._usage = {"usage": None} if include_usage else {}

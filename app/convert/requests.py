@@ -10,6 +10,7 @@ from app.convert.features import Features
 from app.schemas.chat import ChatCompletionRequest, Message
 from app.schemas.common import MAX_CHOICES, SamplingFields
 from app.schemas.completions import CompletionRequest
+from balancer.backend import Continuation
 from engines.base import Engine, GenerationRequest, Prompt, Sampling
 from engines.errors import RequestError
 
@@ -37,15 +38,23 @@ def messages(body: ChatCompletionRequest) -> list[dict[str, Any]]:
 
 
 def chat_requests(
-    body: ChatCompletionRequest, prompt: Prompt, request_id: str, features: Features
+    body: ChatCompletionRequest,
+    prompt: Prompt,
+    request_id: str,
+    features: Features,
+    begun: Continuation | None,
 ) -> list[GenerationRequest]:
-    """One request for each of the ``n`` answers."""
+    """One request for each of the ``n`` answers; of one that was ``begun`` elsewhere there is only one."""
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    return _answers(body, prompt, request_id, features, limit=body.limit, logprobs=logprobs)
+    return _answers(body, prompt, request_id, features, begun, limit=body.limit, logprobs=logprobs)
 
 
 def completion_requests(
-    body: CompletionRequest, prompts: Sequence[Prompt], request_id: str, features: Features
+    body: CompletionRequest,
+    prompts: Sequence[Prompt],
+    request_id: str,
+    features: Features,
+    begun: Continuation | None,
 ) -> list[GenerationRequest]:
     """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices."""
     if len(prompts) * body.n > MAX_CHOICES:
@@ -57,7 +66,7 @@ def completion_requests(
         request
         for prompt in prompts
         for request in _answers(
-            body, prompt, request_id, features, limit=body.max_tokens, logprobs=body.logprobs
+            body, prompt, request_id, features, begun, limit=body.max_tokens, logprobs=body.logprobs
         )
     ]
 
@@ -65,7 +74,7 @@ def completion_requests(
 async def completion_prompts(body: CompletionRequest, engine: Engine) -> list[Prompt]:
     """The prompts of a plain completion, tokenised; token ids are taken as they are."""
     prompts: list[Prompt] = []
-    for item in _prompt_list(body.prompt):
+    for item in prompt_list(body.prompt):
         if isinstance(item, str):
             prompts.append(Prompt(await engine.tokenize(item), item))
         else:
@@ -74,7 +83,8 @@ async def completion_prompts(body: CompletionRequest, engine: Engine) -> list[Pr
     return prompts
 
 
-def _prompt_list(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+def prompt_list(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+    """The prompts of a plain completion, each a text or its tokens."""
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt[0], int):
@@ -139,6 +149,7 @@ def _answers(
     prompt: Prompt,
     request_id: str,
     features: Features,
+    begun: Continuation | None,
     *,
     limit: int | None,
     logprobs: int | None,
@@ -155,6 +166,7 @@ def _answers(
         logprobs=logprobs,
         structure=features.structure,
         adapter=features.adapter,
+        generated=begun.token_ids if begun is not None else (),
     )
     seed = request.sampling.seed
     if body.n == 1 or seed is None:

@@ -1,4 +1,4 @@
-"""Who may manage models."""
+"""Who may manage models and instances."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from app.errors import ApiError
 
 def _require_admin(request: Request) -> None:
     if not request.state.admin:
-        raise ApiError(403, "insufficient_scope", "Managing models needs one of the keys in ADMIN_API_KEYS.")
+        raise ApiError(
+            403, "insufficient_scope", "Managing a server needs one of the keys in ADMIN_API_KEYS."
+        )
 
 
 admin_only = Depends(_require_admin)

@@ -8,15 +8,16 @@ from starlette.responses import Response
 from app import generation, replies
 from app.convert import features, requests
 from app.convert.completion_answers import CompletionFormat
+from app.convert.continuation import begun_elsewhere, resumable, wants_tokens
 from app.convert.unsupported import refuse_in_completion
-from app.routers.inference import STREAM_EXAMPLE, exchange, find_model
+from app.routers.inference import STREAM_EXAMPLE, RelayRoute, exchange, find_model
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.completions import Completion, CompletionRequest
 from app.telemetry.inference import InferenceRecord
-from balancer.backend import Reply
+from balancer.backend import Continuation, Reply
 from engines.base import Engine
 
-router = APIRouter(tags=["Inference"])
+router = APIRouter(tags=["Inference"], route_class=RelayRoute)
 
 
 @router.post(
@@ -29,12 +30,21 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     refuse_in_completion(body)
     model, body, adapter = find_model(request, body)
     wanted = features.completion_features(body, adapter)
+    asked = begun_elsewhere(body, wanted)
+    can_resume = resumable(body, wanted)
+    announced = wants_tokens(request)
 
-    async def run(engine: Engine, record: InferenceRecord, request_id: str) -> Reply:
+    async def run(
+        engine: Engine, record: InferenceRecord, request_id: str, continuation: Continuation | None
+    ) -> Reply:
+        begun = continuation or asked
         features.check(wanted, engine.info)
         prompts = await requests.completion_prompts(body, engine)
         sequences = generation.start(
-            engine, requests.completion_requests(body, prompts, request_id, wanted), record, answers=body.n
+            engine,
+            requests.completion_requests(body, prompts, request_id, wanted, begun),
+            record,
+            answers=body.n,
         )
         format = CompletionFormat(
             request_id=request_id,
@@ -42,9 +52,11 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
             choices=len(prompts) * body.n,
             include_usage=body.include_usage,
             echoes=[prompt.text or "" for prompt in prompts for _ in range(body.n)] if body.echo else None,
+            begun=begun,
         )
         if body.stream:
-            return await replies.streamed(sequences, format, include_usage=body.include_usage)
+            form = replies.StreamForm(body.include_usage, can_resume, begun, announced)
+            return await replies.streamed(sequences, format, form)
         return await replies.whole(sequences, format)
 
-    return await exchange(request, model.name, body, run)
+    return await exchange(request, model.name, body, run, resumable=can_resume)

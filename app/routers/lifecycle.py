@@ -42,7 +42,7 @@ async def load_model(body: LoadRequest, request: Request) -> Any:
     if body.wait:
         await house.load(model, options, keep_alive=body.keep_alive, pin=body.pin)
         return house.report(model)
-    house.manager.want(model.name, options, keep_alive=body.keep_alive, pin=body.pin)
+    house.want(model, options, keep_alive=body.keep_alive, pin=body.pin)
     url = f"/v1/models/{quote(model.name)}/status"
     accepted = Accepted(model=model.name, state=house.report(model).state, status_url=url)
     return JSONResponse(accepted.model_dump(), 202, {"Location": url})

@@ -25,8 +25,8 @@ from balancer.backend import BackendState, BackendStatus
 router = APIRouter(tags=["System"])
 
 _RETRY_AFTER = {"Retry-After": "5"}
-# What is stopped, or about to be, is loaded as soon as a request asks for it.
-_SERVING = (BackendState.READY, BackendState.STOPPED, BackendState.DRAINING)
+# What is stopped, or about to be, is loaded as soon as a request asks for it: except replicas, which follow.
+_AT_REST = (BackendState.STOPPED, BackendState.DRAINING)
 _BROKEN = (BackendState.UNHEALTHY, BackendState.FAILED)
 
 
@@ -108,10 +108,19 @@ def _house(request: Request) -> House:
 
 
 def _health(statuses: Sequence[BackendStatus]) -> HealthState:
-    states = [status.state for status in statuses]
-    if not any(state in _SERVING for state in states):
+    if not any(_serves(status) for status in statuses):
         return "unavailable"
-    return "degraded" if any(state in _BROKEN for state in states) else "ok"
+    return "degraded" if any(_is_broken(status) for status in statuses) else "ok"
+
+
+def _serves(status: BackendStatus) -> bool:
+    if status.state is BackendState.READY:
+        return status.breaker != "open"
+    return status.state in _AT_REST and not status.is_replica
+
+
+def _is_broken(status: BackendStatus) -> bool:
+    return status.state in _BROKEN or status.breaker == "open"
 
 
 def _mark_unavailable(response: Response) -> None:

@@ -13,7 +13,11 @@ MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1024
 MAX_TOP_LOGPROBS = 20
+# Tokens of an answer that was begun elsewhere: more than any model's context.
+MAX_BEGUN_TOKENS = 2**22
 
+# Engines know how many tokens there are, and refuse others.
+TokenId = Annotated[int, Field(ge=0, le=2**53)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -39,6 +43,11 @@ class WireModel(BaseModel):
 
 class StreamOptions(WireModel):
     include_usage: bool = Field(False, description="Send a last chunk with the token counts.")
+
+
+class BegunAnswer(WireModel):
+    token_ids: list[TokenId] = Field(max_length=MAX_BEGUN_TOKENS, description="Its tokens so far.")
+    created: int = Field(ge=0, le=2**53, description="When it was begun, in Unix time.")
 
 
 class SamplingFields(WireModel):
@@ -67,6 +76,15 @@ class SamplingFields(WireModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     keep_alive: KeepAlive = None
+    continuation: BegunAnswer | None = Field(
+        None,
+        description="Goes on with an answer that was begun elsewhere: its events are only those that are "
+        "still to come. Only for streamed answers with n=1, without tools, structured output, logprobs or "
+        "reasoning.",
+    )
+    priority: int = Field(
+        0, ge=-(2**31), lt=2**31, description="Of requests that wait, those with the lowest go first."
+    )
     user: str | None = Field(None, description="Accepted and not used.")
 
     @field_validator("stop")

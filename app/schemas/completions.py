@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.schemas.common import MAX_CHOICES, MAX_TOKENS, FinishReason, SamplingFields, UsageInfo
+from app.schemas.common import MAX_CHOICES, MAX_TOKENS, FinishReason, SamplingFields, TokenId, UsageInfo
 from app.schemas.structure import StructuredOutputs
 
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 

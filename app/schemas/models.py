@@ -10,6 +10,8 @@ from app.schemas.common import KeepAlive, WireModel
 from engines.manager.states import ModelState
 
 EngineName = Literal["auto", "llama_cpp", "mlx", "vllm", "fake"]
+# Who owns the models that this server runs itself.
+OWN = "enginehouse"
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -17,7 +19,9 @@ class ModelCard(BaseModel):
     id: str
     object: Literal["model"] = "model"
     created: int = Field(description="When the server started, in Unix seconds.")
-    owned_by: str = "enginehouse"
+    owned_by: str = Field(
+        OWN, description="An upstream's name (`upstream`: several have it) for a model that is not here."
+    )
     state: ModelState = Field(
         description="absent (in the catalog, not on disk), downloading, stopped, loading, ready, sleeping, "
         "draining or failed. A request for a stopped model loads it."

@@ -60,7 +60,7 @@ class BackendReport(BackendReadiness):
 
 class SystemHealth(BaseModel):
     status: HealthState = Field(
-        description="`ok`: every backend serves or is on its way. `degraded`: some serve, another failed. "
+        description="`ok`: every backend serves or is on its way. `degraded`: some serve, another is broken. "
         "`unavailable`: none serves."
     )
     version: str
@@ -93,6 +93,10 @@ class BackendMetrics(BaseModel):
     model: str
     state: BackendState
     inflight: int
+    requests: int = Field(description="Calls that were ever sent there.")
+    failures: int = Field(description="Of those; a client's mistake or abort is none.")
+    success_rate: float | None = Field(description="Of the calls that succeeded or failed, 0 to 1.")
+    avg_response_time: float | None = Field(description="Seconds to the last byte, of late.")
     running: int
     waiting: int
     kv_used: int = Field(description="Tokens.")

@@ -39,6 +39,10 @@ _CPU = ("process_cpu_seconds_total", "Total user and system CPU time spent in se
 _MEMORY = ("process_resident_memory_bytes", "Resident memory size in bytes.")
 
 
+# The label of a backend that serves several models, or that is not known to serve any yet.
+SEVERAL_MODELS = "_several"
+
+
 class MetricsCollector(Collector):
     """Reads `Metrics` and the backends' statuses; holds no numbers of its own."""
 
@@ -96,6 +100,12 @@ def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram)
     family.add_metric(labels, buckets, histogram.sum)
 
 
+def backend_labels(status: BackendStatus) -> list[str]:
+    """The labels ``model`` and ``backend``. An upstream's models come and go: a series is not to."""
+    model = status.models[0] if len(status.models) == 1 else SEVERAL_MODELS
+    return [model, status.name]
+
+
 def _backend_metrics(statuses: Iterable[BackendStatus]) -> Iterator[Metric]:
     labels = ["model", "backend"]
     up = GaugeMetricFamily(*_UP, labels=labels)
@@ -104,7 +114,7 @@ def _backend_metrics(statuses: Iterable[BackendStatus]) -> Iterator[Metric]:
     kv_usage = GaugeMetricFamily(*_KV_USAGE, labels=labels)
     preemptions = CounterMetricFamily(*_PREEMPTIONS, labels=labels)
     for status in statuses:
-        name = [status.model, status.name]
+        name = backend_labels(status)
         stats = status.stats or EngineStats()
         up.add_metric(name, status.state is BackendState.READY)
         running.add_metric(name, stats.running)

@@ -16,7 +16,8 @@ log = get_logger("inference_engine")
 class InferenceRecord:
     """Follows a request from its arrival to its end; `end` writes its one log line.
 
-    ``gpu_memory`` says how much GPU memory is in use, in bytes.
+    ``gpu_memory`` says how much GPU memory is in use, in bytes. ``is_logged`` False leaves the line to
+    the server that relays the request.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class InferenceRecord:
         endpoint: str,
         request_id: str,
         gpu_memory: Callable[[], int] = lambda: 0,
+        is_logged: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._metrics = metrics
@@ -34,6 +36,7 @@ class InferenceRecord:
         self._endpoint = endpoint
         self._request_id = request_id
         self._gpu_memory = gpu_memory
+        self._is_logged = is_logged
         self._clock = clock
         self._arrived = clock()
         self._last_token: dict[int, float] = {}
@@ -42,10 +45,17 @@ class InferenceRecord:
         self._ended = False
 
     def started(self, requests: Sequence[GenerationRequest], answers: int = 1) -> None:
-        """Note what was queued: ``answers`` sequences for each prompt, in the order of the choices."""
+        """Note what was queued: ``answers`` sequences for each prompt, in the order of the choices.
+
+        Called again for each further run of the same request.
+        """
         self._answers = answers
         for index, request in enumerate(requests):
-            self._usages[index] = Usage(len(request.prompt.token_ids), 0)
+            # What an earlier run generated is in the request, or is generated anew.
+            self._usages[index] = Usage(len(request.prompt.token_ids), len(request.generated))
+            if request.generated:
+                # Its first token came before, perhaps from a server that did not tell when.
+                self._last_token.setdefault(index, self._clock())
 
     def chunk(self, index: int, chunk: Chunk) -> None:
         """Note that choice ``index`` went on."""
@@ -60,6 +70,16 @@ class InferenceRecord:
             self._last_token[index] = now
         sofar = self._usages[index]
         self._usages[index] = chunk.usage or Usage(sofar.prompt_tokens, sofar.completion_tokens + tokens)
+
+    def began(self) -> None:
+        """Note that the first bytes of an answer went out: all that is seen of one that is relayed."""
+        if not self._usages:
+            self._metrics.first_token(self._clock() - self._arrived, 0)
+
+    def told(self, usage: Usage | None) -> None:
+        """Note what a relayed answer said of itself."""
+        if usage is not None:
+            self._answers, self._usages = 1, {0: usage}
 
     def usage(self) -> Usage:
         """Tokens of all choices so far. A prompt counts once, however many answers it has."""
@@ -79,7 +99,8 @@ class InferenceRecord:
         seconds = self._clock() - self._arrived
         usage = self.usage()
         self._metrics.finished(self._endpoint, outcome, seconds, usage)
-        self._log(outcome, seconds, usage, error)
+        if self._is_logged:
+            self._log(outcome, seconds, usage, error)
 
     def _log(self, outcome: Outcome, seconds: float, usage: Usage, error: str | None) -> None:
         extra: dict[str, Any] = {} if outcome == "finished" else {"outcome": outcome}

@@ -13,6 +13,7 @@ from engines.base import HasMetrics
 
 if TYPE_CHECKING:
     from engines.manager.manager import ModelManager
+    from engines.manager.states import ModelStatus
 
 # Counters are named without their suffix: the exposition adds _total.
 _COUNTERS = {
@@ -46,12 +47,16 @@ class ModelCollector(Collector):
         budget.add_metric(["gpu"], self._manager.limits.budget.gpu)
         yield budget
 
+    def _models(self) -> list[ModelStatus]:
+        """Replicas are backends, and counted as such."""
+        return [status for status in self._manager.statuses() if not status.is_replica]
+
     def _by_model(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(*_STATE, labels=["model", "state"])
         load = GaugeMetricFamily(*_LOAD, labels=["model"])
         unload = GaugeMetricFamily(*_UNLOAD, labels=["model"])
         memory = GaugeMetricFamily(*_MEMORY, labels=["model", "device"])
-        for status in self._manager.statuses():
+        for status in self._models():
             state.add_metric([status.name, status.state], 1)
             if status.load_seconds is not None:
                 load.add_metric([status.name], status.load_seconds)
@@ -65,8 +70,8 @@ class ModelCollector(Collector):
     def _of_engines(self) -> Iterator[Metric]:
         """What engines tell of themselves, as ``enginehouse_engine_...``."""
         families: dict[str, Metric] = {}
-        for status in self._manager.statuses():
-            engine = self._manager.engine(status.name)
+        for status in self._models():
+            engine = self._manager.resident(status.name)
             labels = [status.name, engine.info.engine if engine else ""]
             for name, value in _figures(engine).items():
                 family = families.get(name) or families.setdefault(name, _engine_family(name))

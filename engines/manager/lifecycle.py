@@ -9,21 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
-from engines.base import Engine
 from engines.errors import EngineError, ModelLoadError
 from engines.freeing import give_memory_back
 from engines.manager.events import EventHub
 from engines.manager.footprint import Footprint
 from engines.manager.record import Record
+from engines.manager.resident import Resident
 from engines.manager.states import LoadOptions, ModelEvent, ModelState, Policy
 
 logger = logging.getLogger("engines.manager")
 
 Report = Callable[[str, float], None]
 """Gets a phase ("loading", "converting") and how much of it is done, 0..1; from any thread."""
-
-# A crashed model is loaded again after so many seconds.
-RESTART_PAUSE = 1.0
 
 
 class Loader(Protocol):
@@ -37,12 +34,12 @@ class Loader(Protocol):
         """Memory that the model will take. Quick. Raises `ModelLoadError` if it cannot be loaded at all."""
         ...
 
-    async def load(self, name: str, options: LoadOptions, report: Report) -> Engine:
+    async def load(self, name: str, options: LoadOptions, report: Report) -> Resident:
         """Raises `ModelLoadError`; cancelling leaves nothing behind."""
         ...
 
-    def measured(self, engine: Engine) -> Footprint | None:
-        """Memory that ``engine`` took; None if it does not know."""
+    def measured(self, name: str, engine: Resident) -> Footprint | None:
+        """Memory that ``engine``, loaded for ``name``, took; None if it does not know."""
         ...
 
 
@@ -111,7 +108,8 @@ class Lifecycle:
         logger.error("model %s is unhealthy (%s): it is loaded again", record.name, reason)
         record.restarts += 1
         record.restarting = record.intended = True
-        record.retry_at = self._clock() + RESTART_PAUSE
+        now = self._clock()
+        record.retry_at = now + record.restart_pause(now)
         self.counts["restarts"] += 1
         self.set(record, ModelState.FAILED, reason)
         self._begin(record, self._close(record, ModelState.FAILED, reason))
@@ -156,7 +154,7 @@ class Lifecycle:
         else:
             self._loaded(record, engine)
 
-    async def _open(self, record: Record) -> Engine:
+    async def _open(self, record: Record) -> Resident:
         if record.engine is not None:
             await record.engine.wake()
             return record.engine
@@ -166,15 +164,15 @@ class Lifecycle:
 
         return await self._loader.load(record.name, record.options, report)
 
-    def _loaded(self, record: Record, engine: Engine) -> None:
+    def _loaded(self, record: Record, engine: Resident) -> None:
         now = self._clock()
         record.engine = engine
         record.load_seconds = now - record.load_started
-        record.memory = self._loader.measured(engine) or record.memory
+        record.memory = self._loader.measured(record.name, engine) or record.memory
         record.failures = 0
         record.restarting = record.intended = False
         record.loads += 1
-        record.last_used = now
+        record.last_used = record.ready_at = now
         record.asked_keep_alive = record.expires_at = None
         self.counts["loads"] += 1
         details = {"engine": dict(engine.info.details)}

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from engines.base import Engine
 from engines.errors import EngineError, ModelLoadError
 from engines.manager.errors import InsufficientMemory, ModelConflict
 from engines.manager.events import EventHub
@@ -17,6 +16,7 @@ from engines.manager.footprint import Footprint
 from engines.manager.lifecycle import Lifecycle, Loader
 from engines.manager.planner import Plan, Want, plan
 from engines.manager.record import Record
+from engines.manager.resident import Resident
 from engines.manager.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
 
 logger = logging.getLogger("engines.manager")
@@ -61,6 +61,7 @@ class ModelManager:
         self._wanted: list[Want] = []
         self._planning = self._plan_again = self._stopped = False
         self._watch: asyncio.Task[None] | None = None
+        self._checks: set[asyncio.Task[None]] = set()
 
     # -- what is there -----------------------------------------------------------------------------
 
@@ -78,19 +79,32 @@ class ModelManager:
         """Memory of all models that are loaded or asleep, or on their way in or out."""
         return sum((record.footprint for record in self._holders()), Footprint())
 
+    def state(self, name: str) -> ModelState:
+        """Cheap: asked for every backend at every pick."""
+        record = self._records.get(name)
+        return ModelState.STOPPED if record is None else record.state
+
+    def loads(self, name: str) -> int:
+        """How many times the model was loaded."""
+        record = self._records.get(name)
+        return 0 if record is None else record.loads
+
     def status(self, name: str) -> ModelStatus:
         """Raises `ModelFileNotFound` for a model that does not exist."""
         record = self._records.get(name)
         return self._status(record or self._new_record(name))
 
     def statuses(self) -> list[ModelStatus]:
-        """Of every model that was ever wanted."""
+        """Of every model, and replica, that was ever wanted."""
         return [self._status(record) for record in self._records.values()]
 
     def can_serve(self, name: str) -> bool:
         """Whether a new request may be sent to the model now."""
         record = self._records.get(name)
-        return record is not None and record.state is ModelState.READY and not record.yielding
+        if record is None or record.state is not ModelState.READY or record.yielding:
+            return False
+        original = self._original(record)
+        return original is None or not original.yielding
 
     def refusal(self, name: str) -> EngineError | None:
         """Why waiting for the model is of no use now, if it is."""
@@ -104,10 +118,20 @@ class ModelManager:
             return ModelLoadError(record.detail)
         return None
 
-    def engine(self, name: str) -> Engine | None:
-        """The engine of a model that is ready."""
+    def resident(self, name: str) -> Resident | None:
+        """What was loaded of a model that is ready."""
         record = self._records.get(name)
         return record.engine if record is not None and record.state is ModelState.READY else None
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether the model is to be loaded even if no request waits for it."""
+        record = self._records.get(name)
+        return record is not None and record.intended
+
+    def options(self, name: str) -> LoadOptions:
+        """How the model is loaded, or was to be."""
+        record = self._records.get(name)
+        return DEFAULT_OPTIONS if record is None else record.options
 
     # -- using models ------------------------------------------------------------------------------
 
@@ -118,6 +142,10 @@ class ModelManager:
         """
         record = self._record(name)
         record.holds += 1
+        original = self._original(record)
+        if original is not None:
+            original.replica_holds += 1
+            record = original
         record.expires_at = None
         if keep_alive is not None:
             record.asked_keep_alive = keep_alive
@@ -126,14 +154,19 @@ class ModelManager:
         record = self._records[name]
         record.holds -= 1
         record.last_used = self._clock()
-        if record.holds:
-            return
-        record.note_idle(record.last_used)
-        if record.state is ModelState.DRAINING:
+        original = self._original(record)
+        if original is not None:
+            original.replica_holds -= 1
+            original.last_used = record.last_used
+        if not record.holds and record.state is ModelState.DRAINING:
             self._lifecycle.drain(record)
+        model = original or record
+        if model.in_use or model.state is ModelState.DRAINING:
             return
-        self._changed()  # who waits for it goes before its expiry
-        self._expire(record)
+        model.note_idle(record.last_used)
+        self._changed()
+        # Later, so that who waits for it, or for a place only, goes before its expiry.
+        asyncio.get_running_loop().call_soon(self._expire, model)
 
     def demand(self, names: Iterable[str]) -> None:
         """Requests wait for these models, in the order of the first request for each."""
@@ -152,13 +185,15 @@ class ModelManager:
         keep_alive: float | None = None,
         pin: bool | None = None,
         patience: float | None = None,
+        modest: bool = False,
     ) -> ModelStatus:
         """Load the model as ``options`` say and return when it is ready.
 
-        Joins a load that is under way. ``patience`` bounds the wait for room, in seconds. Raises
-        `ModelConflict` if it is loaded otherwise and in use, `InsufficientMemory`, or `ModelLoadError`.
+        Joins a load that is under way. ``patience`` bounds the wait for room, in seconds; ``modest``: only if
+        no other has to go for it. Raises `ModelConflict` if it is loaded otherwise and in use,
+        `InsufficientMemory`, or `ModelLoadError`.
         """
-        self.want(name, options, keep_alive=keep_alive, pin=pin)
+        self.want(name, options, keep_alive=keep_alive, pin=pin, modest=modest)
         record = self._record(name)
         give_up = None if patience is None else self._clock() + patience
         while record.state is not ModelState.READY:
@@ -213,21 +248,31 @@ class ModelManager:
         self._forgive(record)
         self._plan()
 
-    async def unload(self, name: str, *, force: bool = False) -> ModelStatus:
+    def forget(self, name: str) -> None:
+        """The model does not exist any more. One that is still there is remembered as long as it is."""
+        record = self._records.get(name)
+        if record is not None and record.engine is None and record.task is None and not record.holds:
+            del self._records[name]
+
+    async def unload(self, name: str, *, force: bool = False, again: bool = False) -> ModelStatus:
         """Let running requests end (``force``: fail them), free the model, and return when it is freed.
 
-        Raises `ModelConflict` for a pinned model unless forced. A later request loads it again.
+        ``again``: it is to be loaded anew, so its options stay, and a pin is no reason against it. Else
+        raises `ModelConflict` for a pinned model unless forced. A later request loads it again.
         """
         record = self._record(name)
-        if record.pinned and not force and record.occupies:
+        if record.pinned and record.occupies and not (force or again):
             raise ModelConflict(f"model {name} is pinned: load it with pin=false first, or use force=true")
-        record.intended = record.pinned = False
-        record.options = DEFAULT_OPTIONS
+        record.intended = record.restarting = False
+        if not again:
+            record.pinned, record.options = False, DEFAULT_OPTIONS
         engine, task = record.engine, record.task
         if record.state is ModelState.LOADING:
             self._lifecycle.cancel_load(record)
+        elif engine is not None and task is None:
+            self._lifecycle.drain(record, force=force)
         self._lifecycle.notify(record)
-        self._plan()  # nobody needs to make way for it any more
+        self._changed()  # its replicas go with it, and nobody needs to make way for it any more
         # Who waits for the model may have it loaded again at once: only this engine, this load counts.
         while (engine is not None and record.engine is engine) or (task is not None and record.task is task):
             if record.task is None:
@@ -275,6 +320,8 @@ class ModelManager:
         if watch is not None:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
+        for check in self._checks:
+            check.cancel()
         await asyncio.gather(*(self.unload(name, force=True) for name in list(self._records)))
 
     def tick(self) -> None:
@@ -282,6 +329,14 @@ class ModelManager:
         for record in list(self._records.values()):
             self._expire(record)
         self._plan()
+
+    def look(self, name: str) -> None:
+        """Something happened to the model: check its health now."""
+        record = self._records.get(name)
+        if record is not None:
+            check = asyncio.get_running_loop().create_task(self._check(record))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
 
     async def _keep_watch(self) -> None:
         while True:
@@ -334,7 +389,7 @@ class ModelManager:
 
     def _may_sleep(self, record: Record) -> bool:
         """Whether what waits for room would fit beside what ``record`` keeps while it sleeps."""
-        if record.engine is None:
+        if record.engine is None or record.replica_of is not None:
             return False
         asleep = Footprint(ram=record.engine.info.memory_asleep)
         room = self.limits.budget - (self.used - record.footprint + asleep)
@@ -353,7 +408,8 @@ class ModelManager:
         for name in (*urgent, *(r.name for r in intended if r.name not in urgent)):
             record = self._record(name)
             if record.can_load(self._clock()) and self._estimated(record):
-                wants.append(Want(name, record.memory or Footprint(), modest=name not in urgent))
+                memory, modest = record.memory or Footprint(), name not in urgent
+                wants.append(Want(name, memory, modest=modest, replica=record.replica_of is not None))
         return wants
 
     def _estimated(self, record: Record) -> bool:
@@ -406,7 +462,11 @@ class ModelManager:
 
     def _new_record(self, name: str) -> Record:
         policy = self._loader.policy(name)
-        return Record(name, pinned=policy.pin, keep_alive=policy.keep_alive)
+        return Record(name, pinned=policy.pin, keep_alive=policy.keep_alive, replica_of=policy.replica_of)
+
+    def _original(self, record: Record) -> Record | None:
+        """The model that ``record`` is a replica of."""
+        return None if record.replica_of is None else self._record(record.replica_of)
 
     def _status(self, record: Record) -> ModelStatus:
         return record.status(self._clock(), wanted=record.name in self._demanded)

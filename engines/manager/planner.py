@@ -17,8 +17,8 @@ from engines.manager.footprint import Footprint
 class Occupant:
     """A model that holds memory.
 
-    ``evictable``: loaded and not pinned. ``leaving``: its memory is being freed. ``asleep``: it holds
-    memory, but no place. ``last_used`` orders by time.
+    ``evictable``: loaded and not pinned. ``leaving``: its memory is being freed. ``asleep`` or a ``replica``
+    of another model: it holds memory, but no place. ``last_used`` orders by time.
     """
 
     name: str
@@ -29,11 +29,12 @@ class Occupant:
     yielding: bool = False
     pinned: bool = False
     asleep: bool = False
+    replica: bool = False
     last_used: float = 0.0
 
     @property
     def places(self) -> int:
-        return 0 if self.asleep else 1
+        return 0 if self.asleep or self.replica else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Want:
     name: str
     memory: Footprint
     modest: bool = False
+    replica: bool = False
+
+    @property
+    def places(self) -> int:
+        return 0 if self.replica else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +73,13 @@ class _Room:
     memory: Footprint
 
     def holds(self, want: Want) -> bool:
-        return self.models > 0 and want.memory.fits(self.memory)
+        return self.models >= want.places and want.memory.fits(self.memory)
 
-    def take(self, memory: Footprint, places: int = 1) -> None:
+    def take(self, memory: Footprint, places: int) -> None:
         self.models -= places
         self.memory -= memory
 
-    def give(self, memory: Footprint, places: int = 1) -> None:
+    def give(self, memory: Footprint, places: int) -> None:
         self.models += places
         self.memory += memory
 
@@ -105,19 +111,19 @@ def plan(occupants: Sequence[Occupant], wants: Sequence[Want], *, max_models: in
             later.give(victim.memory, victim.places)
             if settled:
                 yielding.add(victim.name) if victim.busy else evict.append(victim.name)
-        later.take(want.memory)
+        later.take(want.memory, want.places)
         # Room that depends on a load's end is only kept from younger wants, else they would always be first.
         if settled and now.holds(want):
-            now.take(want.memory)
+            now.take(want.memory, want.places)
             load.append(want.name)
     return Plan(tuple(load), tuple(evict), frozenset(yielding), refused)
 
 
-def _reluctance(occupant: Occupant) -> tuple[bool, bool, bool, bool, float]:
+def _reluctance(occupant: Occupant) -> tuple[bool, bool, bool, bool, bool, float]:
     """What is loading last; sleepers before the idle, the idle before the busy; of the busy, those that make
-    way already; then the least recently used."""
+    way already; replicas before the models whose going takes them along; then the least recently used."""
     state = not occupant.evictable, occupant.busy, not occupant.asleep, not occupant.yielding
-    return *state, occupant.last_used
+    return *state, not occupant.replica, occupant.last_used
 
 
 def _victims(candidates: Iterable[Occupant], want: Want, later: _Room) -> list[Occupant] | None:
@@ -155,7 +161,7 @@ def _never(occupants: Iterable[Occupant], want: Want, max_models: int, budget: F
     if room.holds(want):
         return None
     names = ", ".join(o.name for o in pinned)
-    if room.models <= 0:
+    if room.models < want.places:
         return (
             f"all {max_models} places are taken by pinned models ({names}): unpin one, "
             "or raise MAX_CONCURRENT_MODELS"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from engines.base import Engine
 from engines.errors import EngineError
 from engines.manager.footprint import Footprint
 from engines.manager.planner import Occupant
+from engines.manager.resident import Resident
 from engines.manager.states import DEFAULT_OPTIONS, FOREVER, LoadOptions, ModelState, ModelStatus
 
 FIRST_COOL_DOWN = 2.0
 LONGEST_COOL_DOWN = 300.0
+RESTART_PAUSE = 1.0
+LONGEST_RESTART_PAUSE = 60.0
+# A crash after so many seconds has nothing to do with the one before.
+STABLE_AFTER = 10.0
 
 
 @dataclass(eq=False, slots=True)
@@ -20,7 +24,7 @@ class Record:
     """Times are the manager's clock's. ``intended``: to be loaded even if no request waits for it.
 
     ``asked_keep_alive``: what a request asked for since the model was loaded; it goes before
-    ``keep_alive``.
+    ``keep_alive``. ``holds`` are the calls on it, ``replica_holds`` those on its replicas.
     """
 
     name: str
@@ -34,10 +38,12 @@ class Record:
     modest: bool = False
     yielding: bool = False
     refusal: str | None = None
+    replica_of: str | None = None
     holds: int = 0
+    replica_holds: int = 0
     last_used: float = 0.0
     expires_at: float | None = None
-    engine: Engine | None = None
+    engine: Resident | None = None
     task: asyncio.Task[None] | None = None
     called_off: bool = False  # the load that is under way
     phase: str = ""
@@ -51,6 +57,8 @@ class Record:
     loads: int = 0
     restarts: int = 0
     restarting: bool = False
+    crashes: int = 0  # one soon after the other
+    ready_at: float = 0.0
     load_seconds: float | None = None
     unload_seconds: float | None = None
     watchers: list[asyncio.Future[None]] = field(default_factory=list)
@@ -82,13 +90,18 @@ class Record:
             name=self.name,
             memory=self.footprint,
             evictable=there and not self.pinned,
-            busy=self.holds > 0,
+            busy=self.in_use,
             leaving=not there and self.state is not ModelState.LOADING,
             asleep=asleep,
             yielding=self.yielding,
             pinned=self.pinned,
+            replica=self.replica_of is not None,
             last_used=self.last_used,
         )
+
+    @property
+    def in_use(self) -> bool:
+        return self.holds + self.replica_holds > 0
 
     @property
     def lasting(self) -> float:
@@ -102,7 +115,7 @@ class Record:
 
     def is_expired(self, now: float) -> bool:
         there = self.state in (ModelState.READY, ModelState.SLEEPING)
-        idle = there and not self.holds and not self.pinned
+        idle = there and not self.in_use and not self.pinned
         return idle and self.expires_at is not None and self.expires_at <= now
 
     @property
@@ -113,6 +126,14 @@ class Record:
     def cool_down(self) -> float:
         """Seconds until the next try, after as many failures as there were in a row."""
         return min(FIRST_COOL_DOWN * 2.0 ** (self.failures - 1), LONGEST_COOL_DOWN)
+
+    def restart_pause(self, now: float) -> float:
+        """Seconds until it is started again after a crash: longer each time, unless it lived for a while."""
+        if now - self.ready_at >= STABLE_AFTER:
+            self.crashes = 0
+        pause = RESTART_PAUSE * 2.0**self.crashes
+        self.crashes += 1
+        return min(pause, LONGEST_RESTART_PAUSE)
 
     def status(self, now: float, wanted: bool) -> ModelStatus:
         """``wanted``: requests wait for it."""
@@ -125,7 +146,7 @@ class Record:
             phase=self.phase if self.state is ModelState.LOADING else "",
             progress=1.0 if ready else self.progress if self.state is ModelState.LOADING else 0.0,
             eta_seconds=self._eta(now),
-            inflight=self.holds,
+            inflight=self.holds + self.replica_holds,
             pinned=self.pinned,
             keep_alive=self.lasting,
             expires_in=max(0.0, self.expires_at - now) if ready and self.expires_at is not None else None,
@@ -133,6 +154,7 @@ class Record:
             waits_for_room=(wanted or self.intended)
             and self.state in (ModelState.STOPPED, ModelState.SLEEPING, ModelState.DRAINING),
             memory=self.footprint,
+            is_replica=self.replica_of is not None,
             info=engine.info if engine else None,
             stats=engine.stats() if engine else None,
             loads=self.loads,

@@ -39,10 +39,14 @@ DEFAULT_OPTIONS = LoadOptions()
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a model is to be kept. ``keep_alive`` in seconds after its last use."""
+    """How a model is to be kept. ``keep_alive`` in seconds after its last use.
+
+    ``replica_of`` another model: it takes no place of its own, and the other counts as used while it is.
+    """
 
     pin: bool = False
     keep_alive: float = FOREVER
+    replica_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class ModelStatus:
 
     ``memory`` is an estimate until the model was loaded once. ``expires_in`` is the time until it is
     unloaded for want of use, ``retry_after`` the time until a failed load may be tried again.
-    ``waits_for_room``: it is wanted, and others have to go first.
+    ``waits_for_room``: it is wanted, and others have to go first. ``inflight`` counts calls on its replicas
+    too.
     """
 
     name: str
@@ -67,6 +72,7 @@ class ModelStatus:
     retry_after: float | None = None
     waits_for_room: bool = False
     memory: Footprint = field(default_factory=Footprint)
+    is_replica: bool = False
     info: EngineInfo | None = None
     stats: EngineStats | None = None
     loads: int = 0

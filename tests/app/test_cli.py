@@ -136,9 +136,13 @@ def test_an_invalid_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         api_keys: int = 0  # type: ignore[assignment]
 
     monkeypatch.setenv("API_KEYS", "sk-secret")
-    with pytest.raises(ValueError, match="sk-secret") as caught:
+    monkeypatch.setenv("UPSTREAMS", "http://gpu1:9000#key=sk-secret&what=1")
+    with pytest.raises(ValueError, match="api_keys") as caught:
         Keyed()
-    assert "secret" not in "".join(common.explain_errors(caught.value))  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
+    explained = "".join(common.explain_errors(caught.value))  # type: ignore[arg-type]
+    assert "UPSTREAMS" in explained
+    assert "secret" not in explained
 
 
 # -- doctor and models ------------------------------------------------------------------------------

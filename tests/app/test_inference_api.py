@@ -277,8 +277,8 @@ def test_a_failure_before_the_first_token_has_a_status(
 
 def test_a_failure_mid_stream_is_an_event_and_no_done(client: httpx.Client, server: LiveServer) -> None:
     engine = fake(server)
+    engine._delay = 0.01
     with client.stream("POST", CHAT, json=request(stream=True)) as response:
-        engine._delay = 0.01
         lines = response.iter_lines()
         next(lines)
         engine.fail_next = EngineError("the engine broke")

@@ -21,6 +21,8 @@ class StubHouse:
 
     def __init__(self) -> None:
         self.states: list[BackendState] = [BackendState.READY]
+        self.replicas: set[int] = set()
+        self.broken: set[int] = set()
         self.started_at = time.monotonic() - 100
         self.metrics = Metrics(self.statuses, lambda: 7)
         self.balancer = self
@@ -33,8 +35,10 @@ class StubHouse:
         return BackendStatus(
             name=f"slot-{number}",
             kind="local",
-            model="m",
+            models=("m",),
             state=state,
+            is_replica=number in self.replicas,
+            breaker="open" if number in self.broken else "closed",
             detail="" if loaded else "not yet",
             progress=1.0 if loaded else 0.5,
             inflight=2,
@@ -86,6 +90,25 @@ async def test_health_follows_from_the_backends(
     assert health.status_code == ready.status_code == (200 if serves else 503)
     assert ready.json()["status"] == ("ready" if serves else "not_ready")
     assert ("retry-after" in health.headers) == ("retry-after" in ready.headers) == (not serves)
+
+
+async def test_replicas_at_rest_serve_nothing(client: httpx.AsyncClient, house: StubHouse) -> None:
+    house.states = [S.FAILED, S.STOPPED, S.DRAINING]
+    house.replicas = {1, 2}
+    assert (await client.get("/readyz")).status_code == 503
+    house.states = [S.FAILED, S.READY, S.STOPPED]
+    assert (await client.get("/readyz")).status_code == 200
+    assert (await client.get("/v1/system/health")).json()["status"] == "degraded"
+    house.states = [S.STOPPED, S.STOPPED, S.STOPPED]
+    assert (await client.get("/v1/system/health")).json()["status"] == "ok"
+
+
+async def test_an_open_breaker_lets_nothing_through(client: httpx.AsyncClient, house: StubHouse) -> None:
+    house.states = [S.READY, S.READY]
+    house.broken = {0}
+    assert (await client.get("/v1/system/health")).json()["status"] == "degraded"
+    house.broken = {0, 1}
+    assert (await client.get("/readyz")).status_code == 503
 
 
 async def test_health_describes_each_backend(client: httpx.AsyncClient, house: StubHouse) -> None:

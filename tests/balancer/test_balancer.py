@@ -3,111 +3,110 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from balancer.backend import BackendState, BackendStatus, Call, Lease, Reply
+from balancer import balancer as module
+from balancer.backend import BackendState, Lease, Outcome
 from balancer.balancer import Balancer, Limits
+from balancer.breaker import STREAK, Breaker
 from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, QueueFull, UnknownModel
+from balancer.policies import Strategy
+from support.balancing import Clock, StubBackend, StubPool, call, turns
+
+READY, STARTING, STOPPED = BackendState.READY, BackendState.STARTING, BackendState.STOPPED
 
 
-class StubBackend:
-    def __init__(self, name: str = "b0", state: BackendState = BackendState.READY, model: str = "m") -> None:
-        self.name = name
-        self.model = model
-        self.state = state
-        self.inflight = 0
-        self.progress = 0.0
+class House(Balancer):
+    """A balancer over stubs, with a clock that stands still."""
 
-    @property
-    def available(self) -> bool:
-        return self.state is BackendState.READY
+    def __init__(self, *backends: StubBackend, clock: Clock | None = None, **limits: Any) -> None:
+        self.pool = StubPool(backends, Strategy.LEAST_CONNECTIONS)
+        self.clock = clock or Clock()
+        super().__init__(Limits(**limits), self.pool, self.clock)
 
-    def status(self) -> BackendStatus:
-        extra = {"eta_seconds": 3.0}
-        return BackendStatus(
-            self.name, "stub", self.model, self.state, detail="why", progress=self.progress, extra=extra
-        )
+    def ask(self, model: str = "m", **fields: Any) -> asyncio.Task[Lease]:
+        return asyncio.create_task(self.acquire(call(model, **fields)))
 
-    async def run(self, call: Call) -> Reply:
-        raise NotImplementedError
+    def retry(self, **tried: int) -> asyncio.Task[Lease]:
+        return asyncio.create_task(self.acquire(call(), tried))
 
-    def obstacle(self) -> BalancerError | None:
-        return NoBackend("why") if self.state is BackendState.FAILED else None
-
-    def excuse(self) -> BalancerError | None:
-        if self.state is not BackendState.STARTING:
-            return NoRoom("all are in use") if self.state is BackendState.STOPPED else None
-        return ModelLoading(
-            "loading", retry_after=3.0, state=self.state, progress=self.progress, eta_seconds=3.0
-        )
-
-    def begin(self, call: Call) -> None:
-        self.inflight += 1
-
-    def end(self) -> None:
-        self.inflight -= 1
+    def assert_empty(self) -> None:
+        assert (self.queue_depth, self.running) == (0, 0)
+        assert all(backend.inflight == 0 for backend in self.pool.known)
 
 
-class StubPool:
-    """The backends it is given; remembers what was demanded."""
-
-    def __init__(self, backends: Sequence[StubBackend]) -> None:
-        self._backends = backends
-        self.demanded: list[list[str]] = []
-
-    def backends(self, model: str) -> list[StubBackend]:
-        found = [backend for backend in self._backends if backend.model == model]
-        if not found:
-            raise UnknownModel(model)
-        return found
-
-    def demand(self, models: Iterable[str]) -> None:
-        self.demanded.append(list(models))
-
-    def statuses(self) -> list[BackendStatus]:
-        return [backend.status() for backend in self._backends]
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting calls look at the clock all the time."""
+    monkeypatch.setattr(module, "LOOK_AGAIN", 0.0)
 
 
-async def nothing(engine: object) -> Reply:
-    raise NotImplementedError
+async def ends(task: asyncio.Task[Lease]) -> None:
+    """Wait until ``task`` failed, which it must; time stands still meanwhile."""
+    async with asyncio.timeout(5):
+        await asyncio.wait((task,))
+    assert task.exception() is not None
 
 
-def call(model: str = "m") -> Call:
-    return Call("r", model, "/v1/chat/completions", b"", stream=False, run=nothing)
-
-
-def balancer(*backends: StubBackend, **limits: float) -> Balancer:
-    return Balancer(Limits(**limits), StubPool(backends))  # type: ignore[arg-type]
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
+# -- leases ----------------------------------------------------------------------------------------
 
 
 async def test_a_lease_counts_until_it_is_released() -> None:
     backend = StubBackend()
-    house = balancer(backend)
+    house = House(backend)
     lease = await house.acquire(call())
-    assert (house.running, backend.inflight) == (1, 1)
+    assert (house.running, backend.inflight, house.ongoing("m")) == (1, 1, 1)
     lease.release()
     lease.release()
-    assert (house.running, backend.inflight) == (0, 0)
+    house.assert_empty()
+    assert house.ongoing("m") == 0
+
+
+async def test_a_lease_is_released_by_whoever_holds_it_once() -> None:
+    released: list[Lease] = []
+    backend = StubBackend()
+    lease = Lease(backend, call(), released.append)
+    lease.release(Outcome.SUCCESS)
+    lease.release(Outcome.FAILURE)
+    assert released == [lease]
+    assert (backend.successes, backend.failures) == (1, 0)
+
+
+async def test_what_a_lease_says_of_its_backend(clock: Clock) -> None:
+    backend = StubBackend(clock=clock)
+    house = House(backend, clock=clock)
+    for seconds, outcome in ((2.0, Outcome.SUCCESS), (9.0, Outcome.FAILURE), (4.0, Outcome.NEUTRAL)):
+        lease = await house.acquire(call())
+        clock.now += seconds
+        assert lease.age == seconds
+        lease.release(outcome)
+    status = backend.status()
+    assert (status.requests, status.failures, status.success_rate) == (3, 1, 0.5)
+    assert status.avg_response_time == 2.0  # of what succeeded
+    assert backend.suspicions == 1
 
 
 async def test_the_least_busy_backend_is_taken() -> None:
     first, second = StubBackend("a"), StubBackend("b")
-    house = balancer(first, second)
+    house = House(first, second)
     leases = [await house.acquire(call()) for _ in range(4)]
     assert (first.inflight, second.inflight) == (2, 2)
     for lease in leases:
         lease.release()
 
 
+# -- the queue -------------------------------------------------------------------------------------
+
+
 async def test_calls_beyond_the_limit_wait_in_order() -> None:
-    house = balancer(StubBackend(), concurrent=1)
+    house = House(StubBackend(), concurrent=1)
     first = await house.acquire(call())
     order: list[int] = []
 
@@ -118,21 +117,51 @@ async def test_calls_beyond_the_limit_wait_in_order() -> None:
 
     tasks = [asyncio.create_task(wait(i)) for i in range(5)]
     await turns()
-    assert (house.queue_depth, order) == (5, [])
+    assert (house.queue_depth, house.ongoing("m"), order) == (5, 6, [])
     first.release()
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3, 4]
-    assert (house.queue_depth, house.running) == (0, 0)
+    house.assert_empty()
+
+
+async def test_calls_beyond_a_backends_limit_wait() -> None:
+    house = House(StubBackend(limit=1))
+    first = await house.acquire(call())
+    second = house.ask()
+    await turns()
+    assert not second.done()
+    first.release()
+    (await second).release()
+    house.assert_empty()
+
+
+async def test_urgent_calls_go_first() -> None:
+    house = House(StubBackend(), concurrent=1)
+    lease = await house.acquire(call())
+    order: list[str] = []
+
+    async def wait(name: str, tried: dict[str, int], priority: int) -> None:
+        lease = await house.acquire(call(priority=priority), tried)
+        order.append(name)
+        lease.release()
+
+    waiting = [("late", {}, 1), ("first", {}, 0), ("second", {}, 0), ("again", {"x": 0}, 0), ("now", {}, -1)]
+    tasks = []
+    for name, tried, priority in waiting:
+        tasks.append(asyncio.create_task(wait(name, tried, priority)))
+        await turns()
+    lease.release()
+    await asyncio.gather(*tasks)
+    assert order == ["now", "again", "first", "second", "late"]
 
 
 async def test_nobody_overtakes_the_queue() -> None:
-    backend = StubBackend()
-    house = balancer(backend, concurrent=1)
+    house = House(StubBackend(), concurrent=1)
     lease = await house.acquire(call())
-    waiting = asyncio.create_task(house.acquire(call()))
+    waiting = house.ask()
     await turns()
     lease.release()  # granted to the one who waits, who has not woken yet
-    late = asyncio.create_task(house.acquire(call()))
+    late = house.ask()
     await turns()
     assert waiting.done()
     assert not late.done()
@@ -141,9 +170,9 @@ async def test_nobody_overtakes_the_queue() -> None:
 
 
 async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
-    house = balancer(StubBackend(), concurrent=1, queued=1)
+    house = House(StubBackend(), concurrent=1, queued=1)
     lease = await house.acquire(call())
-    waiting = asyncio.create_task(house.acquire(call()))
+    waiting = house.ask()
     await turns()
     with pytest.raises(QueueFull) as refused:
         await house.acquire(call())
@@ -154,68 +183,182 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
     lease.release()
 
 
-async def test_waiting_ends_after_the_time_allowed() -> None:
-    house = balancer(StubBackend(), concurrent=1, queue_timeout=0.01)
+async def test_a_full_queue_is_one_models_and_no_bar_to_retries() -> None:
+    house = House(StubBackend(), StubBackend("n0", model="n"), concurrent=1, queued=1)
     lease = await house.acquire(call())
-    with pytest.raises(QueueFull):
+    waiting = [house.ask(), house.ask("n"), house.retry(other=0)]
+    await turns()
+    assert house.queue_depth == 3
+    for task in waiting:
+        task.cancel()
+    await turns()
+    lease.release()
+    house.assert_empty()
+
+
+async def test_the_time_to_come_back_is_how_fast_the_queue_moves(clock: Clock) -> None:
+    house = House(StubBackend(), clock=clock, concurrent=1, queued=2)
+    for _ in range(5):  # one each two seconds
+        lease = await house.acquire(call())
+        clock.now += 2.0
+        lease.release()
+    lease = await house.acquire(call())
+    waiting = [house.ask(), house.ask()]
+    await turns()
+    with pytest.raises(QueueFull) as refused:
         await house.acquire(call())
+    assert refused.value.retry_after == 6.0
+    for task in waiting:
+        task.cancel()
+    await turns()
+    lease.release()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_waiting_ends_after_the_time_allowed() -> None:
+    house = House(StubBackend(), concurrent=1, queue_timeout=10)
+    lease = await house.acquire(call())
+    waiting = house.ask()
+    await turns()
+    house.clock.now = 9.9
+    await turns(50)
+    assert not waiting.done()
+    house.clock.now = 10.0
+    await ends(waiting)
+    assert isinstance(waiting.exception(), QueueFull)
     assert house.queue_depth == 0
     lease.release()
     (await house.acquire(call())).release()
 
 
 async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
-    house = balancer(StubBackend(), concurrent=1)
+    house = House(StubBackend(), concurrent=1)
     lease = await house.acquire(call())
-    waiting = asyncio.create_task(house.acquire(call()))
+    waiting = house.ask()
     await turns()
     waiting.cancel()
     await turns()
     lease.release()
-    assert (house.queue_depth, house.running) == (0, 0)
+    house.assert_empty()
 
 
 async def test_cancelling_in_the_turn_of_the_grant_gives_the_lease_back() -> None:
-    backend = StubBackend()
-    house = balancer(backend, concurrent=1)
+    house = House(StubBackend(), concurrent=1)
     lease = await house.acquire(call())
-    waiting = asyncio.create_task(house.acquire(call()))
+    waiting, next_one = house.ask(), house.ask()
     await turns()
     lease.release()
     waiting.cancel()
-    await turns()
+    (await next_one).release()
     assert waiting.cancelled()
-    assert (house.running, backend.inflight, house.queue_depth) == (0, 0, 0)
+    house.assert_empty()
 
 
 async def test_unknown_models_are_refused_at_once() -> None:
     with pytest.raises(UnknownModel):
-        await balancer(StubBackend()).acquire(call("other"))
+        await House(StubBackend()).acquire(call("other"))
+
+
+async def test_a_model_that_goes_away_is_refused_to_those_who_wait() -> None:
+    house = House(StubBackend(), concurrent=1)
+    lease = await house.acquire(call())
+    waiting = house.ask()
+    await turns()
+    house.pool.known.clear()
+    assert not house.has_other(call(), {})
+    lease.release()
+    with pytest.raises(UnknownModel):
+        await waiting
+    assert house.queue_depth == 0
+
+
+async def test_many_who_wait_are_looked_at_once_for_each_model() -> None:
+    """Every call that ends looks at the queue: a long one must not make that slow."""
+    house = House(StubBackend(), concurrent=1, queued=1000)
+    lease = await house.acquire(call())
+    waiting = [house.ask() for _ in range(100)]
+    await turns()
+    looks = 0
+    find = house.pool.backends
+
+    def counted(model: str) -> Any:
+        nonlocal looks
+        looks += 1
+        return find(model)
+
+    house.pool.backends = counted  # type: ignore[method-assign]
+    lease.release()
+    assert looks < 10
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    house.assert_empty()
+
+
+# -- models that come and fail ---------------------------------------------------------------------
 
 
 async def test_a_loading_model_is_waited_for() -> None:
-    backend = StubBackend(state=BackendState.STARTING)
-    house = balancer(backend)
-    waiting = asyncio.create_task(house.acquire(call()))
+    backend = StubBackend(state=STARTING)
+    house = House(backend)
+    waiting = house.ask()
     await turns()
     assert not waiting.done()
-    backend.state = BackendState.READY
+    backend.state = READY
     house.changed()
     (await waiting).release()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_load_that_takes_too_long_says_how_far_it_is() -> None:
-    backend = StubBackend(state=BackendState.STARTING)
+    backend = StubBackend(state=STARTING)
     backend.progress = 0.4
-    with pytest.raises(ModelLoading) as refused:
-        await balancer(backend, load_timeout=0.01).acquire(call())
-    assert (refused.value.progress, refused.value.eta_seconds, refused.value.state) == (0.4, 3.0, "starting")
+    house = House(backend, load_timeout=5, queue_timeout=1000)
+    waiting = house.ask()
+    await turns()
+    house.clock.now = 5.0
+    await ends(waiting)
+    error = waiting.exception()
+    assert isinstance(error, ModelLoading)
+    assert (error.progress, error.eta_seconds, error.state) == (0.4, 3.0, "starting")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_time_of_a_load_counts_from_its_beginning() -> None:
+    backend = StubBackend(state=STOPPED)
+    house = House(backend, load_timeout=5, queue_timeout=1000)
+    waiting = house.ask()
+    await turns()
+    house.clock.now = 100.0  # there was no room for it
+    backend.state = STARTING
+    await turns(50)
+    house.clock.now = 104.9
+    await turns(50)
+    assert not waiting.done()
+    house.clock.now = 105.0
+    await ends(waiting)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_while_another_backend_serves_only_the_queues_time_counts() -> None:
+    loading, busy = StubBackend(state=STARTING), StubBackend("b1", limit=1)
+    house = House(loading, busy, load_timeout=5, queue_timeout=20)
+    lease = await house.acquire(call())
+    waiting = house.ask()
+    await turns()
+    house.clock.now = 19.0
+    await turns(50)
+    assert not waiting.done()
+    house.clock.now = 20.0
+    await ends(waiting)
+    assert isinstance(waiting.exception(), QueueFull)
+    lease.release()
 
 
 async def test_a_failed_load_fails_those_who_wait() -> None:
-    backend = StubBackend(state=BackendState.STARTING)
-    house = balancer(backend)
-    waiting = asyncio.create_task(house.acquire(call()))
+    backend = StubBackend(state=STARTING)
+    house = House(backend)
+    waiting = house.ask()
     await turns()
     backend.state = BackendState.FAILED
     house.changed()
@@ -225,54 +368,302 @@ async def test_a_failed_load_fails_those_who_wait() -> None:
         await house.acquire(call())
 
 
-async def test_a_lease_is_released_by_whoever_holds_it_once() -> None:
-    released: list[int] = []
-    backend = StubBackend()
-    lease = Lease(backend, call(), lambda: released.append(1))
-    lease.release()
-    lease.release()
-    assert released == [1]
+@pytest.mark.usefixtures("impatient")
+async def test_waiting_in_vain_for_room_is_no_full_queue() -> None:
+    house = House(StubBackend(state=STOPPED), queue_timeout=10)
+    waiting = house.ask()
+    await turns()
+    house.clock.now = 10.0
+    await ends(waiting)
+    assert isinstance(waiting.exception(), NoRoom)
 
 
-def pool_of(house: Balancer) -> StubPool:
-    pool = house._pool
-    assert isinstance(pool, StubPool)
-    return pool
+# -- what is demanded ------------------------------------------------------------------------------
 
 
 async def test_what_waits_is_demanded_in_order_of_arrival() -> None:
-    stopped = [StubBackend(model=name, state=BackendState.STOPPED) for name in ("a", "b")]
-    house = balancer(*stopped)
-    waiting = [asyncio.create_task(house.acquire(call(name))) for name in ("b", "a", "b")]
+    stopped = [StubBackend(name, model=name, state=STOPPED) for name in ("a", "b")]
+    house = House(*stopped)
+    waiting = [house.ask(name) for name in ("b", "a", "b")]
     await turns()
-    assert pool_of(house).demanded[-1] == ["b", "a"]
-    stopped[1].state = BackendState.READY
+    assert house.pool.demanded[-1] == ["b", "a"]
+    stopped[1].state = READY
     house.changed()
     await turns()
     assert [task.done() for task in waiting] == [True, False, True]
-    assert pool_of(house).demanded[-1] == ["a"]
+    assert house.pool.demanded[-1] == ["a"]
     waiting[1].cancel()
     await turns()
-    assert pool_of(house).demanded[-1] == []
+    assert house.pool.demanded[-1] == []
     for task in (waiting[0], waiting[2]):
         task.result().release()
 
 
 async def test_who_waits_for_a_place_is_not_overtaken_by_a_switch() -> None:
     """Making its model go now would only bring it back a moment later."""
-    ready, stopped = StubBackend(model="a"), StubBackend(model="b", state=BackendState.STOPPED)
-    house = balancer(ready, stopped, concurrent=1)
+    house = House(StubBackend("a", model="a"), StubBackend("b", model="b", state=STOPPED), concurrent=1)
     lease = await house.acquire(call("a"))
-    tasks = [asyncio.create_task(house.acquire(call(name))) for name in ("a", "b")]
+    tasks = [house.ask(name) for name in ("a", "b")]
     await turns()
-    assert pool_of(house).demanded[-1] == []
+    assert house.pool.demanded[-1] == []
     lease.release()
     await turns()
-    assert pool_of(house).demanded[-1] == ["b"]
+    assert house.pool.demanded[-1] == ["b"]
     tasks[1].cancel()
     (await tasks[0]).release()
 
 
-async def test_waiting_in_vain_for_room_is_no_full_queue() -> None:
-    with pytest.raises(NoRoom):
-        await balancer(StubBackend(state=BackendState.STOPPED), queue_timeout=0.01).acquire(call())
+# -- calls that failed somewhere -------------------------------------------------------------------
+
+
+async def test_a_call_never_gets_what_it_tried() -> None:
+    house = House(StubBackend("a"), StubBackend("b"))
+    leases = [await house.acquire(call(), {"a": 0}) for _ in range(4)]
+    assert {lease.backend.name for lease in leases} == {"b"}
+    for lease in leases:
+        lease.release()
+
+
+async def test_a_call_that_tried_all_is_refused_at_once() -> None:
+    house = House(StubBackend("a"), StubBackend("b", state=STOPPED))
+    with pytest.raises(NoBackend, match="no other backend"):
+        await house.acquire(call(), {"a": 0})
+    assert house.pool.demanded[-1:] in ([], [[]])
+    house.assert_empty()
+
+
+async def test_what_was_started_anew_may_be_tried_again() -> None:
+    backend = StubBackend(state=STARTING)
+    house = House(backend)
+    waiting = house.retry(b0=0)
+    await turns()
+    assert not waiting.done()
+    backend.start_anew()
+    house.changed()
+    lease = await waiting
+    assert lease.generation == 1
+    lease.release()
+
+
+async def test_a_retry_makes_no_model_load() -> None:
+    house = House(StubBackend("a", state=STARTING), StubBackend("b", state=STOPPED))
+    waiting = house.retry(x=0)
+    await turns()
+    assert house.pool.demanded[-1] == []
+    waiting.cancel()
+    await turns()
+    house.assert_empty()
+
+
+# -- breakers --------------------------------------------------------------------------------------
+
+
+async def fail(house: House, times: int = STREAK) -> None:
+    for _ in range(times):
+        (await house.acquire(call())).release(Outcome.FAILURE)
+
+
+async def test_failures_that_leases_tell_open_the_breaker(clock: Clock) -> None:
+    backend = StubBackend(clock=clock)
+    house = House(backend, clock=clock)
+    await fail(house, STREAK - 1)
+    assert backend.available
+    await fail(house, 1)
+    assert not backend.available
+    assert backend.status().breaker == "open"
+    with pytest.raises(NoBackend, match="b0 failed too often") as refused:
+        await house.acquire(call())
+    assert backend.breaker.retry_at is not None
+    assert refused.value.retry_after == backend.breaker.retry_at - clock.now > 20
+
+
+async def test_one_open_breaker_leaves_the_others(clock: Clock) -> None:
+    broken, other = StubBackend("a", clock=clock), StubBackend("b", clock=clock)
+    house = House(broken, other, clock=clock)
+    for _ in range(STREAK):
+        (await house.acquire(call(), {"b": 0})).release(Outcome.FAILURE)
+    leases = [await house.acquire(call()) for _ in range(3)]
+    assert {lease.backend.name for lease in leases} == {"b"}
+    with pytest.raises(NoBackend, match="no other"):  # nobody waits for half a minute
+        await house.acquire(call(), {"b": 0})
+    for lease in leases:
+        lease.release()
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILURE, Outcome.NEUTRAL])
+async def test_after_its_pause_a_breaker_lets_one_call_through(clock: Clock, outcome: Outcome) -> None:
+    backend = StubBackend(clock=clock)
+    house = House(backend, clock=clock)
+    await fail(house)
+    assert backend.breaker.retry_at is not None
+    clock.now = backend.breaker.retry_at
+    probe, behind = await house.acquire(call()), house.ask()
+    await turns()
+    assert not behind.done()
+    probe.release(outcome)
+    await turns()
+    if outcome is Outcome.FAILURE:
+        assert isinstance(behind.exception(), NoBackend)
+    else:
+        behind.result().release()
+    house.assert_empty()
+
+
+# -- whatever happens ------------------------------------------------------------------------------
+
+states = st.sampled_from([READY, READY, *BackendState])
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(
+    strategy=st.sampled_from(Strategy),
+    kinds=st.lists(
+        st.tuples(states, st.booleans(), st.sampled_from([None, 0, 1, 2])), min_size=1, max_size=4
+    ),
+    tried=st.sets(st.integers(0, 3)),
+    calls=st.integers(1, 8),
+)
+def test_what_is_picked_is_available(
+    strategy: Strategy, kinds: list[tuple[BackendState, bool, int | None]], tried: set[int], calls: int
+) -> None:
+    async def run() -> None:
+        backends = [StubBackend(f"b{i}", state, limit=limit) for i, (state, _, limit) in enumerate(kinds)]
+        for backend, (_, is_open, _) in zip(backends, kinds, strict=True):
+            for _ in range(STREAK * is_open):
+                backend.breaker.on_failure(backend.breaker.on_begin())
+        house = House(*backends)
+        house._pool = pool = StubPool(backends, strategy)
+        names = {f"b{i}": 0 for i in tried}
+        tasks = []
+        for _ in range(calls):
+            free = {b.name for b in pool.known if b.available and b.name not in names}
+            tasks.append(asyncio.create_task(house.acquire(call(), names)))
+            await turns(3)
+            if tasks[-1].done() and tasks[-1].exception() is None:
+                assert tasks[-1].result().backend.name in free
+            else:
+                assert not free
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Lease):
+                result.release()
+        house.assert_empty()
+
+    asyncio.run(run())
+
+
+PICK = st.integers(0, 9)
+
+
+class Machine(RuleBasedStateMachine):
+    """Calls come, end, fail and leave, backends change: every lease counts once, at three places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = Clock()
+        self.leases: list[Lease] = []
+        self.tasks: list[asyncio.Task[Lease]] = []
+
+    @initialize(strategy=st.sampled_from(Strategy))
+    def open(self, strategy: Strategy) -> None:
+        self.backends = [
+            StubBackend("a0", model="a", clock=self.clock),
+            StubBackend("a1", model="a", limit=1, clock=self.clock),
+            StubBackend("b0", model="b", state=STOPPED, clock=self.clock),
+        ]
+        for backend in self.backends:
+            backend.breaker = Breaker(self.clock, random.Random(0))
+        self.house = House(*self.backends, clock=self.clock, concurrent=3, queued=3)
+        self.house._pool = self.house.pool = StubPool(self.backends, strategy)
+
+    def do(self, act: Callable[[], object]) -> None:
+        async def run() -> None:
+            act()
+            await self.settle()
+
+        self.runner.run(run())
+
+    async def settle(self) -> None:
+        await turns(6)
+        for task in [task for task in self.tasks if task.done()]:
+            self.tasks.remove(task)
+            if not task.cancelled() and task.exception() is None:
+                self.leases.append(task.result())
+            elif not task.cancelled():
+                assert isinstance(task.exception(), BalancerError)
+
+    @rule(
+        model=st.sampled_from("ab"), priority=st.integers(0, 2), tried=st.sets(st.sampled_from(["a0", "a1"]))
+    )
+    def ask(self, model: str, priority: int, tried: set[str]) -> None:
+        wanted = self.house.acquire(call(model, priority=priority), dict.fromkeys(tried, 0))
+        self.do(lambda: self.tasks.append(asyncio.get_running_loop().create_task(wanted)))
+
+    @precondition(lambda self: self.tasks)
+    @rule(pick=PICK)
+    def leave(self, pick: int) -> None:
+        self.do(self.tasks[pick % len(self.tasks)].cancel)
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=PICK, outcome=st.sampled_from(Outcome))
+    def release(self, pick: int, outcome: Outcome) -> None:
+        lease = self.leases.pop(pick % len(self.leases))
+        self.do(lambda: lease.release(outcome))
+
+    @precondition(lambda self: self.leases and self.tasks)
+    @rule(pick=PICK, outcome=st.sampled_from(Outcome))
+    def release_as_another_leaves(self, pick: int, outcome: Outcome) -> None:
+        lease = self.leases.pop(pick % len(self.leases))
+
+        def both() -> None:
+            lease.release(outcome)
+            self.tasks[pick % len(self.tasks)].cancel()
+
+        self.do(both)
+
+    @rule(pick=PICK, state=states, anew=st.booleans())
+    def change(self, pick: int, state: BackendState, anew: bool) -> None:
+        backend = self.backends[pick % 3]
+        if anew:
+            backend.start_anew()
+        backend.state = state
+        self.do(self.house.changed)
+
+    @rule(seconds=st.sampled_from([1.0, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.do(self.house.changed)
+
+    @invariant()
+    def every_lease_counts_once(self) -> None:
+        if hasattr(self, "house"):
+            held = len(self.leases)
+            assert held == self.house.running == sum(backend.inflight for backend in self.backends)
+            assert held <= 3
+            assert self.backends[1].inflight <= 1
+            assert self.house.queue_depth == len(self.tasks)
+
+    @invariant()
+    def nobody_waits_beside_a_free_backend(self) -> None:
+        if hasattr(self, "house") and self.house.running < 3:
+            for waiter in self.house._waiting:
+                for backend in self.house.pool.backends(waiter.call.model):
+                    assert not backend.available or waiter.tried.get(backend.name) == backend.generation
+
+    def teardown(self) -> None:
+        if hasattr(self, "house"):
+            for lease in self.leases:
+                self.do(lease.release)
+            self.leases.clear()
+            for task in list(self.tasks):
+                self.do(task.cancel)
+            for lease in self.leases:
+                self.do(lease.release)
+            self.house.assert_empty()
+        self.runner.close()
+
+
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
+test_no_order_of_events_loses_a_lease = Machine.TestCase

@@ -118,6 +118,6 @@ async def test_memory_is_counted_where_it_is(library: Library) -> None:
         def info(self):  # type: ignore[no-untyped-def]
             return replace(super().info, memory=7, devices=("gpu",))
 
-    assert loader(library).measured(OnGpu()) == Footprint(gpu=7)
-    assert loader(library, facts=replace(FACTS, metal=True)).measured(OnGpu()) == Footprint(ram=7)
-    assert loader(library).measured(FakeEngine()) is None
+    assert loader(library).measured("m", OnGpu()) == Footprint(gpu=7)
+    assert loader(library, facts=replace(FACTS, metal=True)).measured("m", OnGpu()) == Footprint(ram=7)
+    assert loader(library).measured("m", FakeEngine()) is None

@@ -41,7 +41,7 @@ class LiveServer:
 
     def engine(self, model: str | None = None) -> Engine | None:
         """The engine of ``model``, or of the default one, if it is ready."""
-        return self.house.manager.engine(model or self.house.default.name)
+        return self.house.manager.resident(model or self.house.default.name)
 
     def start(self) -> None:
         self._thread.start()

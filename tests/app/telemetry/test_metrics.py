@@ -12,8 +12,8 @@ from balancer.backend import BackendState, BackendStatus
 from engines.base import EngineStats, Usage
 
 STATS = EngineStats(running=3, waiting=2, kv_used=25, kv_total=100, preemptions=4, completion_tokens=9)
-READY = BackendStatus("slot-0", "local", "m", BackendState.READY, inflight=5, stats=STATS)
-LOADING = BackendStatus("slot-1", "local", "m", BackendState.STARTING)
+READY = BackendStatus("slot-0", "local", ("m",), BackendState.READY, inflight=5, stats=STATS)
+LOADING = BackendStatus("slot-1", "local", ("m",), BackendState.STARTING)
 
 
 class Clock:

@@ -93,7 +93,7 @@ class StubLoader:
             raise ModelLoadError(self.unreadable[name])
         return Footprint(ram=(options.context_length or 1) * self.sizes[name])
 
-    def measured(self, engine: Engine) -> Footprint | None:
+    def measured(self, name: str, engine: Engine) -> Footprint | None:
         size = self.real_sizes.get(engine.info.model)
         return None if size is None else Footprint(ram=size)
 

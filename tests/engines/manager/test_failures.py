@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engines.errors import EngineError, ModelLoadError
-from engines.manager.lifecycle import RESTART_PAUSE
-from engines.manager.record import FIRST_COOL_DOWN, LONGEST_COOL_DOWN
+from engines.manager.record import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, RESTART_PAUSE
 from engines.manager.states import LoadOptions, ModelState
 
 if TYPE_CHECKING:

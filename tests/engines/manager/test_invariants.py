@@ -136,10 +136,10 @@ class Machine(RuleBasedStateMachine):
             self.doomed.append(self.house.engine(model))
         self.order(lambda: self.house.manager.unload(model, force=force))
 
-    @precondition(lambda self: any(self.house.manager.engine(name) for name in SIZES))
+    @precondition(lambda self: any(self.house.manager.resident(name) for name in SIZES))
     @rule(pick=PICK)
     def engine_crashes(self, pick: int) -> None:
-        engines = [self.house.engine(name) for name in sorted(SIZES) if self.house.manager.engine(name)]
+        engines = [self.house.engine(name) for name in sorted(SIZES) if self.house.manager.resident(name)]
         engine = engines[pick % len(engines)]
         self.doomed.append(engine)
         engine.healthy = False
@@ -184,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         for status in self.house.manager.statuses():
             loading = status.name in self.house.loading
             assert not loading or status.state is ModelState.LOADING
-            engine = self.house.manager.engine(status.name)
+            engine = self.house.manager.resident(status.name)
             assert (engine is not None) == (status.state is ModelState.READY)
 
     def teardown(self) -> None:

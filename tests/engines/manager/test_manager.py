@@ -29,7 +29,7 @@ async def test_a_request_has_its_model_loaded(house: House) -> None:
     assert house.running == [request]
     status = house.manager.status("a")
     assert (status.state, status.inflight, status.loads) == (ModelState.READY, 1, 1)
-    assert house.manager.engine("a") is house.engine("a")
+    assert house.manager.resident("a") is house.engine("a")
 
 
 async def test_however_many_ask_there_is_one_load(house: House) -> None:

@@ -1,0 +1,152 @@
+"""What requests are balanced over, as the settings and the catalog want it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from app.processes import ProcessStarter
+from app.restarts import Restarts
+from app.settings import Settings
+from balancer.balancer import Balancer, Limits
+from balancer.fleet import Fleet, Plan
+from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
+from balancer.managed import LocalBackend, ManagedBackend, ProcessBackend
+from balancer.relay import Relay
+from balancer.remote import RemoteBackend
+from balancer.scaling import Scaling, ScalingLimits
+from balancer.serving import Failovers
+from balancer.upstreams import Upstream, check_names, from_catalog, parse_upstreams
+from engines.catalog import CatalogError
+from engines.catalog.errors import Problem
+from engines.library import Library
+from engines.loader import ModelLoader
+from engines.manager.manager import Limits as ManagerLimits
+from engines.manager.manager import ModelManager
+
+logger = logging.getLogger("balancer")
+
+# The autoscalers decide, and breakers are looked at, every so many seconds.
+TICK_SECONDS = 1.0
+
+
+class Cluster:
+    """The manager of models, their instances, upstreams, and the balancer in front of all of them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        library: Library,
+        models: ModelLoader,
+        limits: ManagerLimits,
+        *,
+        is_instance: bool = False,
+    ) -> None:
+        """``is_instance``: another server balances; this one has one instance of its one model."""
+        self._settings = settings
+        self._library = library
+        self._is_instance = is_instance
+        self.relay = Relay(
+            first_byte_timeout=settings.first_byte_timeout, stall_timeout=settings.stall_timeout
+        )
+        self.instances = Instances()
+        start_process = ProcessStarter(settings, library, self.instances, lambda key: self.manager.look(key))
+        self.manager = ModelManager(InstanceLoader(models, self.instances, start_process), limits)
+        self.fleet = Fleet(
+            self.manager,
+            self.instances,
+            make=self._backend,
+            plan=self._plan,
+            strategy=settings.load_balance_strategy,
+            grace=settings.shutdown_grace,
+        )
+        self.balancer = Balancer(balancer_limits(settings), self.fleet)
+        self.failovers = Failovers()
+        self.restarts = Restarts(self.fleet)
+        self.scaling: Scaling | None = None
+        if self.balances and settings.auto_scaling:
+            scaling_limits = ScalingLimits(
+                settings.scale_target, settings.min_instances, settings.max_instances
+            )
+            self.scaling = Scaling(self.fleet, self.manager, self.balancer, scaling_limits)
+        self.fleet.on_change = self.balancer.changed
+        self.manager.on_change = self.fleet.changed
+        self._upstreams = [] if is_instance else configured_upstreams(settings, library)
+        self._ticking: asyncio.Task[None] | None = None
+
+    @property
+    def balances(self) -> bool:
+        return self._settings.inference_mode == "load_balance"
+
+    def start(self) -> None:
+        self.manager.start()
+        for upstream in self._upstreams:
+            self.add_upstream(upstream)
+        self._ticking = asyncio.get_running_loop().create_task(self._keep_ticking())
+
+    async def stop(self) -> None:
+        """Free every model and end every child process."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self.restarts.stop()
+        await self.fleet.stop()
+        await self.manager.stop()
+        await self.relay.close()
+
+    def add_upstream(self, upstream: Upstream) -> RemoteBackend:
+        remote = RemoteBackend(
+            upstream,
+            self.relay,
+            interval=self._settings.health_check_interval,
+            on_change=self.fleet.changed,
+        )
+        self.fleet.add_remote(remote)
+        return remote
+
+    def _plan(self, model: str) -> Plan | None:
+        """Raises `ModelFileNotFound`."""
+        found = self._library.find(model)
+        if found.is_absent:
+            return None
+        if self._is_instance:
+            return Plan()
+        settings, entry = self._settings, found.entry
+        count = entry.instances or (settings.cluster_instances if self.balances else 1)
+        if self.scaling is not None:
+            count = min(max(count, settings.min_instances), settings.max_instances)
+        return Plan(count, InstanceKind(settings.instance_kind), entry.weight)
+
+    def _backend(self, instance: Instance, weight: float) -> ManagedBackend:
+        if instance.kind is InstanceKind.PROCESS:
+            return ProcessBackend(self.manager, instance, weight, self.relay)
+        return LocalBackend(self.manager, instance, weight)
+
+    async def _keep_ticking(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                if self.scaling is not None:
+                    self.scaling.tick()
+                self.balancer.changed()  # a breaker may let a call through by now
+            except Exception:
+                logger.exception("looking after the instances failed; it goes on")
+
+
+def configured_upstreams(settings: Settings, library: Library) -> list[Upstream]:
+    """Those of the catalog and of the setting UPSTREAMS. Raises `CatalogError`."""
+    try:
+        listed = [from_catalog(entry, library.base) for entry in library.upstreams]
+        upstreams = [*listed, *parse_upstreams(settings.upstreams)]
+        check_names(upstreams)
+    except ValueError as error:
+        raise CatalogError("upstreams", [Problem(0, str(error))]) from None
+    return upstreams
+
+
+def balancer_limits(settings: Settings) -> Limits:
+    return Limits(
+        concurrent=settings.max_concurrent_requests,
+        queued=settings.max_queued_requests,
+        queue_timeout=settings.queue_timeout,
+        load_timeout=settings.load_timeout,
+    )

@@ -1,0 +1,127 @@
+"""The instances of models that this server starts: which there are, and how each is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, KeysView
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from engines.llamacpp.threads import usable_cores
+from engines.loader import ModelLoader
+from engines.manager.footprint import Footprint
+from engines.manager.lifecycle import Report
+from engines.manager.resident import Resident
+from engines.manager.states import FOREVER, LoadOptions, Policy
+
+
+class InstanceKind(StrEnum):
+    LOCAL = "local"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One place where a model runs.
+
+    ``key`` is what the model manager knows it by: the model's own name for its first instance. The others
+    are replicas. ``number`` counts the instances of all models.
+    """
+
+    number: int
+    key: str
+    model: str
+    kind: InstanceKind
+
+    @property
+    def id(self) -> str:
+        return f"instance_{self.number}"
+
+    @property
+    def is_replica(self) -> bool:
+        return self.key != self.model
+
+
+class Instances:
+    """All there are. Numbers are the smallest that are free, so that ports and devices are used again."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Instance] = {}
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(tuple(self._by_key.values()))
+
+    def keys(self) -> KeysView[str]:
+        return self._by_key.keys()
+
+    def get(self, key: str) -> Instance | None:
+        return self._by_key.get(key)
+
+    def of(self, model: str) -> list[Instance]:
+        """Those of ``model``, the first of them first."""
+        return [instance for instance in self._by_key.values() if instance.model == model]
+
+    def threads(self, key: str) -> int | None:
+        """How many threads an instance may compute with: an equal part of the cores where several engines
+        would compute at once, as those threads spin. None where it is alone."""
+        instance = self._by_key.get(key)
+        count = 1 if instance is None else len(self.of(instance.model))
+        return None if count == 1 else max(1, usable_cores() // count)
+
+    def add(self, model: str, kind: InstanceKind) -> Instance:
+        taken = {instance.number for instance in self}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        key = model if model not in self._by_key else f"{model} (instance_{number})"
+        instance = self._by_key[key] = Instance(number, key, model, kind)
+        return instance
+
+    def remove(self, instance: Instance) -> None:
+        del self._by_key[instance.key]
+
+
+class StartProcess(Protocol):
+    """Starts a child process that serves an instance's model."""
+
+    def __call__(self, instance: Instance, options: LoadOptions, report: Report) -> Awaitable[Resident]: ...
+
+
+class InstanceLoader:
+    """The model manager's loader: it knows instances where `ModelLoader` knows models."""
+
+    def __init__(self, models: ModelLoader, instances: Instances, start_process: StartProcess) -> None:
+        self._models = models
+        self._instances = instances
+        self._start_process = start_process
+
+    def policy(self, name: str) -> Policy:
+        instance = self._instances.get(name)
+        if instance is None or not instance.is_replica:
+            return self._models.policy(name)
+        return Policy(keep_alive=FOREVER, replica_of=instance.model)
+
+    def estimate(self, name: str, options: LoadOptions) -> Footprint:
+        return self._models.estimate(self._model(name), options, beside=self._shares(name))
+
+    async def load(self, name: str, options: LoadOptions, report: Report) -> Resident:
+        instance = self._instances.get(name)
+        if instance is not None and instance.kind is InstanceKind.PROCESS:
+            return await self._start_process(instance, options, report)
+        threads = self._instances.threads(name)
+        return await self._models.load(self._model(name), options, report, threads=threads)
+
+    def measured(self, name: str, engine: Resident) -> Footprint | None:
+        return self._models.measured(name, engine, beside=self._shares(name))
+
+    def _model(self, name: str) -> str:
+        instance = self._instances.get(name)
+        return name if instance is None else instance.model
+
+    def _shares(self, name: str) -> bool:
+        instance = self._instances.get(name)
+        return instance is not None and instance.is_replica and instance.kind is InstanceKind.LOCAL
+
+
+def device_of(number: int, groups: str) -> str | None:
+    """The GPUs, as CUDA_VISIBLE_DEVICES, that instance ``number`` gets of ``groups`` ("0;1", "0,1;2,3")."""
+    parts = [part.strip() for part in groups.split(";") if part.strip()]
+    return parts[number % len(parts)] if parts else None

@@ -1,0 +1,83 @@
+"""A child process that serves SmolLM2: the real server, without the one that would balance over it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from balancer.process import ProcessInstance
+from balancer.processes.spec import InstanceSpec
+from support.models import smollm2
+
+pytestmark = pytest.mark.real
+
+MESSAGES = [{"role": "user", "content": "Count from one to one hundred, in words."}]
+
+
+@pytest.fixture
+async def down() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def instance(down: asyncio.Event) -> AsyncIterator[ProcessInstance]:
+    settings = {"context_length": 2048, "kv_cache_tokens": 4096, "max_cpu_threads": 1, "log_level": "WARNING"}
+    spec = InstanceSpec("SmolLM2", 18600, "k", path=str(smollm2()), settings=settings)
+    instance = await ProcessInstance.start(
+        spec, "instance_0", report=lambda *_: None, interval=0.5, grace=20.0, on_down=down.set
+    )
+    yield instance
+    await instance.close()
+
+
+@pytest.fixture
+async def client(instance: ProcessInstance) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {instance.key}"}
+    async with httpx.AsyncClient(base_url=instance.url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def body(**fields: object) -> dict[str, object]:
+    return {"model": "SmolLM2", "messages": MESSAGES, "temperature": 0, "max_tokens": 8, **fields}
+
+
+async def test_it_serves_and_is_watched(instance: ProcessInstance, client: httpx.AsyncClient) -> None:
+    assert instance.info.engine == "llama_cpp"
+    assert 50 < instance.memory_mb < 2000
+    answer = await client.post("/v1/chat/completions", json=body())
+    assert answer.json()["usage"]["completion_tokens"] == 8
+    refused = await client.post("/v1/chat/completions", json=body(), headers={"Authorization": "Bearer no"})
+    assert refused.status_code == 401
+    async with asyncio.timeout(10):
+        while instance.stats().completion_tokens < 8:
+            await asyncio.sleep(0.05)
+    assert (await instance.health()).ok
+
+
+async def test_closing_lets_an_answer_end(instance: ProcessInstance, client: httpx.AsyncClient) -> None:
+    lines: list[str] = []
+    wanted = body(stream=True, max_tokens=48, ignore_eos=True)
+    async with client.stream("POST", "/v1/chat/completions", json=wanted) as answer:
+        closing = None
+        async for line in answer.aiter_lines():
+            if line and closing is None:
+                closing = asyncio.create_task(instance.close())
+            lines += [line] if line else []
+    assert closing is not None
+    await closing
+    assert lines[-1] == "data: [DONE]"
+    assert json.loads(lines[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    assert (await instance.health()).detail == "the process ended with status 0"
+
+
+async def test_a_crash_is_noticed(instance: ProcessInstance, down: asyncio.Event) -> None:
+    os.kill(instance.pid, signal.SIGSEGV)
+    async with asyncio.timeout(5):
+        await down.wait()
+    assert (await instance.health()).detail.startswith("the process was killed by SIGSEGV")

@@ -1,0 +1,201 @@
+"""An upstream that answers as a test says, down to the bytes: real sockets, no HTTP library in between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+USAGE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 2,
+    "total_tokens": 7,
+    "prompt_tokens_details": {"cached_tokens": 3},
+}
+DOCUMENT = json.dumps({"object": "chat.completion", "choices": [], "usage": USAGE}).encode()
+EVENTS = [
+    b'data: {"choices":[{"delta":{"content":"Hel"}}],"usage":null}\n\n',
+    b'data: {"choices":[{"delta":{"content":"lo"}}],"usage":null}\n\n',
+    b'data: {"choices":[],"usage":%s}\n\n' % json.dumps(USAGE).encode(),
+    b"data: [DONE]\n\n",
+]
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+
+
+@dataclass
+class Request:
+    """What was received: the first line, headers by name in lower case, the body."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+
+@dataclass
+class Wire:
+    """The connection that a request came on. ``send`` returns when the bytes left, or as much as fits."""
+
+    writer: asyncio.StreamWriter
+
+    async def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self.writer.write(part)
+            await self.writer.drain()
+
+    async def chunk(self, *parts: bytes) -> None:
+        await self.send(*(b"%x\r\n%s\r\n" % (len(part), part) for part in parts))
+
+    def reset(self) -> None:
+        self.writer.transport.abort()
+
+
+Script = Callable[[Wire], Awaitable[None]]
+
+
+@dataclass
+class BadUpstream:
+    """``scripts`` answer one request each; the last one all that follow. ``lost`` is set when a client is
+    gone while its script runs."""
+
+    url: str = ""
+    scripts: list[Script] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        try:
+            while (request := await _read(reader, number)) is not None:
+                self.requests.append(request)
+                script = self.scripts[0] if len(self.scripts) == 1 else self.scripts.pop(0)
+                await self._run(script, reader, Wire(writer))
+        except (OSError, asyncio.IncompleteReadError):
+            self.lost.set()
+        finally:
+            writer.close()
+
+    async def _run(self, script: Script, reader: asyncio.StreamReader, wire: Wire) -> None:
+        """Run ``script``, and see when the client leaves before its end."""
+        running = asyncio.ensure_future(script(wire))
+        watching = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                self.lost.set()
+                wire.reset()
+        finally:
+            for task in (running, watching):
+                task.cancel()
+            await asyncio.gather(running, watching, return_exceptions=True)
+
+
+@asynccontextmanager
+async def bad_upstream(*scripts: Script) -> AsyncIterator[BadUpstream]:
+    upstream = BadUpstream(scripts=list(scripts))
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        await upstream.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield upstream
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(reader: asyncio.StreamReader, connection: int) -> Request | None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    line, *lines = head.decode("latin-1").split("\r\n")
+    headers = dict(header.split(": ", 1) for header in lines if header)
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(line, headers, body, connection)
+
+
+# -- scripts ----------------------------------------------------------------------------------------
+
+
+def answer(
+    body: bytes = DOCUMENT,
+    *headers: bytes,
+    status: bytes = b"200 OK",
+    type: bytes = b"application/json",
+    length: int | None = None,
+) -> Script:
+    """A whole answer; with ``length``, one whose Content-Length says something else."""
+    length = len(body) if length is None else length
+    lines = [b"content-type: " + type, b"content-length: %d" % length, *headers]
+
+    async def script(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 %s\r\n%s\r\n\r\n%s" % (status, b"\r\n".join(lines), body))
+
+    return script
+
+
+def raw(*parts: bytes, close: bool = True) -> Script:
+    """Just these bytes, and then the end of the connection or nothing at all."""
+
+    async def script(wire: Wire) -> None:
+        await wire.send(*parts)
+        if close:
+            wire.writer.close()
+        else:
+            await asyncio.Event().wait()
+
+    return script
+
+
+async def reset(wire: Wire) -> None:
+    wire.reset()
+
+
+def events(*parts: bytes, headers: bytes = b"", then: Script | None = None) -> Script:
+    """An event stream in chunks; ``then`` is done instead of ending it."""
+
+    async def script(wire: Wire) -> None:
+        await wire.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n%s\r\n"
+            % headers
+        )
+        await wire.chunk(*parts)
+        await (wire.send(b"0\r\n\r\n") if then is None else then(wire))
+
+    return script
+
+
+async def hang(wire: Wire) -> None:
+    await asyncio.Event().wait()
+
+
+async def flood_headers(wire: Wire) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        await wire.send(b"x-header: %s\r\n" % (b"a" * 1000))
+
+
+def flood_events(count: int, size: int, sent: list[int]) -> Script:
+    """``count`` events of ``size`` bytes; ``sent`` has how many left."""
+
+    async def flood(wire: Wire) -> None:
+        for number in range(count):
+            await wire.chunk(b"data: %s\n\n" % (b"x" * (size - 8)))
+            sent.append(number)
+        await wire.chunk(EVENTS[-1])
+        await wire.send(b"0\r\n\r\n")
+
+    return events(then=flood)
