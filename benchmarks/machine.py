@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from app import __version__
+from benchmarks import environments
 from benchmarks.model import gguf
 from benchmarks.servers import Bench
 
@@ -27,6 +28,8 @@ def describe(bench: Bench, scenario: str) -> dict[str, str]:
     }
     if scenario in ENGINE_PACKAGES:
         return facts | _of_folder(bench.hf_folder, ENGINE_PACKAGES[scenario])
+    if scenario == "relaying":
+        return facts | {"Versions": f"enginehouse {__version__}", "Proxies": environments.versions(bench)}
     facts["Model"] = _size(bench.gguf)
     if scenario == "switch":
         facts["Second model"] = _size(gguf("Q8_0"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.processes import Server, running
+from benchmarks.environments import program
+from benchmarks.processes import Server, free_port, running
 from benchmarks.servers import Bench, libraries_of, log_file
 
 # vLLM imports for half a minute before it begins to load.
@@ -69,4 +71,42 @@ def router(bench: Bench, threads: int, models: Path) -> Iterator[Server]:
 
     log = log_file(bench, f"router-t{threads}")
     with running(f"router -t {threads}", command, libraries_of(binary), "/health", log) as server:
+        yield server
+
+
+@contextmanager
+def vllm_router(bench: Bench, url: str) -> Iterator[Server]:
+    """The router of the vLLM project, in front of the server at ``url``. Raises `NotInstalled`."""
+    binary = program(bench, "vllm-router")
+    # It looks for its workers when it starts, and again only after this many seconds.
+    options = ["--policy", "round_robin", "--worker-startup-check-interval", "1", "--log-level", "error"]
+
+    def command(port: int) -> list[str]:
+        place = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
+        return [str(binary), "--worker-urls", url, *place, *options]
+
+    with running("vllm-router", command, os.environ, "/health", log_file(bench, "vllm-router")) as server:
+        yield server
+
+
+@contextmanager
+def litellm(bench: Bench, url: str) -> Iterator[Server]:
+    """LiteLLM's proxy in front of the server at ``url``, without keys and database. Raises `NotInstalled`."""
+    binary = program(bench, "litellm")
+    params = {"model": "openai/mock", "api_base": f"{url}/v1", "api_key": "none"}
+    log = log_file(bench, "litellm")
+    config = log.with_suffix(".yaml")  # JSON is YAML too
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps({"model_list": [{"model_name": "mock", "litellm_params": params}]}))
+
+    def command(port: int) -> list[str]:
+        return [str(binary), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+
+    env = {
+        **os.environ,
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+    }
+    with running("litellm", command, env, "/health/liveliness", log) as server:
         yield server

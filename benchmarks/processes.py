@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,15 @@ STOP_TIMEOUT = 15.0
 
 class BenchError(Exception):
     """A measurement could not be made; the message says why."""
+
+
+class NotInstalled(BenchError):
+    """A peer that would be measured beside ours is not here and cannot be installed."""
+
+
+def say(text: str) -> None:
+    """Progress goes to standard error: the table has standard output."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,18 +22,22 @@ class Target:
 
     def text(self, better: Better) -> str:
         sign = "≥" if better == "higher" else "≤"
-        return f"{sign} {self.bound:.2f}x" if self.kind == "ratio" else f"{sign} {number(self.bound)}"
+        return f"{sign} {times(self.bound)}" if self.kind == "ratio" else f"{sign} {number(self.bound)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A line of the table. ``key`` names the value in a measurement."""
+    """A line of the table. ``key`` names the value in a measurement.
+
+    ``peer`` is the one that it is compared with; "": the best of them.
+    """
 
     key: str
     title: str
     unit: str
     better: Better
     target: Target | None = None
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +84,22 @@ class Line:
 
 
 def lines(case: str, metrics: Sequence[Metric], measurements: Iterable[Measurement]) -> list[Line]:
-    """The lines of ``case``. Of several peers, the one with the better first metric counts for all."""
+    """The lines of ``case``. Of several peers, the one with the better first metric counts for all
+    that name none."""
     runs: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         if measurement.case == case:
             runs.setdefault(measurement.server, []).append(measurement)
     medians = {server: median_values(group) for server, group in runs.items()}
     ours = medians.pop(SUBJECT, {})
-    name = best_peer(metrics[0], medians)
-    peer = medians.get(name, {})
+    best = best_peer(metrics[0], medians)
     note = failures(runs.get(SUBJECT, []))
-    return [
-        Line(
-            case, metric, ours.get(metric.key), peer.get(metric.key), name if metric.key in peer else "", note
-        )
-        for metric in metrics
-    ]
+    found = []
+    for metric in metrics:
+        name = metric.peer or best
+        theirs = medians.get(name, {}).get(metric.key)
+        found.append(Line(case, metric, ours.get(metric.key), theirs, "" if theirs is None else name, note))
+    return found
 
 
 def median_values(group: Sequence[Measurement]) -> dict[str, float]:
@@ -142,6 +146,11 @@ def number(value: float | None) -> str:
     return f"{value:,.{0 if abs(value) >= 1000 else 1 if abs(value) >= 99.5 else 2}f}"
 
 
+def times(ratio: float) -> str:
+    """A ratio, with enough digits to tell a thirtieth from a fortieth."""
+    return f"{ratio:.{2 if ratio >= 0.1 else 3}f}x"
+
+
 def table(rows: Iterable[Line]) -> str:
     """The lines as a Markdown table."""
     head = ["Scenario", "What", "Ours", "Peer", "Ratio", "Target", "Result"]
@@ -154,7 +163,7 @@ def _cells(line: Line) -> list[str]:
     metric = line.metric
     what = f"{metric.title}, {metric.unit}" if metric.unit else metric.title
     peer = f"{number(line.peer)} ({line.peer_name})" if line.peer is not None else "-"
-    ratio = "-" if line.ratio is None else f"{line.ratio:.2f}x"
+    ratio = "-" if line.ratio is None else times(line.ratio)
     target = metric.target.text(metric.better) if metric.target else ""
     result = ": ".join(filter(None, (line.verdict, line.note))).replace("|", "\\|")
     return [line.case, what, number(line.ours), peer, ratio, target, result]

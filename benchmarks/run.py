@@ -17,7 +17,7 @@ import httpx
 
 from benchmarks import machine, results
 from benchmarks.cases import Case, Run
-from benchmarks.processes import BenchError
+from benchmarks.processes import BenchError, NotInstalled, say
 from benchmarks.report import Measurement, with_results
 from benchmarks.results import Result
 from benchmarks.scenarios import SCENARIOS, missing
@@ -84,29 +84,28 @@ def measure(bench: Bench, scenario: str, repeat: int) -> Result:
         for case in cases:
             say(f"{case.name}" + (f" ({number + 1} of {repeat})" if repeat > 1 else ""))
             for server, run in case.runs.items():
-                runs.append(_run(case, server, run))
-                results.save(result, bench.out)
+                if (done := _run(case, server, run)) is not None:
+                    runs.append(done)
+                    results.save(result, bench.out)
     return result
 
 
-def _run(case: Case, server: str, run: Run) -> Measurement:
+def _run(case: Case, server: str, run: Run) -> Measurement | None:
+    """None for a peer that cannot be had here."""
     started = time.monotonic()
     try:
         values = run()
+    except NotInstalled as error:
+        say(f"  {server}: left out: {error}")
+        return None
     except (BenchError, httpx.HTTPError, subprocess.SubprocessError) as error:
         say(f"  {server}: failed: {error}")
         return Measurement(case.name, server, error=str(error))
-    shown = "  ".join(
-        f"{metric.key}={values[metric.key]:.4g}" for metric in case.metrics if metric.key in values
-    )
+    keys = dict.fromkeys(metric.key for metric in case.metrics if metric.key in values)
+    shown = "  ".join(f"{key}={values[key]:.4g}" for key in keys)
     failed = f"  errors={values['errors']:.0f}" if values.get("errors") else ""
     say(f"  {server}: {shown}{failed}  ({time.monotonic() - started:.0f} s)")
     return Measurement(case.name, server, values)
-
-
-def say(text: str) -> None:
-    """Progress goes to standard error: the table has standard output."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _bench(args: argparse.Namespace) -> Bench:
@@ -117,6 +116,7 @@ def _bench(args: argparse.Namespace) -> Bench:
         peer=args.peer.resolve() if args.peer else None,
         peer_threads=args.peer_threads,
         peer_args=tuple(shlex.split(args.peer_args)),
+        environments=args.environments.resolve() if args.environments else None,
         load_tool=tuple(shlex.split(args.load_tool)),
         env=dict(args.env),
         ignore_eos=args.ignore_eos,
@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peer", type=_file, help="llama-server to compare with")
     add("--peer-threads", type=_counts, default=(1, 2), help="threads the peer is tried with (1,2)")
     add("--peer-args", default="", help="more options for the peer")
+    add("--environments", type=Path, help="folder for vllm-router and LiteLLM; default: in this environment")
     add("--load-tool", default="", help="command of another load generator; see README.md")
     add("--env", type=_assignment, action="append", default=[], help="NAME=VALUE for our server")
     add("--ignore-eos", action=argparse.BooleanOptionalAction, default=True, help="answers of equal length")

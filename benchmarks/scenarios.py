@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from benchmarks import edge, engine_cases, interference, load_tool, memory, switching
+from balancer.policies import Strategy
+from benchmarks import (
+    edge,
+    engine_cases,
+    interference,
+    load_tool,
+    memory,
+    policies,
+    relaying,
+    slots,
+    switching,
+)
 from benchmarks.cases import Case, Values, beside_llama_server, metrics
 from benchmarks.load_tool import Load
-from benchmarks.report import SUBJECT
+from benchmarks.report import SUBJECT, Metric
 from benchmarks.servers import Bench, Need, started, subject
+from benchmarks.targets import target
 
 
 def throughput(bench: Bench) -> list[Case]:
@@ -83,6 +95,18 @@ def memory_cases(bench: Bench) -> list[Case]:
     ]
 
 
+def slots_cases(bench: Bench) -> list[Case]:
+    keys = ("three_by_one", "three_mib", "one_mib", "kv_mib")
+    return [Case("three local slots", metrics("slots", keys), {SUBJECT: lambda: slots.measure(bench)})]
+
+
+def policies_cases(bench: Bench) -> list[Case]:
+    bound = target("policies", "choice_us")
+    lines = [Metric(strategy.value, strategy.value, "µs", "lower", bound) for strategy in Strategy]
+    name = f"choice of one of {policies.BACKENDS} instances"
+    return [Case(name, lines, {SUBJECT: policies.measure})]
+
+
 SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "throughput": throughput,
     "shared-prefix": shared_prefix,
@@ -93,6 +117,9 @@ SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "vllm": engine_cases.vllm,
     "switch": switching.cases,
     "loading": engine_cases.loading,
+    "relaying": relaying.cases,
+    "slots": slots_cases,
+    "policies": policies_cases,
 }
 
 _NEEDED = {"mlx": "mlx_lm", "vllm": "vllm"}

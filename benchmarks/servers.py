@@ -24,6 +24,7 @@ class Bench:
     """What the user chose. ``load_tool`` is an external load generator's command, or empty.
 
     ``model`` is a GGUF file, ``folder`` a model in Hugging Face's format; None stands for the bundled one.
+    ``environments`` has those of peers that are Python programs; None: a folder in our own environment.
     """
 
     out: Path
@@ -32,6 +33,7 @@ class Bench:
     peer: Path | None = None
     peer_threads: tuple[int, ...] = (1, 2)
     peer_args: tuple[str, ...] = ()
+    environments: Path | None = None
     load_tool: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     ignore_eos: bool = True

@@ -16,6 +16,17 @@ _TARGETS = {
     ("mlx", "tokens_per_s"): Target("ratio", 1.0),
     ("vllm", "tokens_per_s"): Target("ratio", 1.0),
     ("switch", "ttft_p50_ms"): Target("ratio", 0.5),
+    ("relaying beside vllm-router", "json_1_ms"): Target("ratio", 4.0),
+    ("relaying beside vllm-router", "json_32_ms"): Target("ratio", 4.0),
+    ("relaying beside vllm-router", "stream_32_ms"): Target("ratio", 1.5),
+    ("relaying beside vllm-router", "slow_stream_32_ms"): Target("ratio", 1.5),
+    ("relaying beside litellm", "json_1_ms"): Target("ratio", 1 / 30),
+    ("relaying beside litellm", "json_32_ms"): Target("ratio", 1 / 30),
+    ("relaying beside litellm", "stream_32_ms"): Target("ratio", 1 / 30),
+    ("relaying beside litellm", "slow_stream_32_ms"): Target("ratio", 1 / 30),
+    ("held streams", "kb_per_stream"): Target("value", 60.0),
+    ("slots", "three_by_one"): Target("value", 1.15),
+    ("policies", "choice_us"): Target("value", 20.0),
 }
 
 
