@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from app.settings import Settings
+
+MOST_FILES = 65536
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
@@ -18,6 +21,20 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "timeout_graceful_shutdown": int(settings.shutdown_grace),
     }
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files as far as is allowed: a stream that is relayed takes two, and many systems
+    start programs with 1,024."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # macOS has a lower limit, which it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def end_well_on_sigterm() -> None:

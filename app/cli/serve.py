@@ -16,7 +16,7 @@ import uvicorn
 from rich.markup import escape
 
 from app.cli.common import engine_for, err, fail, find_model, load_settings, public_url
-from app.running import end_well_on_sigterm, uvicorn_options
+from app.running import allow_open_files, end_well_on_sigterm, uvicorn_options
 from app.settings import Settings
 from engines import platform
 from engines.errors import EngineError
@@ -52,6 +52,7 @@ def serve(
         os.environ["PORT"] = str(bound)
         settings = load_settings()
     print_banner(settings, served)
+    allow_open_files()
     end_well_on_sigterm()
     uvicorn.run("app.main:create_app", **server_options(settings, reload=mode is Mode.DEV))
 
