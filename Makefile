@@ -12,14 +12,14 @@ FIND_PYTHON = command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found
 SET_UP = $(FIND_PYTHON); $(PYTHON) scripts/setup_env.py --venv $(VENV) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint typecheck bench soak doctor settings-docs clean distclean set-up set-up-dev set-up-test
+.PHONY: help serve test lint typecheck bench soak chaos doctor settings-docs clean distclean set-up set-up-dev set-up-test
 # Only one set-up may write to an environment.
 .NOTPARALLEL:
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 	@echo
-	@echo '  ENGINES=llama,mlx   What serve, bench, soak and doctor install first; a list of'
+	@echo '  ENGINES=llama,mlx   What serve, bench, soak, chaos and doctor install first; a list of'
 	@echo '                        auto      llama, and mlx on Apple silicon (the default)'
 	@echo '                        llama     llama.cpp, on any machine'
 	@echo '                        mlx       MLX, on Apple silicon and on Linux'
@@ -48,6 +48,9 @@ bench: set-up ## Measure this server, and a peer beside it (ARGS="--peer /path/t
 
 soak: set-up ## Put load on a server for long and watch that it stays well (ARGS="--help")
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+chaos: set-up ## Kill, stop, restart and scale instances under load: no stream may break (ARGS="--only kill")
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 doctor: set-up ## Say what this machine can run, and why
 	@$(BIN)/enginehouse doctor $(ARGS)

@@ -18,9 +18,11 @@ logger = logging.getLogger("balancer")
 
 # Backends that a call is sent to at most before its first byte, and for each break in its answer.
 MOST_TRIES = 3
-# Of our own it may break more, before its first byte and after: one that dies while it has much to do takes
-# calls with it that had not got far. But a request that kills what computes it must come to an end.
+# Of our own it may see more break, before its first byte and after: one that dies while it has much to do takes
+# calls with it that had not got far. But a request that kills what computes it must come to an end: those that
+# failed within so many seconds of its arrival, and gave nothing, count as tries.
 MOST_BREAKS = 20
+SUDDEN = 1.0
 
 # How often, and how far apart in seconds, it is asked whether a backend that broke comes back.
 SETTLE_TIMES = 10
@@ -63,6 +65,8 @@ class Serving:
         self._reply: Reply | None = None
         self._name = ""
         self._breaks = 0
+        self._sudden = 0  # failures since the last bytes
+        self._has_begun = False
         failovers.budget.note_call()
 
     @property
@@ -109,7 +113,7 @@ class Serving:
         if self._may_go_on(failure) and continuation is not None:
             if is_ours:
                 await self._settle()
-            while tries < MOST_TRIES and self._breaks <= MOST_BREAKS and self._has_other():
+            while tries < MOST_TRIES and self._may_break_more() and self._has_other():
                 try:
                     reply, first = await self._attempt(continuation)
                     if reply.status == 200:
@@ -137,6 +141,7 @@ class Serving:
         self._end(Outcome.NEUTRAL)
 
     async def _attempt(self, continuation: Continuation | None) -> tuple[Reply, bytes]:
+        self._has_begun = False
         lease = self._lease = await self._balancer.acquire(self._call, self._tried)
         self._name = lease.backend.name
         reply = self._reply = await lease.backend.run(self._call, continuation)
@@ -144,11 +149,15 @@ class Serving:
             return reply, b""
         first = await anext(reply.body, b"")
         lease.backend.first_token(lease.age)
+        self._has_begun, self._sudden = True, 0
         return reply, first
 
     def _may_go_on(self, failure: Exception) -> bool:
         is_possible = self._call.resumable and not isinstance(failure, RequestError)
-        return is_possible and self._breaks <= MOST_BREAKS
+        return is_possible and self._may_break_more()
+
+    def _may_break_more(self) -> bool:
+        return self._breaks <= MOST_BREAKS and self._sudden < MOST_TRIES
 
     def _note_resumed(self, broken: str, continuation: Continuation, failure: Exception) -> None:
         self._failovers.counts["resumed"] += 1
@@ -198,7 +207,8 @@ class Serving:
 
     def _may_retry(self, attempt: int, is_free: bool) -> bool:
         """``is_free``: what dies here takes its load with it; the budget is for upstreams in distress."""
-        if attempt >= (MOST_BREAKS if is_free else MOST_TRIES) or not self._has_other():
+        most = MOST_BREAKS if is_free else MOST_TRIES
+        if attempt >= most or self._sudden >= MOST_TRIES or not self._has_other():
             return False
         if not is_free and not self._failovers.budget.take():
             return False
@@ -207,8 +217,11 @@ class Serving:
 
     def _fail(self, outcome: Outcome = Outcome.FAILURE) -> None:
         """This backend, as it is now, is not asked again."""
-        if self._lease is not None:
-            self._tried[self._lease.backend.name] = self._lease.generation
+        lease = self._lease
+        if lease is not None:
+            self._tried[lease.backend.name] = lease.generation
+            is_sudden = not self._has_begun and lease.age < SUDDEN
+            self._sudden += outcome is Outcome.FAILURE and is_sudden
         self._end(outcome)
 
     def _end(self, outcome: Outcome) -> None:

@@ -176,6 +176,45 @@ async def test_a_failure_is_told_rather_than_that_no_other_was_there() -> None:
     assert desk.balancer.running == 0
 
 
+class Dying:
+    """Sees to it that one of our own dies ``after`` seconds of each call, and comes back."""
+
+    def __init__(self, desk: Desk, backend: StubBackend, after: float) -> None:
+        self._desk, self._backend, self._after = desk, backend, after
+        desk.failovers.sleep = self.come_back
+        run = backend.run
+
+        async def die(*args: Any) -> Any:
+            desk.clock.now += after
+            return await run(*args)
+
+        backend.run = die  # type: ignore[method-assign]
+
+    async def come_back(self, seconds: float) -> None:
+        self._backend.start_anew()
+
+
+async def test_ours_may_die_often_under_a_call_that_waits_for_its_first_byte() -> None:
+    backend = named(*[LOST] * 5, managed=True)
+    desk = Desk(backend)
+    backend._clock = desk.clock
+    Dying(desk, backend, after=5.0)
+    assert await served(desk, desk.serving()) == b"ok"
+    assert desk.counts == {"retried": 5}
+    desk.assert_clean()
+
+
+async def test_a_request_that_kills_at_once_is_tried_three_times() -> None:
+    backend = named(*[LOST] * 50, managed=True)
+    desk = Desk(backend)
+    backend._clock = desk.clock
+    Dying(desk, backend, after=0.1)
+    with pytest.raises(BackendFailed):
+        await served(desk, desk.serving())
+    assert backend.requests == MOST_TRIES
+    desk.assert_clean()
+
+
 async def test_a_backend_that_was_started_anew_is_tried_again() -> None:
     backend = named(LOST)
     desk = Desk(backend)
