@@ -24,8 +24,8 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def allow_open_files() -> None:
-    """Raise the limit of open files as far as is allowed: a stream that is relayed takes two, and many systems
-    start programs with 1,024."""
+    """Raise the limit of open files as far as is allowed: a stream that is relayed takes two, and many
+    systems start programs with 1,024."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

@@ -18,9 +18,9 @@ logger = logging.getLogger("balancer")
 
 # Backends that a call is sent to at most before its first byte, and for each break in its answer.
 MOST_TRIES = 3
-# Of our own it may see more break, before its first byte and after: one that dies while it has much to do takes
-# calls with it that had not got far. But a request that kills what computes it must come to an end: those that
-# failed within so many seconds of its arrival, and gave nothing, count as tries.
+# Of our own it may see more break, before its first byte and after: one that dies while it has much to do
+# takes calls with it that had not got far. But a request that kills what computes it must come to an end:
+# those that failed within so many seconds of its arrival, and gave nothing, count as tries.
 MOST_BREAKS = 20
 SUDDEN = 1.0
 
