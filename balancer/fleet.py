@@ -12,7 +12,8 @@ from balancer.backend import Backend, BackendState, BackendStatus, Call
 from balancer.errors import UnknownModel
 from balancer.instances import Instance, InstanceKind, Instances
 from balancer.managed import ManagedBackend
-from balancer.policies import Policy, Strategy, make_policy, prefix_blocks
+from balancer.policies import Policy, Strategy, make_policy
+from balancer.prefixes import prefix_blocks
 from balancer.remote import RemoteBackend
 from engines.errors import EngineError, ModelFileNotFound
 from engines.manager.errors import ModelConflict

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from operator import itemgetter
 from typing import Protocol, TypeVar
 
-BLOCK_CHARS = 256
-MAX_BLOCKS = 256  # of one prompt: what is longer is told apart, or not, by its first 65,536 characters
-INDEX_ENTRIES = 10_000  # (block, backend) pairs that prefix_aware remembers
+from balancer.prefixes import PrefixIndex
+
 # What a unit of relative load weighs against a wholly cached prompt: its backend keeps a conversation until
 # it is five times as loaded as the least loaded one.
 LOAD_WEIGHT = 0.25
@@ -166,11 +163,14 @@ class ResponseTime:
 
     def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
         ttfts = [candidate.ttft for candidate in candidates]
-        slowest = max(filter(None, ttfts), default=1.0)
-        costs = [
-            (ttft or (slowest if candidate.inflight else 0.0)) * (candidate.inflight + 1)
-            for candidate, ttft in zip(candidates, ttfts, strict=True)
-        ]
+        known = [ttft for ttft in ttfts if ttft]
+        if len(known) < len(ttfts):
+            slowest = max(known, default=1.0)
+            known = [
+                ttft or (slowest if candidate.inflight else 0.0)
+                for candidate, ttft in zip(candidates, ttfts, strict=True)
+            ]
+        costs = [ttft * (candidate.inflight + 1) for candidate, ttft in zip(candidates, known, strict=True)]
         return _cheapest(candidates, costs, self._rng)
 
 
@@ -178,8 +178,8 @@ class PrefixAware:
     """The most of the prompt cached for the least load: the highest matched / prompt - β · relative load.
 
     Relative load is how much more loaded, (inflight + 1) / weight, a candidate is than the least loaded one,
-    as a multiple of that one's load. So a miss goes to the least loaded; ties are drawn. It weighs in one
-    sum what SGLang's cache-aware router switches between.
+    as a multiple of that one's load. So a miss goes to the least loaded. Of equals the longest match wins,
+    and ties are drawn. It weighs in one sum what SGLang's cache-aware router switches between.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -187,59 +187,37 @@ class PrefixAware:
         self._index = PrefixIndex()
 
     def select(self, candidates: Sequence[C], prefix: Sequence[int] = ()) -> C | None:
-        costs = _loads(candidates)
-        if prefix and candidates:
-            # Both terms in units of load, so that a miss costs its load and no more arithmetic.
-            gain = min(costs) / (LOAD_WEIGHT * len(prefix))
-            matched = self._index.matched(prefix).get
-            costs = [
-                load - gain * matched(candidate.name, 0)
-                for candidate, load in zip(candidates, costs, strict=True)
-            ]
-        chosen = _cheapest(candidates, costs, self._rng)
-        if chosen is not None:
-            self._index.add(prefix, chosen.name)
+        if not candidates:
+            return None
+        chosen = self._rng.choice(self._best(candidates, prefix))
+        self._index.add(prefix, chosen.name)
         return chosen
 
+    def _best(self, candidates: Sequence[C], prefix: Sequence[int]) -> Sequence[C]:
+        """Those of the highest score.
 
-class PrefixIndex:
-    """Which backends were sent which blocks of a conversation, as far as they were used of late.
-
-    An approximate LRU of two generations: what is used moves to the young one, and when that is full it
-    becomes the old one, whose entries are dropped. A conversation's first blocks so never go before its
-    later ones: whoever has a block has all that precede it.
-    """
-
-    def __init__(self, entries: int = INDEX_ENTRIES) -> None:
-        self._room = entries // 2
-        self._young: dict[int, set[str]] = {}
-        self._old: dict[int, set[str]] = {}
-        self._entries = 0  # of the young generation
-
-    def matched(self, prefix: Sequence[int]) -> dict[str, int]:
-        """How many of the leading blocks each backend was sent."""
-        runs = [*_runs(self._young, prefix), *_runs(self._old, prefix)]
-        matched: dict[str, int] = {}
-        for end, names in sorted(runs, key=itemgetter(0)):  # the deepest last: it prevails
-            matched.update(dict.fromkeys(names, end))
-        return matched
-
-    def add(self, prefix: Sequence[int], name: str) -> None:
-        # From the end, for the beginning is there already in all but a conversation's first turn.
-        for block in reversed(prefix):
-            names = self._young.get(block)
-            if names is None:
-                self._young[block] = {name}
-            elif name in names:
-                break
-            else:
-                names.add(name)
-            self._entries += 1
-        if self._entries >= self._room:
-            self._young, self._old, self._entries = {}, self._young, 0
-
-    def __len__(self) -> int:
-        return sum(map(len, self._young.values())) + sum(map(len, self._old.values()))
+        It is compared in units of load: a candidate costs its load, less what its match saves. From the
+        longest match down, the search ends where not even the least loaded would cost less than the best so
+        far. So the beginning that most backends know is seldom looked up in all of them.
+        """
+        loads = _loads(candidates)
+        lowest = min(loads)
+        best, cost = list[C](), math.inf
+        for matched in self._index.depths(prefix):
+            saved = lowest * matched / (LOAD_WEIGHT * len(prefix))
+            if cost <= lowest - saved:
+                return best
+            names = self._index.holders(prefix[matched - 1])
+            for candidate in candidates:
+                if candidate.name in names:
+                    its_cost = (candidate.inflight + 1) / candidate.weight - saved
+                    if its_cost < cost:
+                        best, cost = [candidate], its_cost
+                    elif its_cost == cost:
+                        best.append(candidate)
+        if cost <= lowest:
+            return best
+        return [one for one, load in zip(candidates, loads, strict=True) if load == lowest]
 
 
 class PeakEwma:
@@ -275,19 +253,6 @@ class PeakEwma:
         return faded if faded > self.NOTHING else None
 
 
-def prefix_blocks(text: str) -> tuple[int, ...]:
-    """Hashes of the leading whole blocks of ``text``, each of all characters up to its block's end.
-
-    They are comparable within this process only.
-    """
-    blocks: list[int] = []
-    chained = 0
-    for end in range(BLOCK_CHARS, min(len(text), BLOCK_CHARS * MAX_BLOCKS) + 1, BLOCK_CHARS):
-        chained = hash((chained, text[end - BLOCK_CHARS : end]))
-        blocks.append(chained)
-    return tuple(blocks)
-
-
 def _loads(candidates: Sequence[Candidate]) -> list[float]:
     return [(candidate.inflight + 1) / candidate.weight for candidate in candidates]
 
@@ -302,21 +267,6 @@ def _cheapest(candidates: Sequence[C], costs: list[float], rng: random.Random) -
     for _ in range(rng.randrange(ties) if ties > 1 else 0):
         index = costs.index(lowest, index + 1)
     return candidates[index]
-
-
-def _runs(generation: dict[int, set[str]], prefix: Sequence[int]) -> Iterator[tuple[int, set[str]]]:
-    """The names that have every block up to ``end``, by ascending ``end``.
-
-    Only who has a block can have the next one. So the sets shrink, and where one ends can be bisected.
-    """
-
-    def shrinking(block: int) -> int:
-        return -len(generation.get(block, ()))
-
-    end = 0
-    while end < len(prefix) and (names := generation.get(prefix[end])):
-        end = bisect_right(prefix, -len(names), end, key=shrinking)
-        yield end, names
 
 
 def _forget_absent(state: dict[str, int] | dict[str, float], candidates: Sequence[Candidate]) -> None:

@@ -8,7 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-from balancer.policies import Strategy, make_policy, prefix_blocks
+from balancer.policies import Strategy, make_policy
+from balancer.prefixes import prefix_blocks
 
 BACKENDS = 100
 CONVERSATIONS = 50
