@@ -105,8 +105,7 @@ class LlamaEngine:
             return not given_up.is_set()
 
         loop = asyncio.get_running_loop()
-        templates = TemplateWorker()
-        templates.start()  # beside the load, so that no request has to wait for it
+        templates = models.acquire_templates(options.path)
         build = in_own_thread(lambda: _build(options, models, loop, report), "llamacpp-load")
         try:
             parts = await asyncio.shield(build)
@@ -114,7 +113,7 @@ class LlamaEngine:
             if isinstance(error, asyncio.CancelledError):
                 given_up.set()
                 build.add_done_callback(partial(_discard, models))
-            await templates.close()
+            await models.release_templates(templates)
             raise
         parts.worker.start()
         return cls(options, models, parts.model, parts.worker, parts.info, templates)
@@ -132,6 +131,8 @@ class LlamaEngine:
         template_args: Mapping[str, Any] | None = None,
     ) -> Prompt:
         refuse_tools(tools)
+        if self._closed:
+            raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
         text = await self._template.render(
@@ -206,7 +207,7 @@ class LlamaEngine:
         if self._closed:
             return
         self._closed = True
-        await self._templates.close()
+        await self._models.release_templates(self._templates)
         try:
             await self._end_worker(EngineError("the model is being unloaded"))
         except EngineError as error:

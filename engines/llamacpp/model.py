@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from engines.errors import ModelFileNotFound, ModelLoadError
 from engines.llamacpp import native_log
+from engines.text.renderer import TemplateWorker
 
 # Gets 0..1; returning False gives the load up.
 Progress = Callable[[float], bool]
@@ -157,13 +158,16 @@ class Notes:
 class ModelCache:
     """Loaded models by file, so that several contexts share one copy of the weights.
 
-    What was found out about a file outlives its unloading, until the file changes.
+    They also share the process that applies its chat template: that one belongs to the engines' event loop,
+    which alone may call `acquire_templates` and `release_templates`. What was found out about a file outlives
+    its unloading, until the file changes.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._notes: dict[tuple[Path, int, int, int], Notes] = {}
         self._entries: dict[tuple[Path, int], tuple[LlamaModel, int]] = {}
+        self._templates: dict[Path, tuple[TemplateWorker, int]] = {}
 
     def acquire(self, path: Path, gpu_layers: int, progress: Progress | None = None) -> LlamaModel:
         """The model of ``path``, loaded if nobody holds it. Blocks while loading; pair with `release`."""
@@ -199,6 +203,25 @@ class ModelCache:
                         del self._entries[key]
                         model.close()
                     return
+
+    def acquire_templates(self, path: Path) -> TemplateWorker:
+        """What applies the chat template of ``path``; pair with `release_templates`."""
+        key = path.resolve()
+        worker, holders = self._templates.get(key, (None, 0))
+        if worker is None:
+            worker = TemplateWorker()
+            worker.start()  # beside the load, so that no request has to wait for it
+        self._templates[key] = (worker, holders + 1)
+        return worker
+
+    async def release_templates(self, worker: TemplateWorker) -> None:
+        """Give up one hold; the last one ends the process."""
+        key, holders = next((key, n) for key, (held, n) in self._templates.items() if held is worker)
+        if holders > 1:
+            self._templates[key] = (worker, holders - 1)
+        else:
+            del self._templates[key]
+            await worker.close()
 
 
 def _check_file(path: Path) -> None:

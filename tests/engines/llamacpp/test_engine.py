@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from engines.llamacpp.model import ModelCache
 from support.models import bundled, gemma_base, smollm2
 
 GREEDY = Sampling(temperature=0.0)
+HELLO = [{"role": "user", "content": "hello"}]
 
 PROMPTS = [
     "The capital of France is",
@@ -265,6 +269,47 @@ async def test_two_slots_share_the_weights() -> None:
             weights = second.info.details["size"]
             assert grown < 0.9 * weights, f"{grown / 2**20:.0f} MB more"
     assert models._entries == {}
+
+
+async def test_slots_share_the_process_that_renders_until_the_last_one_closes() -> None:
+    models = ModelCache()
+    small = {"kv_cells": 256, "context_length": 256}
+    async with engine(models, **small) as first:
+        text = (await first.render_chat(HELLO)).text
+        worker = first._templates
+        pid = worker.pid
+        assert pid is not None
+        async with engine(models, **small) as second:
+            await first.close()
+            with pytest.raises(EngineError, match="closed"):
+                await first.render_chat(HELLO)
+            await second.sleep()
+            assert (await second.render_chat(HELLO)).text == text
+            assert worker.pid == pid
+            await second.wake()
+            os.kill(pid, signal.SIGKILL)
+            assert (await second.render_chat(HELLO)).text == text
+        assert worker.pid is None
+        assert models._templates == {}
+
+
+async def test_a_load_that_fails_or_is_cancelled_takes_no_process_from_the_others(tmp_path: Path) -> None:
+    models = ModelCache()
+    options = LlamaOptions("m", smollm2(), context_length=256, kv_cells=256)
+    async with engine(models, kv_cells=256, context_length=256) as ours:
+        await ours.render_chat(HELLO)
+        pid = ours._templates.pid
+        loading = asyncio.create_task(LlamaEngine.load(options, models))
+        await asyncio.sleep(0)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        with pytest.raises(ModelFileNotFound):
+            await LlamaEngine.load(replace(options, path=tmp_path / "missing.gguf"), models)
+        await ours.render_chat(HELLO)
+        assert ours._templates.pid == pid
+        assert list(models._templates) == [smollm2().resolve()]
+    assert models._templates == {}
 
 
 async def test_a_base_model_completes_but_does_not_chat() -> None:
