@@ -67,10 +67,23 @@ def _formatter(format: Format, *, colors: bool) -> ProcessorFormatter:
         plain = structlog.dev.plain_traceback
         console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
         shape = [_to_console, console]
-    return ProcessorFormatter(
+    return _Formatter(
         foreign_pre_chain=[ExtraAdder(), _clean_foreign, _add_context],
         processors=[_note_exception, *shape],
     )
+
+
+class _Formatter(ProcessorFormatter):
+    """Does not copy the record of our own events first: no other handler is there to need it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not hasattr(record, "_logger") or not isinstance(record.msg, dict):
+            return super().format(record)
+        event: Any = {**record.msg, "_record": record}
+        for process in self.processors:
+            event = process(None, record.levelname, event)
+        line: str = event
+        return line
 
 
 def _add_context(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -128,10 +141,10 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 def _render(logger: WrappedLogger, method: str, line: EventDict) -> str:
     try:
-        return json.dumps(line, default=_text, allow_nan=False)
+        return _encode(line)
     except (TypeError, ValueError, RecursionError):
         # A key that is no string, NaN, a cycle: rare, so only then is the line copied.
-        return json.dumps(_plain(line, _MAX_DEPTH), default=_text, allow_nan=False)
+        return _encode(_plain(line, _MAX_DEPTH))
 
 
 def _plain(value: Any, depth: int) -> Any:
@@ -152,3 +165,6 @@ def _text(value: object) -> str:
         return str(value)
     except Exception:
         return f"<{type(value).__name__}>"
+
+
+_encode = json.JSONEncoder(default=_text, allow_nan=False).encode

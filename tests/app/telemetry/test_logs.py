@@ -194,3 +194,14 @@ def test_the_console_is_for_people(stream: io.StringIO) -> None:
     assert "step=3" in first
     assert rest[-1] == "ValueError: bad luck"
     assert "\x1b" not in stream.getvalue(), "colours in what is no terminal"
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_writing_a_line_twice_gives_the_same_twice(stream: io.StringIO, format: logs.Format) -> None:
+    logs.configure("INFO", format, stream)
+    root = logging.getLogger()
+    root.handlers.append(root.handlers[0])
+    logs.get_logger("x").info("e", step=1, exc_info=ValueError("late"))
+    half = len(stream.getvalue()) // 2
+    assert stream.getvalue()[:half] == stream.getvalue()[half:]
+    assert "ValueError: late" in stream.getvalue()
