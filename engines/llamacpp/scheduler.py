@@ -92,7 +92,12 @@ class Scheduler:
     def submit(self, sequence: Sequence) -> None:
         self._arrivals += 1
         sequence.arrival = self._arrivals
-        self.waiting.append(sequence)
+        if sequence.has_begun:
+            # Somebody reads it already: it goes before all that have not begun.
+            begun = sum(each.has_begun for each in self.waiting)
+            self.waiting.insert(begun, sequence)
+        else:
+            self.waiting.append(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is; what it computed stays as a cached prefix."""

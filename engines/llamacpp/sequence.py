@@ -66,6 +66,11 @@ class Sequence:
         return len(self.tokens) - self.computed > 1
 
     @property
+    def has_begun(self) -> bool:
+        """Whether some of its answer is there, from here or from elsewhere."""
+        return self._generated > 0
+
+    @property
     def to_generate(self) -> int:
         """Most tokens that are still to come."""
         return self._limit - self._generated

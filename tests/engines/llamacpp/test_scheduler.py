@@ -51,8 +51,8 @@ class Bench:
         self.scheduler = Scheduler(self.kv, max_running=running, batch_size=batch, cache_prefixes=cache)
         self.ended: list[Sequence] = []
 
-    def submit(self, prompt: list[int], limit: int = 1000) -> Sequence:
-        request = GenerationRequest("r", Prompt(tuple(prompt)), Sampling(temperature=0))
+    def submit(self, prompt: list[int], limit: int = 1000, generated: tuple[int, ...] = ()) -> Sequence:
+        request = GenerationRequest("r", Prompt(tuple(prompt)), Sampling(temperature=0), generated=generated)
         sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
         sequence = Sequence(request, ChunkStream(lambda: None), sampler, TextAssembler(), limit)
         self.scheduler.submit(sequence)
@@ -77,6 +77,14 @@ class Bench:
                 return
             assert self.step(), "a step did nothing although there is work"
         raise AssertionError("it never ends")
+
+
+def test_answers_that_were_begun_elsewhere_go_before_those_that_have_not_begun() -> None:
+    bench = Bench(running=1)
+    first, second = bench.submit([1], limit=2), bench.submit([2], limit=2)
+    third, fourth = (bench.submit([n], limit=9, generated=(7,) * 7) for n in (3, 4))
+    bench.run()
+    assert bench.ended == [third, fourth, first, second]
 
 
 def test_decode_goes_first_and_prefill_keeps_to_the_budget() -> None:
