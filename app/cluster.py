@@ -127,7 +127,7 @@ class Cluster:
             try:
                 if self.scaling is not None:
                     self.scaling.tick()
-                self.balancer.changed()  # a breaker may let a call through by now
+                self.fleet.tick()
             except Exception:
                 logger.exception("looking after the instances failed; it goes on")
 

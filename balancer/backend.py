@@ -172,6 +172,8 @@ class Backend(ABC):
         self.failures = 0
         self.answer_time: float | None = None
         self._clock = clock
+        # Seconds, peak-EWMA, as of the last answer or `refresh`. Plain, as policies read it of everyone.
+        self.ttft: float | None = None
         self._ttft = PeakEwma()
 
     @property
@@ -191,11 +193,6 @@ class Backend(ABC):
             and (self.limit is None or self.inflight < self.limit)
             and self.breaker.allows
         )
-
-    @property
-    def ttft(self) -> float | None:
-        """Time to first token in seconds, peak-EWMA; None before the first answer."""
-        return self._ttft.value(self._clock())
 
     @abstractmethod
     def serves(self, model: str) -> bool: ...
@@ -246,6 +243,11 @@ class Backend(ABC):
     def first_token(self, seconds: float) -> None:
         """A call's first bytes came ``seconds`` after it was sent here."""
         self._ttft.observe(seconds, self._clock())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Let what is known fade; to be called every second or so."""
+        self.ttft = self._ttft.value(self._clock())
 
     @abstractmethod
     def suspect(self) -> None:

@@ -204,6 +204,12 @@ class Fleet:
 
     # -- life --------------------------------------------------------------------------------------
 
+    def tick(self) -> None:
+        """To be called every second or so."""
+        for backend in (*self._managed.values(), *self._remotes):
+            backend.refresh()
+        self.on_change()  # a breaker may let a call through by now
+
     def changed(self) -> None:
         """Something about a backend is different now."""
         self._known.clear()

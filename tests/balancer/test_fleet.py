@@ -647,3 +647,18 @@ async def test_a_replica_that_cannot_be_loaded_is_tried_again_later(make_world: 
     del world.loader.failures["a"]
     await world.later(300)
     assert world.states() == ["ready"] * 2
+
+
+# -- as time goes by -------------------------------------------------------------------------------
+
+
+async def test_what_is_known_of_a_backend_fades(make_world: MakeWorld) -> None:
+    world = make_world(plans={"a": Plan(1)})
+    await world.ready()
+    (backend,) = world.backends()
+    backend._clock = world.clock
+    backend.first_token(8.0)
+    assert backend.ttft == 8.0
+    world.clock.now += 10.0
+    world.fleet.tick()
+    assert backend.ttft == pytest.approx(8.0 / 2.718, rel=0.01)
