@@ -57,7 +57,7 @@ class Exchange(Response):
         backend = (BACKEND_HEADER, self._serving.backend.encode("latin-1", "replace"))
         headers = [*reply.headers, backend]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        if reply.status == 200:
+        if reply.status == 200 and self._call.stream:
             self._record.began()
         body, data = reply.body, first
         while True:

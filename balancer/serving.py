@@ -148,7 +148,8 @@ class Serving:
         if reply.status >= 400:
             return reply, b""
         first = await anext(reply.body, b"")
-        lease.backend.first_token(lease.age)
+        if self._call.stream:  # else the first bytes are the last
+            lease.backend.first_token(lease.age)
         self._has_begun, self._sudden = True, 0
         return reply, first
 

@@ -112,6 +112,13 @@ async def test_the_time_to_the_first_token_is_noted() -> None:
     serving.close()
 
 
+async def test_an_answer_in_one_piece_says_nothing_of_the_first_token() -> None:
+    backend = named(reply(b"1"))
+    desk = Desk(backend)
+    assert await served(desk, desk.serving(stream=False)) == b"1"
+    assert (backend.successes, backend.ttft) == (1, None)
+
+
 @pytest.mark.parametrize("failure", [LOST, EngineError("out of memory")])
 @pytest.mark.parametrize("late", [False, True])
 async def test_what_fails_before_its_first_byte_is_tried_elsewhere(failure: Exception, late: bool) -> None:
