@@ -79,7 +79,8 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        """Whether it computes; after a failure the thread is still busy with freeing for a moment."""
+        return self._thread.is_alive() and self.failure is None
 
     @property
     def is_busy(self) -> bool:

@@ -89,7 +89,8 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        return self._ended is not None and not self._ended.is_set()
+        """Whether it computes; after a failure the thread is still busy with freeing for a moment."""
+        return self._ended is not None and not self._ended.is_set() and self.failure is None
 
     @property
     def is_busy(self) -> bool:

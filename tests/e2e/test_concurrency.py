@@ -147,7 +147,7 @@ async def test_a_slow_reader_does_not_hold_up_others(server: LiveServer, model: 
 
 
 async def test_an_engine_thread_that_dies_is_replaced(server: LiveServer, model: str) -> None:
-    """The bug is planted where no containment reaches: in the scheduler itself."""
+    """The bug is planted where no containment reaches: in the scheduler. The client does not notice."""
     broken = server.engine()
     assert broken is not None
 
@@ -160,9 +160,6 @@ async def test_an_engine_thread_that_dies_is_replaced(server: LiveServer, model:
     server.call(plant)
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-        failed = await client.post("/v1/chat/completions", json=body)
-        assert failed.status_code == 500
-        assert failed.json()["error"]["code"] == "engine_error"
-        await asyncio.to_thread(wait_until, lambda: server.engine() not in (None, broken), 30)
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    assert server.engine() not in (None, broken)
     assert server.house.manager.status(model).restarts == 1
