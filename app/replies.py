@@ -6,10 +6,11 @@ import asyncio
 from dataclasses import dataclass
 
 from app.convert.answers import AnswerFormat, sse, to_json
-from app.convert.continuation import CREATED_HEADER, AnnouncedEvents, usage_comment
+from app.convert.continuation import AnnouncedEvents, usage_comment
 from app.errors import error_body, to_api_error
 from app.generation import Generation
 from balancer.backend import Continuation, Reply
+from balancer.relay_headers import CREATED_HEADER
 from engines.base import Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -151,7 +152,7 @@ async def streamed(generation: Generation, format: AnswerFormat, form: StreamFor
     """A reply whose events go out as tokens come. Raises `EngineError` if there is not even a first."""
     headers = list(SSE_HEADERS)
     if form.announced and form.resumable:
-        headers.append((CREATED_HEADER.encode(), str(format.created).encode()))
+        headers.append((CREATED_HEADER, str(format.created).encode()))
     return Reply(200, headers, await EventStream(generation, format, form).prime())
 
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from balancer.backend import Backend, BackendState, BackendStatus, Call, Lease, Pool
-from balancer.errors import BalancerError, NoBackend, QueueFull, UnknownModel
+from balancer.errors import DEFAULT_RETRY, BalancerError, NoBackend, QueueFull, UnknownModel
 from balancer.rates import CompletionRate
 from balancer.waiting import FRESH, Tried, Waiter, WaitingCalls, is_tried
 
-# What a client is told to wait when nothing better is known, and at most, in seconds.
-DEFAULT_RETRY = 5.0
+# What a client is told to wait at most, in seconds.
 LONGEST_RETRY = 600.0
 # How often, in seconds, a waiting call looks at whether its patience has changed.
 LOOK_AGAIN = 1.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What a client is told to wait when nothing better is known, in seconds.
+DEFAULT_RETRY = 5.0
+
 
 class BalancerError(Exception):
     """A call was not placed; ``retry_after`` seconds later it may be."""

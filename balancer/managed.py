@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import cast
 
 from balancer.backend import Backend, BackendState, BackendStatus, Call, Continuation, Outcome, Reply
-from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom
+from balancer.bodies import with_field
+from balancer.errors import DEFAULT_RETRY, BalancerError, ModelLoading, NoBackend, NoRoom
 from balancer.instances import Instance
 from balancer.process import ProcessInstance
 from balancer.relay import Relay
@@ -15,9 +15,6 @@ from engines.base import Engine
 from engines.manager.errors import InsufficientMemory
 from engines.manager.manager import ModelManager
 from engines.manager.states import ModelState, ModelStatus
-
-# What a client is told to wait when nothing better is known, in seconds.
-DEFAULT_RETRY = 5.0
 
 _STATES = {
     ModelState.ABSENT: BackendState.STOPPED,
@@ -150,7 +147,9 @@ class ProcessBackend(ManagedBackend):
         process = self.process
         if process is None:
             raise self._gone()
-        body = call.body if continuation is None else _continued(call.body, continuation)
+        body = (
+            call.body if continuation is None else with_field(call.body, "continuation", asdict(continuation))
+        )
         return await self._relay.post(
             process.url + call.path,
             call.headers,
@@ -178,16 +177,6 @@ class ProcessBackend(ManagedBackend):
         if process is not None:
             process.suspect()
         super().suspect()
-
-
-def _continued(body: bytes, continuation: Continuation) -> bytes:
-    """The request in ``body``, to go on from ``continuation``."""
-    wanted = json.loads(body)
-    wanted["continuation"] = {
-        "token_ids": continuation.token_ids,
-        "created": continuation.created,
-    }
-    return json.dumps(wanted).encode()
 
 
 def _loading(model: str, status: ModelStatus) -> ModelLoading:

@@ -10,12 +10,10 @@ from balancer.backend import ByteStream, Continuation, Reply
 from balancer.errors import BackendFailed
 from balancer.http_connection import Connection, Patience
 from balancer.http_pool import ConnectionPool, Origin, Target, target_of
-from balancer.relay_headers import Header
+from balancer.relay_headers import CREATED_HEADER, TOKENS_HEADER, Header
 from balancer.relayed import ManagedBody, RelayedBody
 
-# Between a server and its instances, see `app.convert.continuation`.
-TOKENS_HEADER = b"x-enginehouse-tokens: 1\r\n"
-CREATED_HEADER = b"x-enginehouse-created"
+ASK_FOR_TOKENS = TOKENS_HEADER + b": 1\r\n"
 
 # A probe's answer that is longer is cut here, in bytes.
 MAX_PROBE = 4 * 1024 * 1024
@@ -60,7 +58,7 @@ class Relay:
         allowed = relay_headers.for_upstream(headers)
         if request_id is not None:
             allowed.append((b"x-request-id", request_id.encode()))
-        request = _request(b"POST", target, allowed, key, body, TOKENS_HEADER if managed else b"")
+        request = _request(b"POST", target, allowed, key, body, ASK_FOR_TOKENS if managed else b"")
         connection = await self._exchange(target.origin, request, self._patience)
         return self._reply(connection, target.origin, managed, begun)
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from balancer.backend import Backend, BackendState, BackendStatus, Call, Continuation, Reply
-from balancer.errors import BackendFailed, BalancerError, NoBackend
+from balancer.bodies import with_field
+from balancer.errors import DEFAULT_RETRY, BackendFailed, BalancerError, NoBackend
 from balancer.health import HealthTracker
 from balancer.relay import Relay
 from balancer.upstreams import Upstream
@@ -17,8 +18,6 @@ from balancer.upstreams import Upstream
 logger = logging.getLogger("balancer.remote")
 
 PROBE_SECONDS = 5.0
-# What a client is told to wait for an upstream that is down, in seconds.
-RETRY_SECONDS = 5.0
 # The part of our paths that an upstream's URL has already.
 PREFIX = "/v1"
 # Models that one upstream may list.
@@ -106,14 +105,14 @@ class RemoteBackend(Backend):
 
     def obstacle(self) -> BalancerError | None:
         if self.state not in (BackendState.READY, BackendState.STARTING):
-            return self._refusal(self.state, RETRY_SECONDS)
+            return self._refusal(self.state, DEFAULT_RETRY)
         if self.breaker.state == "open" and self.breaker.retry_at is not None:
             return self._refusal("failing", self.breaker.retry_at - self._clock())
         return None
 
     def excuse(self) -> BalancerError | None:
         return self.obstacle() or (
-            self._refusal(self.state, RETRY_SECONDS) if self.state is BackendState.STARTING else None
+            self._refusal(self.state, DEFAULT_RETRY) if self.state is BackendState.STARTING else None
         )
 
     def _refusal(self, what: str, retry_after: float) -> NoBackend:
@@ -137,7 +136,7 @@ class RemoteBackend(Backend):
         return await self._relay.post(
             self._upstream.url + call.path.removeprefix(PREFIX),
             call.headers,
-            call.body if theirs == call.model else _renamed(call.body, theirs),
+            call.body if theirs == call.model else with_field(call.body, "model", theirs),
             key=self._upstream.api_key,
             request_id=call.request_id,
         )
@@ -209,10 +208,3 @@ def _listed(body: bytes) -> dict[str, str] | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return {name: name for name in names if isinstance(name, str)}
-
-
-def _renamed(body: bytes, model: str) -> bytes:
-    """The request in ``body``, for ``model``."""
-    wanted = json.loads(body)
-    wanted["model"] = model
-    return json.dumps(wanted).encode()

@@ -11,15 +11,11 @@ from app.convert.requests import prompt_list
 from app.schemas.chat import ChatCompletionRequest
 from app.schemas.completions import CompletionRequest
 from balancer.backend import Continuation
+from balancer.relay_headers import TOKENS_HEADER
 from engines.base import Chunk, Usage
 from engines.errors import UnsupportedFeature
 
 Body = ChatCompletionRequest | CompletionRequest
-
-# A parent asks its instance with the first header for comments that tell tokens and usage; the instance
-# says with the second when the answer was created, if another one could go on with it.
-TOKENS_HEADER = "x-enginehouse-tokens"
-CREATED_HEADER = "x-enginehouse-created"
 
 
 class AnnouncedEvents(TextEvents):
@@ -58,7 +54,7 @@ def usage_comment(usage: Usage) -> bytes:
 
 def wants_tokens(request: Request) -> bool:
     """Whether ``request`` comes from the parent of this server and asks for tokens and usage."""
-    return request.headers.get(TOKENS_HEADER) == "1" and bool(request.app.state.house.is_instance)
+    return request.headers.get(TOKENS_HEADER.decode()) == "1" and bool(request.app.state.house.is_instance)
 
 
 def resumable(body: Body, features: Features) -> bool:
