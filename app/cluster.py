@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from app.processes import ProcessStarter
 from app.restarts import Restarts
 from app.settings import Settings
-from balancer.balancer import Balancer, Limits
+from app.worker_launcher import WorkerLauncher
+from balancer.backends.local import LocalBackend
+from balancer.backends.managed import ManagedBackend
+from balancer.backends.upstream import UpstreamBackend
+from balancer.backends.upstream_config import Upstream, check_names, from_catalog, parse_upstreams
+from balancer.backends.worker import WorkerBackend
+from balancer.balancer import Balancer, QueueLimits
+from balancer.dispatch import Failovers
 from balancer.fleet import Fleet, Plan
 from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
-from balancer.managed import LocalBackend, ManagedBackend, ProcessBackend
-from balancer.relay import Relay
-from balancer.remote import RemoteBackend
+from balancer.proxy.client import ProxyClient
 from balancer.scaling import Scaling, ScalingLimits
-from balancer.serving import Failovers
-from balancer.upstreams import Upstream, check_names, from_catalog, parse_upstreams
-from engines.catalog import CatalogError
-from engines.catalog.errors import Problem
-from engines.library import Library
-from engines.loader import ModelLoader
-from engines.manager.manager import Limits as ManagerLimits
-from engines.manager.manager import ModelManager
+from engines.lifecycle.loader import ModelLoader
+from engines.lifecycle.manager import ModelLimits, ModelManager
+from engines.models.catalog import CatalogError
+from engines.models.catalog.errors import Problem
+from engines.models.library import Library
 
 logger = logging.getLogger("balancer")
 
@@ -38,7 +39,7 @@ class Cluster:
         settings: Settings,
         library: Library,
         models: ModelLoader,
-        limits: ManagerLimits,
+        limits: ModelLimits,
         *,
         is_instance: bool = False,
     ) -> None:
@@ -46,12 +47,12 @@ class Cluster:
         self._settings = settings
         self._library = library
         self._is_instance = is_instance
-        self.relay = Relay(
+        self.proxy = ProxyClient(
             first_byte_timeout=settings.first_byte_timeout, stall_timeout=settings.stall_timeout
         )
         self.instances = Instances()
-        start_process = ProcessStarter(settings, library, self.instances, lambda key: self.manager.look(key))
-        self.manager = ModelManager(InstanceLoader(models, self.instances, start_process), limits)
+        start_worker = WorkerLauncher(settings, library, self.instances, lambda key: self.manager.look(key))
+        self.manager = ModelManager(InstanceLoader(models, self.instances, start_worker), limits)
         self.fleet = Fleet(
             self.manager,
             self.instances,
@@ -91,16 +92,16 @@ class Cluster:
         self.restarts.stop()
         await self.fleet.stop()
         await self.manager.stop()
-        await self.relay.close()
+        await self.proxy.close()
 
-    def add_upstream(self, upstream: Upstream) -> RemoteBackend:
-        remote = RemoteBackend(
+    def add_upstream(self, upstream: Upstream) -> UpstreamBackend:
+        remote = UpstreamBackend(
             upstream,
-            self.relay,
+            self.proxy,
             interval=self._settings.health_check_interval,
             on_change=self.fleet.changed,
         )
-        self.fleet.add_remote(remote)
+        self.fleet.add_upstream(remote)
         return remote
 
     def _plan(self, model: str) -> Plan | None:
@@ -118,7 +119,7 @@ class Cluster:
 
     def _backend(self, instance: Instance, weight: float) -> ManagedBackend:
         if instance.kind is InstanceKind.PROCESS:
-            return ProcessBackend(self.manager, instance, weight, self.relay)
+            return WorkerBackend(self.manager, instance, weight, self.proxy)
         return LocalBackend(self.manager, instance, weight)
 
     async def _keep_ticking(self) -> None:
@@ -143,8 +144,8 @@ def configured_upstreams(settings: Settings, library: Library) -> list[Upstream]
     return upstreams
 
 
-def balancer_limits(settings: Settings) -> Limits:
-    return Limits(
+def balancer_limits(settings: Settings) -> QueueLimits:
+    return QueueLimits(
         concurrent=settings.max_concurrent_requests,
         queued=settings.max_queued_requests,
         queue_timeout=settings.queue_timeout,

@@ -19,9 +19,9 @@ from starlette.responses import JSONResponse, Response
 from app.telemetry.logs import get_logger
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
-from engines import store
-from engines.manager import errors as manager_errors
-from engines.pull import puller
+from engines.lifecycle import errors as manager_errors
+from engines.models import store
+from engines.models.pull import puller
 
 log = get_logger("http")
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__, errors, middleware
-from app.house import House, Instance
 from app.routers import chat, cluster, completions, docs, events, lifecycle, models, pulls, system
+from app.server import Instance, Server
 from app.settings import Settings
 from app.telemetry import logs
 
@@ -24,16 +24,16 @@ def create_app(settings: Settings | None = None, instance: Instance | None = Non
     """
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_format)
-    house = House(settings, instance)
+    server = Server(settings, instance)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        _announce(settings, house)
-        await house.start()
+        _announce(settings, server)
+        await server.start()
         try:
             yield
         finally:
-            await house.stop()
+            await server.stop()
 
     app = FastAPI(
         title="Enginehouse",
@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None, instance: Instance | None = Non
         docs_url=None,
         redoc_url=None,
     )
-    app.state.house = house
+    app.state.server = server
     errors.install(app)
     middleware.install(app, settings)
     docs.install(app)
@@ -53,15 +53,15 @@ def create_app(settings: Settings | None = None, instance: Instance | None = Non
     return app
 
 
-def _announce(settings: Settings, house: House) -> None:
+def _announce(settings: Settings, server: Server) -> None:
     log = logs.get_logger("app")
     log.info(
         "starting",
         version=__version__,
         mode=settings.inference_mode,
-        default_model=house.default.name,
-        models=len(house.library.models()),
-        memory_budget=str(house.manager.limits.budget),
+        default_model=server.default.name,
+        models=len(server.library.models()),
+        memory_budget=str(server.manager.limits.budget),
     )
     if settings.inference_mode == "multi_instance" and settings.max_concurrent_models == 1:
         log.warning("multi_instance keeps one model only, as MAX_CONCURRENT_MODELS is 1: raise it")

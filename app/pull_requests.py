@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from engines.errors import ModelFileNotFound
-from engines.library import Library, Model, pull_folder
-from engines.pull.puller import PullRequest, SourceName
+from engines.models.library import Library, Model, pull_folder
+from engines.models.pull.puller import PullRequest, SourceName
 
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 

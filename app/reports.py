@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.schemas.models import Download, Loading, ModelReport
-from balancer.backend import Backend, BackendState
-from engines.library import Model
-from engines.manager.states import ModelState, ModelStatus
-from engines.pull.jobs import PullJob
+from balancer.backends.base import Backend, BackendState
+from engines.lifecycle.states import ModelState, ModelStatus
+from engines.models.library import Model
+from engines.models.pull.jobs import PullJob
 
 # Who owns a model that more than one upstream has.
 SEVERAL_UPSTREAMS = "upstream"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from balancer.fleet import Fleet
 from engines.errors import EngineError
-from engines.manager.errors import ModelConflict
+from engines.lifecycle.errors import ModelConflict
 
 logger = logging.getLogger("cluster")
 

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from balancer.backends.upstream_config import parse_upstreams
 from balancer.policies import Strategy
-from balancer.upstreams import parse_upstreams
-from engines.catalog import parse_duration
-from engines.manager.memory import parse_memory
+from engines.machine.memory import parse_memory
+from engines.models.catalog import parse_duration
 
 Auto = Literal["auto"]
 

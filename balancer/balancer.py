@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from balancer.backend import Backend, BackendState, BackendStatus, Call, Lease, Pool
+from balancer.backends.base import Backend, BackendState, BackendStatus
+from balancer.call import Call
 from balancer.errors import DEFAULT_RETRY, BalancerError, NoBackend, QueueFull, UnknownModel
+from balancer.lease import Lease
+from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
 from balancer.rates import CompletionRate
-from balancer.waiting import FRESH, Tried, Waiter, WaitingCalls, is_tried
 
 # What a client is told to wait at most, in seconds.
 LONGEST_RETRY = 600.0
@@ -24,7 +27,7 @@ LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """How many calls run at once, and how many wait for each model.
 
     ``queue_timeout`` is how many seconds a call may wait; while its model is being loaded,
@@ -37,14 +40,32 @@ class Limits:
     load_timeout: float = 60.0
 
 
+class Pool(Protocol):
+    """All backends there are, by model."""
+
+    def backends(self, model: str) -> Sequence[Backend]:
+        """Those that could serve ``model``, at least one. Raises `UnknownModel`."""
+        ...
+
+    def select(self, model: str, available: Sequence[Backend], call: Call) -> Backend | None:
+        """One of ``available`` by the model's strategy."""
+        ...
+
+    def demand(self, models: Iterable[str]) -> None:
+        """Calls wait for these models, in the order of the first call for each."""
+        ...
+
+    def statuses(self) -> list[BackendStatus]: ...
+
+
 class Balancer:
     """Owns the queue and the count of running calls, over the backends of a pool."""
 
-    def __init__(self, limits: Limits, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: QueueLimits, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._pool = pool
         self._clock = clock
-        self._waiting = WaitingCalls()
+        self._waiting = CallQueue()
         self._running: Counter[str] = Counter()
         self._total = 0
         self._rates: dict[str, CompletionRate] = {}

@@ -8,17 +8,18 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balancer.backend import Backend, BackendState, BackendStatus, Call
+from balancer.backends.base import Backend, BackendState, BackendStatus
+from balancer.backends.managed import ManagedBackend
+from balancer.backends.upstream import UpstreamBackend
+from balancer.call import Call
 from balancer.errors import UnknownModel
 from balancer.instances import Instance, InstanceKind, Instances
-from balancer.managed import ManagedBackend
 from balancer.policies import Policy, Strategy, make_policy
 from balancer.prefixes import prefix_blocks
-from balancer.remote import RemoteBackend
 from engines.errors import EngineError, ModelFileNotFound
-from engines.manager.errors import ModelConflict
-from engines.manager.manager import ModelManager
-from engines.manager.states import ModelState
+from engines.lifecycle.errors import ModelConflict
+from engines.lifecycle.manager import ModelManager
+from engines.lifecycle.states import ModelState
 
 logger = logging.getLogger("balancer")
 
@@ -63,7 +64,7 @@ class Fleet:
         self._strategy = strategy
         self._grace = grace
         self._managed: dict[str, ManagedBackend] = {}
-        self._remotes: list[RemoteBackend] = []
+        self._upstreams: list[UpstreamBackend] = []
         self._policies: dict[str, Policy] = {}
         self._known: dict[str, tuple[Backend, ...]] = {}
         self._leaving: set[str] = set()
@@ -76,7 +77,7 @@ class Fleet:
         """Raises `UnknownModel`."""
         known = self._known.get(model)
         if known is None:
-            known = (*self._of_model(model), *(r for r in self._remotes if r.serves(model)))
+            known = (*self._of_model(model), *(r for r in self._upstreams if r.serves(model)))
             if not known:
                 raise UnknownModel(f"there is no model {model!r}")
             self._known[model] = known
@@ -99,7 +100,7 @@ class Fleet:
     def statuses(self) -> list[BackendStatus]:
         """Of the instances by their numbers, then of the upstreams."""
         managed = sorted(self._managed.values(), key=lambda backend: backend.instance.number)
-        return [backend.status() for backend in (*managed, *self._remotes)]
+        return [backend.status() for backend in (*managed, *self._upstreams)]
 
     # -- strategy ----------------------------------------------------------------------------------
 
@@ -187,17 +188,17 @@ class Fleet:
     # -- upstreams ---------------------------------------------------------------------------------
 
     @property
-    def remotes(self) -> Sequence[RemoteBackend]:
-        return tuple(self._remotes)
+    def upstreams(self) -> Sequence[UpstreamBackend]:
+        return tuple(self._upstreams)
 
-    def add_remote(self, remote: RemoteBackend) -> None:
-        self._remotes.append(remote)
+    def add_upstream(self, remote: UpstreamBackend) -> None:
+        self._upstreams.append(remote)
         remote.start()
         self.changed()
 
-    async def remove_remote(self, remote: RemoteBackend) -> None:
+    async def remove_upstream(self, remote: UpstreamBackend) -> None:
         """Take it out at once; calls that it serves go on."""
-        self._remotes.remove(remote)
+        self._upstreams.remove(remote)
         remote.drain()
         self.changed()
         await remote.stop()
@@ -206,7 +207,7 @@ class Fleet:
 
     def tick(self) -> None:
         """To be called every second or so."""
-        for backend in (*self._managed.values(), *self._remotes):
+        for backend in (*self._managed.values(), *self._upstreams):
             backend.refresh()
         self.on_change()  # a breaker may let a call through by now
 
@@ -222,7 +223,7 @@ class Fleet:
     async def stop(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*(remote.stop() for remote in self._remotes))
+        await asyncio.gather(*(remote.stop() for remote in self._upstreams))
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from engines.lifecycle.loader import ModelLoader
+from engines.lifecycle.resident import Resident
+from engines.lifecycle.states import FOREVER, LoadOptions, Policy
+from engines.lifecycle.transitions import Report
 from engines.llamacpp.threads import usable_cores
-from engines.loader import ModelLoader
-from engines.manager.footprint import Footprint
-from engines.manager.lifecycle import Report
-from engines.manager.resident import Resident
-from engines.manager.states import FOREVER, LoadOptions, Policy
+from engines.machine.footprint import Footprint
 
 
 class InstanceKind(StrEnum):
@@ -79,7 +79,7 @@ class Instances:
         del self._by_key[instance.key]
 
 
-class StartProcess(Protocol):
+class StartWorker(Protocol):
     """Starts a child process that serves an instance's model."""
 
     def __call__(self, instance: Instance, options: LoadOptions, report: Report) -> Awaitable[Resident]: ...
@@ -88,10 +88,10 @@ class StartProcess(Protocol):
 class InstanceLoader:
     """The model manager's loader: it knows instances where `ModelLoader` knows models."""
 
-    def __init__(self, models: ModelLoader, instances: Instances, start_process: StartProcess) -> None:
+    def __init__(self, models: ModelLoader, instances: Instances, start_worker: StartWorker) -> None:
         self._models = models
         self._instances = instances
-        self._start_process = start_process
+        self._start_process = start_worker
 
     def policy(self, name: str) -> Policy:
         instance = self._instances.get(name)

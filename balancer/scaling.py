@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from balancer.autoscaler import Autoscaler, Decision
 from balancer.balancer import Balancer
 from balancer.fleet import Fleet
-from engines.manager.manager import ModelManager
-from engines.manager.states import ModelState
+from engines.lifecycle.manager import ModelManager
+from engines.lifecycle.states import ModelState
 
 logger = logging.getLogger("balancer")
 

@@ -15,7 +15,7 @@ from benchmarks import peers
 from benchmarks.client import ask, chat_body
 from benchmarks.processes import BenchError, Server
 from benchmarks.servers import Bench, Need
-from engines import facts
+from engines.models import facts
 
 QUESTION = "Name three things that float."
 TOKENS = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.processes import BenchError
 from engines.errors import ModelFileNotFound
-from engines.store import resolve
+from engines.models.store import resolve
 
 BUNDLED = "SmolLM2-135M-Instruct"
 NAME = "SmolLM2-135M"  # another, as two models of one server cannot share a name

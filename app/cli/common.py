@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from app.settings import Settings
-from engines.catalog import CatalogError
-from engines.library import Library, Model
-from engines.platform import EngineChoice, Facts
+from engines.machine.platform import EngineChoice, Facts
+from engines.models.catalog import CatalogError
+from engines.models.library import Library, Model
 
 # For other programs lines stay whole, however long.
 UNLIMITED = 10_000  # columns
@@ -65,10 +65,10 @@ def fail(message: str, code: int = 1) -> typer.Exit:
 def open_library(settings: Settings) -> Library:
     """The models of a server with these settings; exit with status 1 if its catalog has mistakes."""
     # Imported here: it brings the whole server along, and most commands start faster without.
-    from app import house
+    from app import server as composition
 
     try:
-        return house.open_library(settings)
+        return composition.open_library(settings)
     except CatalogError as error:
         raise fail(str(error)) from None
 
@@ -78,15 +78,15 @@ def find_model(settings: Settings) -> Model:
 
     Raises `EngineError`; exits with status 1 if the catalog has mistakes.
     """
-    from app import house
+    from app import server as composition
 
-    return house.default_model(open_library(settings), settings)
+    return composition.default_model(open_library(settings), settings)
 
 
 def engine_for(model: Model, settings: Settings, facts: Facts) -> EngineChoice:
     """The engine that a server with these settings would load ``model`` with."""
     # Imported here: it brings numpy and more along, which most commands do without.
-    from engines import loader
+    from engines.lifecycle import loader
 
     return loader.engine_for(model, settings.inference_engine, facts)
 

@@ -12,10 +12,10 @@ from rich.table import Table
 from app.cli.common import engine_for, load_settings, out
 from app.cli.text import size_text
 from app.settings import Settings
-from engines import platform
-from engines.catalog import CatalogError, load_catalog
 from engines.errors import EngineError
-from engines.library import Library, Model
+from engines.machine import platform
+from engines.models.catalog import CatalogError, load_catalog
+from engines.models.library import Library, Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,15 @@ def doctor() -> None:
 
 
 def _look(settings: Settings, facts: platform.Facts) -> Findings:
-    from app import house
+    from app import server as composition
 
     without_model = platform.choose_engine(facts, settings.inference_engine)
     try:
-        library = house.open_library(settings)
+        library = composition.open_library(settings)
     except CatalogError as error:
         return Findings(error, "unknown: the catalog cannot be used", without_model)
     try:
-        model = house.default_model(library, settings)
+        model = composition.default_model(library, settings)
     except EngineError as error:
         return Findings(library, error.message, without_model)
     return Findings(library, model, engine_for(model, settings, facts))
@@ -78,11 +78,11 @@ def _engines(facts: platform.Facts, choice: platform.EngineChoice) -> Table:
 
 
 def _outcome(settings: Settings, facts: platform.Facts, findings: Findings) -> Table:
-    from app import house
+    from app import server as composition
 
     choice = findings.choice
     engine = choice.engine or f"none: {'; '.join(choice.reasons)}"
-    limits = house.manager_limits(settings, facts)
+    limits = composition.manager_limits(settings, facts)
     at_once = "one model" if limits.max_models == 1 else f"up to {limits.max_models} models"
     return _grid(
         ("Model", f"{_described(findings.model)} (DEFAULT_MODEL={settings.default_model})"),
@@ -103,9 +103,9 @@ def _described(model: Model | str) -> str:
 
 
 def _files(settings: Settings, library: Library | CatalogError) -> Table:
-    from app import house
+    from app import server as composition
 
-    place = settings.model_base_path / house.CATALOG
+    place = settings.model_base_path / composition.CATALOG
     if isinstance(library, CatalogError):
         mistakes = (problem.shown(place.name) for problem in library.problems)
         return _grid(("Catalog", f"{place} has mistakes:"), *(("", line) for line in mistakes))

@@ -12,8 +12,8 @@ from rich.text import Text
 from app.cli.common import Json, engine_for, err, load_settings, open_library, out
 from app.cli.text import size_text
 from app.settings import Settings
-from engines import platform
-from engines.library import Model
+from engines.machine import platform
+from engines.models.library import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from app.cli.text import size_text
 from app.pull_requests import named_pull
 from app.settings import Settings
 from engines.errors import EngineError
-from engines.pull.puller import PulledModel, Puller, PullProgress, SourceName
+from engines.models.pull.puller import PulledModel, Puller, PullProgress, SourceName
 
 
 class Hub(StrEnum):

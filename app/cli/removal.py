@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from engines import gguf
-from engines.convert.plan import FOLDER
-from engines.store import ModelFile
+from engines.models import gguf
+from engines.models.convert.plan import FOLDER
+from engines.models.store import ModelFile
 
 _FIRST_PART = re.compile(r"-00001-of-\d{5}$")
 

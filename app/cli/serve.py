@@ -16,10 +16,10 @@ import uvicorn
 from rich.markup import escape
 
 from app.cli.common import engine_for, err, fail, find_model, load_settings, public_url
-from app.running import allow_open_files, end_well_on_sigterm, uvicorn_options
 from app.settings import Settings
-from engines import platform
+from app.uvicorn_options import allow_open_files, end_well_on_sigterm, uvicorn_options
 from engines.errors import EngineError
+from engines.machine import platform
 
 ROOT = Path(__file__).resolve().parents[2]
 

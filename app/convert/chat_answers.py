@@ -7,7 +7,7 @@ from typing import Any
 
 from app.convert.answers import Answer, AnswerEvents, TextEvents, TextFrames, now, printable, sse, usage_info
 from app.convert.parsed_answers import AnswerReader, Call, ParsedAnswer
-from balancer.backend import Continuation
+from balancer.call import ResumePoint
 from engines.base import Candidate, Chunk, TokenLogprob, ToolCallDelta, Usage
 
 
@@ -26,7 +26,7 @@ class ChatFormat:
         choices: int,
         include_usage: bool,
         readers: Sequence[AnswerReader] = (),
-        begun: Continuation | None = None,
+        begun: ResumePoint | None = None,
     ) -> None:
         self.created = now() if begun is None else begun.created
         self._choices = choices

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.convert.answers import Answer, TextEvents, now, printable, usage_info
-from balancer.backend import Continuation
+from balancer.call import ResumePoint
 from engines.base import TokenLogprob, Usage
 
 
@@ -25,7 +25,7 @@ class CompletionFormat:
         choices: int,
         include_usage: bool,
         echoes: list[str] | None,
-        begun: Continuation | None = None,
+        begun: ResumePoint | None = None,
     ) -> None:
         self.created = now() if begun is None else begun.created
         self._choices = choices

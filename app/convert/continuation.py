@@ -10,8 +10,8 @@ from app.convert.parsed_answers import AnswerReader
 from app.convert.requests import prompt_list
 from app.schemas.chat import ChatCompletionRequest
 from app.schemas.completions import CompletionRequest
-from balancer.backend import Continuation
-from balancer.relay_headers import TOKENS_HEADER
+from balancer.call import ResumePoint
+from balancer.proxy.headers import TOKENS_HEADER
 from engines.base import Chunk, Usage
 from engines.errors import UnsupportedFeature
 
@@ -54,7 +54,7 @@ def usage_comment(usage: Usage) -> bytes:
 
 def wants_tokens(request: Request) -> bool:
     """Whether ``request`` comes from the parent of this server and asks for tokens and usage."""
-    return request.headers.get(TOKENS_HEADER.decode()) == "1" and bool(request.app.state.house.is_instance)
+    return request.headers.get(TOKENS_HEADER.decode()) == "1" and bool(request.app.state.server.is_instance)
 
 
 def resumable(body: Body, features: Features) -> bool:
@@ -63,17 +63,17 @@ def resumable(body: Body, features: Features) -> bool:
     return _obstacle(body, features) is None
 
 
-def begun_elsewhere(body: Body, features: Features) -> Continuation | None:
+def begun_elsewhere(body: Body, features: Features) -> ResumePoint | None:
     """What ``body`` says of an answer that began elsewhere. Raises `UnsupportedFeature` if its kind cannot
     be continued."""
     if body.continuation is None:
         return None
     if obstacle := _obstacle(body, features):
         raise _refusal(obstacle)
-    return Continuation(tuple(body.continuation.token_ids), body.continuation.created)
+    return ResumePoint(tuple(body.continuation.token_ids), body.continuation.created)
 
 
-def refuse_readers(continuation: Continuation | None, readers: list[AnswerReader]) -> None:
+def refuse_readers(continuation: ResumePoint | None, readers: list[AnswerReader]) -> None:
     """Raise `UnsupportedFeature` if ``readers`` would begin in the middle of an answer."""
     if continuation is not None and readers:
         raise _refusal("reasoning")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from app.schemas.common import SamplingFields
-from engines.catalog import SamplingDefaults
+from engines.models.catalog import SamplingDefaults
 
 Body = TypeVar("Body", bound=SamplingFields)
 

@@ -10,7 +10,7 @@ from app.convert.features import Features
 from app.schemas.chat import ChatCompletionRequest, Message
 from app.schemas.common import MAX_CHOICES, SamplingFields
 from app.schemas.completions import CompletionRequest
-from balancer.backend import Continuation
+from balancer.call import ResumePoint
 from engines.base import Engine, GenerationRequest, Prompt, Sampling
 from engines.errors import RequestError
 
@@ -42,7 +42,7 @@ def chat_requests(
     prompt: Prompt,
     request_id: str,
     features: Features,
-    begun: Continuation | None,
+    begun: ResumePoint | None,
 ) -> list[GenerationRequest]:
     """One request for each of the ``n`` answers; of one that was ``begun`` elsewhere there is only one."""
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
@@ -54,7 +54,7 @@ def completion_requests(
     prompts: Sequence[Prompt],
     request_id: str,
     features: Features,
-    begun: Continuation | None,
+    begun: ResumePoint | None,
 ) -> list[GenerationRequest]:
     """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices."""
     if len(prompts) * body.n > MAX_CHOICES:
@@ -149,7 +149,7 @@ def _answers(
     prompt: Prompt,
     request_id: str,
     features: Features,
-    begun: Continuation | None,
+    begun: ResumePoint | None,
     *,
     limit: int | None,
     logprobs: int | None,

@@ -5,17 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app import generation, replies
 from app.convert import features, requests
 from app.convert.chat_answers import ChatFormat
 from app.convert.continuation import begun_elsewhere, refuse_readers, resumable, wants_tokens
 from app.convert.parsed_answers import answer_readers
 from app.convert.unsupported import refuse_in_chat
+from app.inference import merge as generation
+from app.inference import reply as replies
 from app.routers.inference import STREAM_EXAMPLE, RelayRoute, exchange, find_model
 from app.schemas.chat import ChatCompletion, ChatCompletionRequest
 from app.schemas.common import ERROR_RESPONSES
 from app.telemetry.inference import InferenceRecord
-from balancer.backend import Continuation, Reply
+from balancer.call import Reply, ResumePoint
 from engines.base import Engine
 
 router = APIRouter(tags=["Inference"], route_class=RelayRoute)
@@ -39,7 +40,7 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     announced = wants_tokens(request)
 
     async def run(
-        engine: Engine, record: InferenceRecord, request_id: str, continuation: Continuation | None
+        engine: Engine, record: InferenceRecord, request_id: str, continuation: ResumePoint | None
     ) -> Reply:
         begun = continuation or asked
         features.check(wanted, engine.info)

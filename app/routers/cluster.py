@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse
 
 from app.cluster_report import cluster_report
 from app.errors import ApiError
-from app.house import House
 from app.restarts import RestartFailed
 from app.routers.admin import admin_only
 from app.schemas.cluster import (
@@ -31,13 +30,14 @@ from app.schemas.cluster import (
     UpstreamReport,
 )
 from app.schemas.common import ERROR_RESPONSES
-from balancer.backend import BackendState
+from app.server import Server
+from balancer.backends.base import BackendState
+from balancer.backends.upstream import UpstreamBackend
+from balancer.backends.upstream_config import upstream_at
 from balancer.instances import InstanceKind
-from balancer.remote import RemoteBackend
-from balancer.upstreams import upstream_at
 from engines.errors import RequestError
-from engines.library import Model
-from engines.manager.errors import ModelConflict
+from engines.lifecycle.errors import ModelConflict
+from engines.models.library import Model
 
 STATUS_PATH = "/v1/cluster/status"
 EVERY_INSTANCE = "all"
@@ -62,8 +62,8 @@ router = APIRouter(tags=["Cluster"], responses=_errors(401))
 
 @router.get(STATUS_PATH, summary="How the instances and the upstreams do")
 async def cluster_status(request: Request) -> ClusterStatus:
-    house: House = request.app.state.house
-    return cluster_report(house.cluster, house.settings)
+    server: Server = request.app.state.server
+    return cluster_report(server.cluster, server.settings)
 
 
 # -- instances ---------------------------------------------------------------------------------------
@@ -82,19 +82,19 @@ async def scale(body: ScaleRequest, request: Request) -> Scaled:
     A model that is not loaded is loaded by `scale_up`, in as many instances as it is to have and `count`
     more. With AUTO_SCALING on, only from MIN_INSTANCES to MAX_INSTANCES, and what is idle goes again.
     """
-    house: House = request.app.state.house
-    model = _scalable(house, body.model)
-    house.fleet.ensure(model.name)
-    present = len(house.fleet.instances(model.name))
-    wanted = _wanted(house, model, present, body)
-    total = house.fleet.scale(model.name, wanted, None if body.kind is None else InstanceKind(body.kind))
+    server: Server = request.app.state.server
+    model = _scalable(server, body.model)
+    server.fleet.ensure(model.name)
+    present = len(server.fleet.instances(model.name))
+    wanted = _wanted(server, model, present, body)
+    total = server.fleet.scale(model.name, wanted, None if body.kind is None else InstanceKind(body.kind))
     if body.action == "scale_up":
-        house.manager.want(model.name, house.manager.options(model.name))
+        server.manager.want(model.name, server.manager.options(model.name))
     return Scaled(
         message=f"{model.name} has {total} instead of {present} instances",
         model=model.name,
         total_instances=total,
-        instances=[instance.id for instance in house.fleet.instances(model.name)],
+        instances=[instance.id for instance in server.fleet.instances(model.name)],
     )
 
 
@@ -113,9 +113,9 @@ async def restart(body: RestartRequest, request: Request) -> Any:
     200 once all are back. 503 if one did not come back: those after it were left alone. It goes on even if
     the client leaves.
     """
-    house: House = request.app.state.house
-    instances = _restartable(house, body.instance_id)
-    task = house.cluster.restarts.begin(instances)
+    server: Server = request.app.state.server
+    instances = _restartable(server, body.instance_id)
+    task = server.cluster.restarts.begin(instances)
     if not body.wait:
         message = f"restarting {', '.join(instances)}"
         accepted = RestartAccepted(message=message, instances=instances, status_url=STATUS_PATH)
@@ -138,8 +138,8 @@ async def restart(body: RestartRequest, request: Request) -> Any:
 )
 async def set_strategy(body: StrategyRequest, request: Request) -> StrategySet:
     """From the next call on, until the server is started again: then LOAD_BALANCE_STRATEGY counts."""
-    house: House = request.app.state.house
-    before, house.fleet.strategy = house.fleet.strategy, body.strategy
+    server: Server = request.app.state.server
+    before, server.fleet.strategy = server.fleet.strategy, body.strategy
     return StrategySet(
         message=f"calls are balanced by {body.strategy} instead of {before}",
         load_balancer_strategy=body.strategy,
@@ -161,7 +161,7 @@ async def add_upstream(body: NewUpstream, request: Request) -> UpstreamAdded:
 
     This server sends requests to whatever address is given here, so only administrators may give one.
     """
-    house: House = request.app.state.house
+    server: Server = request.app.state.server
     try:
         upstream = upstream_at(
             body.url,
@@ -173,14 +173,14 @@ async def add_upstream(body: NewUpstream, request: Request) -> UpstreamAdded:
         )
     except ValueError as error:
         raise RequestError(f"url: {error}", param="url") from None
-    if _find_upstream(house, upstream.name) is not None:
+    if _find_upstream(server, upstream.name) is not None:
         raise ApiError(
             409,
             "upstream_exists",
             f"There is an upstream {upstream.name} already: remove it first, or give this one a `name`.",
             param="name",
         )
-    status = house.cluster.add_upstream(upstream).status()
+    status = server.cluster.add_upstream(upstream).status()
     return UpstreamAdded(
         message=f"added {upstream.name}", name=upstream.name, upstream=UpstreamReport.of(status)
     )
@@ -195,26 +195,26 @@ async def add_upstream(body: NewUpstream, request: Request) -> UpstreamAdded:
 async def remove_upstream(name: str, request: Request) -> UpstreamRemoved:
     """It gets no more calls; those that it serves go on to their end. One of UPSTREAMS or of the catalog
     comes back when the server is started again."""
-    house: House = request.app.state.house
-    remote = _find_upstream(house, name)
+    server: Server = request.app.state.server
+    remote = _find_upstream(server, name)
     if remote is None:
-        names = ", ".join(each.name for each in house.fleet.remotes) or "none"
+        names = ", ".join(each.name for each in server.fleet.upstreams) or "none"
         raise ApiError(404, "upstream_not_found", f"There is no upstream {name!r} (upstreams here: {names}).")
-    await house.fleet.remove_remote(remote)
+    await server.fleet.remove_upstream(remote)
     return UpstreamRemoved(message=f"removed {name}", name=name, inflight=remote.inflight)
 
 
 # -- inside ------------------------------------------------------------------------------------------
 
 
-def _scalable(house: House, name: str | None) -> Model:
+def _scalable(server: Server, name: str | None) -> Model:
     """Raises `ModelFileNotFound`, and `RequestError` for a model that only upstreams have."""
-    if name is not None and house.is_elsewhere(name):
+    if name is not None and server.is_elsewhere(name):
         raise RequestError(f"only upstreams have {name}: its instances are theirs to scale", param="model")
-    return house.find(house.default.name if name is None else name)
+    return server.find(server.default.name if name is None else name)
 
 
-def _wanted(house: House, model: Model, present: int, body: ScaleRequest) -> int:
+def _wanted(server: Server, model: Model, present: int, body: ScaleRequest) -> int:
     """How many instances there are to be. Raises `RequestError`."""
     wanted = present + (body.count if body.action == "scale_up" else -body.count)
     if wanted < 1:
@@ -225,7 +225,7 @@ def _wanted(house: House, model: Model, present: int, body: ScaleRequest) -> int
         )
     if wanted > MOST_INSTANCES:
         raise RequestError(f"a model has at most {MOST_INSTANCES} instances, not {wanted}", param="count")
-    scaling = house.cluster.scaling
+    scaling = server.cluster.scaling
     if scaling is not None and not scaling.limits.minimum <= wanted <= scaling.limits.maximum:
         minimum, maximum = scaling.limits.minimum, scaling.limits.maximum
         raise RequestError(
@@ -236,10 +236,10 @@ def _wanted(house: House, model: Model, present: int, body: ScaleRequest) -> int
     return wanted
 
 
-def _restartable(house: House, wanted: str) -> list[str]:
+def _restartable(server: Server, wanted: str) -> list[str]:
     """The ids of the instances to restart. Raises `ApiError` for an unknown one, or `ModelConflict`."""
-    states = {status.name: status.state for status in house.fleet.statuses() if status.url is None}
-    staying = {instance.id for model in house.fleet.models() for instance in house.fleet.instances(model)}
+    states = {status.name: status.state for status in server.fleet.statuses() if status.url is None}
+    staying = {instance.id for model in server.fleet.models() for instance in server.fleet.instances(model)}
     if wanted == EVERY_INSTANCE:
         return [name for name, state in states.items() if name in staying and state in _RESTARTABLE]
     if wanted not in states:
@@ -262,5 +262,5 @@ def _failed(failure: RestartFailed) -> ApiError:
     return ApiError(503, "restart_failed", failure.message, retry_after=RESTART_RETRY, extra=outcome)
 
 
-def _find_upstream(house: House, name: str) -> RemoteBackend | None:
-    return next((remote for remote in house.fleet.remotes if remote.name == name), None)
+def _find_upstream(server: Server, name: str) -> UpstreamBackend | None:
+    return next((remote for remote in server.fleet.upstreams if remote.name == name), None)

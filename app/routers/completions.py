@@ -5,16 +5,17 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app import generation, replies
 from app.convert import features, requests
 from app.convert.completion_answers import CompletionFormat
 from app.convert.continuation import begun_elsewhere, resumable, wants_tokens
 from app.convert.unsupported import refuse_in_completion
+from app.inference import merge as generation
+from app.inference import reply as replies
 from app.routers.inference import STREAM_EXAMPLE, RelayRoute, exchange, find_model
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.completions import Completion, CompletionRequest
 from app.telemetry.inference import InferenceRecord
-from balancer.backend import Continuation, Reply
+from balancer.call import Reply, ResumePoint
 from engines.base import Engine
 
 router = APIRouter(tags=["Inference"], route_class=RelayRoute)
@@ -35,7 +36,7 @@ async def create_completion(body: CompletionRequest, request: Request) -> Respon
     announced = wants_tokens(request)
 
     async def run(
-        engine: Engine, record: InferenceRecord, request_id: str, continuation: Continuation | None
+        engine: Engine, record: InferenceRecord, request_id: str, continuation: ResumePoint | None
     ) -> Reply:
         begun = continuation or asked
         features.check(wanted, engine.info)

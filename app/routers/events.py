@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.convert.answers import sse
-from app.event_response import EventResponse
-from app.house import House
-from engines.manager.events import Subscription
+from app.server import Server
+from app.sse import EventResponse
+from engines.lifecycle.events import Subscription
 
 router = APIRouter(tags=["System"])
 
@@ -25,8 +25,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.get("/v1/system/events", summary="Follow the models' states", response_model=None, responses=_STREAM)
 async def system_events(request: Request) -> Response:
     """One server-sent event for each change of a model's state, from now on."""
-    house: House = request.app.state.house
-    return EventResponse(ModelEvents(house.manager.events.subscribe()))
+    server: Server = request.app.state.server
+    return EventResponse(ModelEvents(server.manager.events.subscribe()))
 
 
 class ModelEvents:

@@ -12,14 +12,14 @@ from starlette.responses import Response
 
 from app.convert.continuation import wants_tokens
 from app.convert.defaults import with_defaults
-from app.exchange import Exchange
-from app.house import House
+from app.inference.response import InferenceResponse
 from app.schemas.common import SamplingFields
+from app.server import Server
 from app.telemetry.inference import InferenceRecord
-from balancer.backend import Call, Continuation, Reply
-from balancer.serving import Serving
+from balancer.call import Call, Reply, ResumePoint
+from balancer.dispatch import Dispatch
 from engines.base import Engine
-from engines.library import Model
+from engines.models.library import Model
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -28,7 +28,7 @@ class Run(Protocol):
     """Serves a request on a local engine, from a continuation on if it was begun elsewhere."""
 
     def __call__(
-        self, engine: Engine, record: InferenceRecord, request_id: str, continuation: Continuation | None
+        self, engine: Engine, record: InferenceRecord, request_id: str, continuation: ResumePoint | None
     ) -> Awaitable[Reply]: ...
 
 
@@ -41,8 +41,8 @@ def find_model(request: Request, body: Body) -> tuple[Model, Body, str | None]:
 
     Raises `ModelFileNotFound`.
     """
-    house: House = request.app.state.house
-    model, adapter = house.served(body.model)
+    server: Server = request.app.state.server
+    model, adapter = server.served(body.model)
     return model, with_defaults(body, model.entry.sampling), adapter
 
 
@@ -51,9 +51,9 @@ async def exchange(
 ) -> Response:
     """Serve ``body`` on a backend of ``model``: ``run`` gets the engine, the record, the request id and what
     was answered before. ``resumable``: another backend can go on with its stream."""
-    house: House = request.app.state.house
+    server: Server = request.app.state.server
     request_id: str = request.state.request_id
-    record = house.record(model, request.url.path, request_id)
+    record = server.record(model, request.url.path, request_id)
     call = Call(
         request_id=request_id,
         model=model,
@@ -66,10 +66,10 @@ async def exchange(
         priority=body.priority,
         conversation=lambda: body.model_dump_json(include={"messages", "prompt"}),
         # In a cluster its parent decides how long a model stays.
-        keep_alive=None if house.is_instance else body.keep_alive,
+        keep_alive=None if server.is_instance else body.keep_alive,
     )
-    serving = Serving(house.balancer, call, house.failovers)
-    return Exchange(serving, call, record, tells_errors=not wants_tokens(request))
+    serving = Dispatch(server.balancer, call, server.failovers)
+    return InferenceResponse(serving, call, record, tells_errors=not wants_tokens(request))
 
 
 class RelayRoute(APIRoute):
@@ -89,8 +89,8 @@ class RelayRoute(APIRoute):
 
 async def relayed(request: Request) -> Response | None:
     """The exchange with an upstream; None unless the request names a model of theirs alone."""
-    house: House = request.app.state.house
-    if not house.fleet.remotes:
+    server: Server = request.app.state.server
+    if not server.fleet.upstreams:
         return None
     body = await request.body()
     try:
@@ -98,11 +98,11 @@ async def relayed(request: Request) -> Response | None:
     except ValueError:
         return None
     model = wanted.get("model") if isinstance(wanted, dict) else None
-    if not isinstance(model, str) or not house.is_elsewhere(model):
+    if not isinstance(model, str) or not server.is_elsewhere(model):
         return None
     request_id: str = request.state.request_id
     path = request.url.path
-    record = house.record(model, path, request_id)
+    record = server.record(model, path, request_id)
     call = Call(
         request_id=request_id,
         model=model,
@@ -112,7 +112,7 @@ async def relayed(request: Request) -> Response | None:
         headers=request.headers.raw,
         conversation=lambda: str(wanted.get("messages") or wanted.get("prompt")),
     )
-    return Exchange(Serving(house.balancer, call, house.failovers), call, record)
+    return InferenceResponse(Dispatch(server.balancer, call, server.failovers), call, record)
 
 
 STREAM_EXAMPLE: dict[int | str, dict[str, Any]] = {

@@ -8,11 +8,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse
 
-from app.house import House
 from app.routers.admin import admin_only
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import Accepted, LoadRequest, ModelReport
-from engines.manager.states import LoadOptions
+from app.server import Server
+from engines.lifecycle.states import LoadOptions
 
 router = APIRouter(
     tags=["Models"],
@@ -32,19 +32,19 @@ async def load_model(body: LoadRequest, request: Request) -> Any:
     A model that is loaded already is left as it is, unless it is to be loaded otherwise: then it is
     loaded again if nobody uses it, else the answer is 409.
     """
-    house: House = request.app.state.house
-    model = house.find(body.model_name, body.model_path)
+    server: Server = request.app.state.server
+    model = server.find(body.model_name, body.model_path)
     options = LoadOptions(
         engine=None if body.engine == "auto" else body.engine,
         quantization=body.quantization,
         context_length=body.context_length,
     )
     if body.wait:
-        await house.load(model, options, keep_alive=body.keep_alive, pin=body.pin)
-        return house.report(model)
-    house.want(model, options, keep_alive=body.keep_alive, pin=body.pin)
+        await server.load(model, options, keep_alive=body.keep_alive, pin=body.pin)
+        return server.report(model)
+    server.want(model, options, keep_alive=body.keep_alive, pin=body.pin)
     url = f"/v1/models/{quote(model.name)}/status"
-    accepted = Accepted(model=model.name, state=house.report(model).state, status_url=url)
+    accepted = Accepted(model=model.name, state=server.report(model).state, status_url=url)
     return JSONResponse(accepted.model_dump(), 202, {"Location": url})
 
 
@@ -60,7 +60,7 @@ async def unload_model(
 
     A pull that is under way is stopped; what arrived is kept. A later request loads the model again.
     """
-    house: House = request.app.state.house
-    found = house.library.find(model)
-    await house.unload(found, force=force)
-    return house.report(found)
+    server: Server = request.app.state.server
+    found = server.library.find(model)
+    await server.unload(found, force=force)
+    return server.report(found)

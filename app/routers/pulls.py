@@ -9,15 +9,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.connection import while_connected
 from app.convert.answers import sse
-from app.event_response import EventResponse
-from app.house import House
+from app.inference.disconnect import while_connected
 from app.routers.admin import admin_only
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import Download, PullBody, Pulled
-from engines.pull.jobs import PullJob, PullWatch
-from engines.pull.puller import PulledModel, PullProgress
+from app.server import Server
+from app.sse import EventResponse
+from engines.models.pull.jobs import PullJob, PullWatch
+from engines.models.pull.puller import PulledModel, PullProgress
 
 router = APIRouter(
     tags=["Models"],
@@ -44,8 +44,8 @@ async def pull_model(body: PullBody, request: Request) -> Any:
     Several clients may watch one pull; it stops when the last of them leaves. What arrived is kept, and
     the next pull goes on from there.
     """
-    house: House = request.app.state.house
-    job = house.pull(body.model_name, body.source, body.revision, tuple(body.include or ()))
+    server: Server = request.app.state.server
+    job = server.pull(body.model_name, body.source, body.revision, tuple(body.include or ()))
     watch = job.watch()
     if body.stream:
         return EventResponse(PullEvents(watch))

@@ -20,7 +20,7 @@ from app.schemas.system import (
     SystemMetrics,
 )
 from app.telemetry.metrics import Metrics
-from balancer.backend import BackendState, BackendStatus
+from balancer.backends.base import BackendState, BackendStatus
 
 router = APIRouter(tags=["System"])
 
@@ -34,8 +34,8 @@ class Balancer(Protocol):
     def statuses(self) -> list[BackendStatus]: ...
 
 
-class House(Protocol):
-    """What these routes need of ``app.state.house``; ``started_at`` is a `time.monotonic`."""
+class Server(Protocol):
+    """What these routes need of ``app.state.server``; ``started_at`` is a `time.monotonic`."""
 
     @property
     def balancer(self) -> Balancer: ...
@@ -60,7 +60,7 @@ async def healthz() -> Alive:
 )
 async def readyz(request: Request, response: Response) -> Readiness:
     """200 once a backend is ready, else 503 with the state of each. For readiness probes."""
-    statuses = _house(request).balancer.statuses()
+    statuses = _server(request).balancer.statuses()
     ready = _health(statuses) != "unavailable"
     if not ready:
         _mark_unavailable(response)
@@ -73,7 +73,7 @@ async def readyz(request: Request, response: Response) -> Readiness:
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def prometheus(request: Request) -> Response:
     """Prometheus' text format, or OpenMetrics if the Accept header asks for it."""
-    body, content_type = _house(request).metrics.render(request.headers.get("accept", ""))
+    body, content_type = _server(request).metrics.render(request.headers.get("accept", ""))
     return Response(body, media_type=content_type)
 
 
@@ -84,15 +84,15 @@ async def prometheus(request: Request) -> Response:
 )
 async def system_health(request: Request, response: Response) -> SystemHealth:
     """The state of every backend. 503 if none is ready, with the same body."""
-    house = _house(request)
-    statuses = house.balancer.statuses()
+    server = _server(request)
+    statuses = server.balancer.statuses()
     status = _health(statuses)
     if status == "unavailable":
         _mark_unavailable(response)
     return SystemHealth(
         status=status,
         version=__version__,
-        uptime_seconds=time.monotonic() - house.started_at,
+        uptime_seconds=time.monotonic() - server.started_at,
         backends=[BackendReport.of(each) for each in statuses],
     )
 
@@ -100,11 +100,11 @@ async def system_health(request: Request, response: Response) -> SystemHealth:
 @router.get("/v1/system/metrics", summary="Metrics as JSON", response_model=SystemMetrics)
 async def system_metrics(request: Request) -> dict[str, Any]:
     """Throughput, latency, load and memory at a glance; `/metrics` has them by model for Prometheus."""
-    return _house(request).metrics.snapshot()
+    return _server(request).metrics.snapshot()
 
 
-def _house(request: Request) -> House:
-    return cast(House, request.app.state.house)
+def _server(request: Request) -> Server:
+    return cast(Server, request.app.state.server)
 
 
 def _health(statuses: Sequence[BackendStatus]) -> HealthState:

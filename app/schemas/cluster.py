@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from app.schemas.common import WireModel
-from balancer.backend import BackendState, BackendStatus
-from balancer.breaker import BreakerState
+from balancer.backends.base import BackendState, BackendStatus
+from balancer.health.breaker import BreakerState
 from balancer.instances import InstanceKind
 from balancer.policies import Strategy
-from balancer.relay_headers import is_sendable
-from engines.catalog import check_name
+from balancer.proxy.headers import is_sendable
+from engines.models.catalog import check_name
 
 # Instances of one model, whoever asks for them: what CLUSTER_INSTANCES allows.
 MOST_INSTANCES = 100

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from engines.catalog import parse_duration
+from engines.models.catalog import parse_duration
 
 MAX_TOKENS = 2**31 - 1
 MAX_CHOICES = 128

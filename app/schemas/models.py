@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from app.schemas.common import KeepAlive, WireModel
-from engines.manager.states import ModelState
+from engines.lifecycle.states import ModelState
 
 EngineName = Literal["auto", "llama_cpp", "mlx", "vllm", "fake"]
 # Who owns the models that this server runs itself.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from balancer.backend import BackendState, BackendStatus
+from balancer.backends.base import BackendState, BackendStatus
 
 HealthState = Literal["ok", "degraded", "unavailable"]
 

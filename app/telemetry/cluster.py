@@ -10,11 +10,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.telemetry.collector import backend_labels
-from balancer.backend import BackendStatus
+from balancer.backends.base import BackendStatus
 
 if TYPE_CHECKING:
+    from balancer.dispatch import Failovers
     from balancer.scaling import Scaling
-    from balancer.serving import Failovers
 
 # Counters are named without their suffix: the exposition adds _total.
 _COUNTERS: dict[str, tuple[str, str]] = {

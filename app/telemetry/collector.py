@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.telemetry.instruments import Histogram
-from balancer.backend import BackendState, BackendStatus
+from balancer.backends.base import BackendState, BackendStatus
 from engines.base import EngineStats
 
 if TYPE_CHECKING:

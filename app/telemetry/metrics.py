@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 
 from app.telemetry.collector import MetricsCollector, ProcessFallback
 from app.telemetry.instruments import Histogram, RecentRate, merged
-from balancer.backend import BackendStatus
+from balancer.backends.base import BackendStatus
 from engines.base import EngineStats, Usage
 
 Outcome = Literal["finished", "error", "aborted", "refused"]

@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 from engines.base import HasMetrics
 
 if TYPE_CHECKING:
-    from engines.manager.manager import ModelManager
-    from engines.manager.states import ModelStatus
+    from engines.lifecycle.manager import ModelManager
+    from engines.lifecycle.states import ModelStatus
 
 # Counters are named without their suffix: the exposition adds _total.
 _COUNTERS = {

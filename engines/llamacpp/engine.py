@@ -28,7 +28,7 @@ from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.scheduler import Scheduler
 from engines.llamacpp.sequence import Sequence
 from engines.llamacpp.worker import Worker
-from engines.own_thread import in_own_thread
+from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ChunkStream, ended, resume
 from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import EngineStats, TokenLogprob
-from engines.deliveries import Deliveries
+from engines.batching.deliveries import Deliveries
 from engines.errors import EngineError
 from engines.llamacpp.context import KvCacheFull, Slice
 from engines.llamacpp.kv_cache import CellMemory, KvCache

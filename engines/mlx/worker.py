@@ -17,7 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from engines.base import EngineInfo, EngineStats
-from engines.deliveries import Deliveries
+from engines.batching.deliveries import Deliveries
 from engines.errors import EngineError, ModelLoadError
 from engines.mlx import threads
 from engines.mlx.memory import KvCost

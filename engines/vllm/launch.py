@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from engines.errors import ModelLoadError
-from engines.own_thread import in_own_thread
+from engines.machine.dedicated_thread import in_own_thread
 from engines.registry import LoadSpec
 from engines.vllm.child_output import ChildOutput
 from engines.vllm.folder import check_folder

@@ -20,7 +20,7 @@ from app.cli import chat as chat_module
 from app.cli import cli, client, common, follow, load
 from app.cli import serve as serve_module
 from app.settings import Settings
-from engines import platform
+from engines.machine import platform
 from support.stub_server import WORDS, Stub, running
 
 ANSWER = "".join(WORDS)
@@ -239,7 +239,7 @@ def test_models_lists_what_there_is_and_could_be(
 
 
 def test_models_says_how_to_get_one(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.store.BUNDLED_PACKAGES", ())
+    monkeypatch.setattr("engines.models.store.BUNDLED_PACKAGES", ())
     assert "GGUF" in invoke("models").stdout
     assert json.loads(invoke("models", "--json").stdout) == []
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from app import replies
 from app.convert import chat_answers, completion_answers
+from app.inference import reply as replies
 from app.routers import chat, completions
 from app.schemas.chat import ChatCompletionRequest
 from app.schemas.completions import CompletionRequest
 from app.telemetry.inference import InferenceRecord
 from app.telemetry.metrics import Metrics
-from balancer.backend import Continuation, Reply
+from balancer.call import Reply, ResumePoint
 from engines.base import Chunk, GenerationRequest, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
@@ -81,7 +81,7 @@ class Edge:
         """What serves ``body``, given an engine and a continuation."""
         house = SimpleNamespace(is_instance=is_instance)
         headers = [(b"x-enginehouse-tokens", b"1")] if asks else []
-        app = SimpleNamespace(state=SimpleNamespace(house=house))
+        app = SimpleNamespace(state=SimpleNamespace(server=house))
         request = Request({"type": "http", "headers": headers, "app": app})
         is_chat = isinstance(body, ChatCompletionRequest)
         await (chat.create_chat_completion if is_chat else completions.create_completion)(body, request)
@@ -89,7 +89,7 @@ class Edge:
             self.metrics.for_model("m"), model="m", endpoint="/x", request_id="r", clock=self.clock
         )
 
-        async def run(engine: FakeEngine, continuation: Continuation | None = None) -> Reply:
+        async def run(engine: FakeEngine, continuation: ResumePoint | None = None) -> Reply:
             reply: Reply = await self._run(engine, record, "r", continuation)
             return reply
 
@@ -110,7 +110,7 @@ class Edge:
                 return sent
             except EngineError:
                 if reply is not None:
-                    continuation = reply.body.continuation()
+                    continuation = reply.body.resume_point()
                     assert continuation is not None
             finally:
                 await engine.close()
@@ -203,12 +203,12 @@ async def test_events_that_merge_tokens_go_on_too(edge: Edge, monkeypatch: pytes
 
 
 async def test_what_was_not_handed_out_is_generated_anew(edge: Edge) -> None:
-    begun = Continuation(tuple(1 + byte for byte in b"user"), 7)
+    begun = ResumePoint(tuple(1 + byte for byte in b"user"), 7)
     run = await edge.run(chat_body())
     fresh, resumed = await run(FakeEngine()), await run(FakeEngine(), begun)
-    assert (fresh.body.continuation(), resumed.body.continuation()) == (None, begun)
+    assert (fresh.body.resume_point(), resumed.body.resume_point()) == (None, begun)
     await anext(resumed.body)
-    continuation = resumed.body.continuation()
+    continuation = resumed.body.resume_point()
     assert continuation is not None
     assert (len(continuation.token_ids), continuation.created) == (5, 7)
     for reply in (fresh, resumed):
@@ -222,7 +222,7 @@ async def test_the_client_may_say_what_there_is(edge: Edge) -> None:
     reply = await run(FakeEngine())
     for _ in range(4):
         await anext(reply.body)
-    begun = reply.body.continuation()
+    begun = reply.body.resume_point()
     reply.body.close()
     assert begun is not None
     field = {"token_ids": list(begun.token_ids), "created": begun.created}
@@ -232,7 +232,7 @@ async def test_the_client_may_say_what_there_is(edge: Edge) -> None:
     # It may go on once more.
     reply = await run(FakeEngine())
     await anext(reply.body)
-    again = reply.body.continuation()
+    again = reply.body.resume_point()
     reply.body.close()
     assert again is not None
     assert again.token_ids[: len(begun.token_ids)] == begun.token_ids
@@ -253,7 +253,7 @@ async def test_the_figures_of_a_resumed_answer(edge: Edge) -> None:
 async def test_a_first_token_from_elsewhere_is_none_of_here(edge: Edge) -> None:
     run = await edge.run(chat_body())
     edge.clock.now += 5
-    reply = await run(FakeEngine(), Continuation(tuple(1 + byte for byte in b"us"), 7))
+    reply = await run(FakeEngine(), ResumePoint(tuple(1 + byte for byte in b"us"), 7))
     assert [piece async for piece in pieces_of(reply)]
     snapshot = edge.metrics.snapshot()
     assert snapshot["time_to_first_token"]["count"] == 0
@@ -299,7 +299,7 @@ async def test_a_parent_learns_the_tokens_and_the_usage(edge: Edge, body: Any) -
     assert announced.events[-1] == replies.DONE
     # The last piece goes out at once: what it says because the answer ends is not for others to repeat.
     for before, token_ids in Announced(b"".join(pieces[:-1])).beginnings():
-        rest = await (await edge.run(body))(FakeEngine(), Continuation(token_ids, 1000))
+        rest = await (await edge.run(body))(FakeEngine(), ResumePoint(token_ids, 1000))
         assert before + b"".join([piece async for piece in pieces_of(rest)]) == plain
 
 
@@ -316,7 +316,7 @@ async def test_of_others_a_parent_learns_the_usage(edge: Edge, fields: dict[str,
     reply = await (await edge.run(chat_body(**fields), asks=True))(FakeEngine())
     stream = b"".join([piece async for piece in pieces_of(reply)])
     assert not edge.resumable
-    assert reply.body.continuation() is None
+    assert reply.body.resume_point() is None
     assert b"x-enginehouse-created" not in dict(reply.headers)
     assert b":tokens" not in stream
     assert b"\n\n:usage {" in stream
@@ -331,7 +331,7 @@ async def test_reasoning_is_not_resumed(edge: Edge) -> None:
     engine = FakeEngine(capabilities=("chat", "reasoning"), make_parser=PlainParser)
     run = await edge.run(chat_body())
     with pytest.raises(UnsupportedFeature, match="reasoning"):
-        await run(engine, Continuation((), 7))
+        await run(engine, ResumePoint((), 7))
     assert engine.stats().waiting == engine.stats().running == 0
 
 
@@ -344,7 +344,7 @@ async def test_a_whole_answer_is_run_again(edge: Edge) -> None:
     tokens = len(await FakeEngine().tokenize(f"user: {TEXT}\n"))
     assert document["usage"]["completion_tokens"] == tokens
     assert edge.metrics.snapshot()["completion_tokens"] == tokens
-    assert reply.body.continuation() is None
+    assert reply.body.resume_point() is None
 
 
 def test_the_error_event() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from engines.manager.states import ModelState
+from engines.lifecycle.states import ModelState
 from support.server import LiveServer, live_server, wait_until
 
 CHAT = "/v1/chat/completions"

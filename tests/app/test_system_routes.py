@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.routers import system
 from app.telemetry.metrics import Metrics
-from balancer.backend import BackendState, BackendStatus
+from balancer.backends.base import BackendState, BackendStatus
 from engines.base import EngineInfo, EngineStats
 
 INFO = EngineInfo("fake", "m", 2048, 8, ("cpu",))
@@ -56,7 +56,7 @@ def house() -> StubHouse:
 @pytest.fixture
 async def client(house: StubHouse) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.state.house = house
+    app.state.server = house
     app.include_router(system.router)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from balancer import balancer as module
-from balancer.backend import BackendState, Lease, Outcome
-from balancer.balancer import Balancer, Limits
-from balancer.breaker import STREAK, Breaker
+from balancer.backends.base import BackendState, Verdict
+from balancer.balancer import Balancer, QueueLimits
 from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, QueueFull, UnknownModel
+from balancer.health.breaker import STREAK, Breaker
+from balancer.lease import Lease
 from balancer.policies import Strategy
 from support.balancing import Clock, StubBackend, StubPool, call, turns
 
@@ -29,7 +30,7 @@ class House(Balancer):
     def __init__(self, *backends: StubBackend, clock: Clock | None = None, **limits: Any) -> None:
         self.pool = StubPool(backends, Strategy.LEAST_CONNECTIONS)
         self.clock = clock or Clock()
-        super().__init__(Limits(**limits), self.pool, self.clock)
+        super().__init__(QueueLimits(**limits), self.pool, self.clock)
 
     def ask(self, model: str = "m", **fields: Any) -> asyncio.Task[Lease]:
         return asyncio.create_task(self.acquire(call(model, **fields)))
@@ -73,8 +74,8 @@ async def test_a_lease_is_released_by_whoever_holds_it_once() -> None:
     released: list[Lease] = []
     backend = StubBackend()
     lease = Lease(backend, call(), released.append)
-    lease.release(Outcome.SUCCESS)
-    lease.release(Outcome.FAILURE)
+    lease.release(Verdict.SUCCESS)
+    lease.release(Verdict.FAILURE)
     assert released == [lease]
     assert (backend.successes, backend.failures) == (1, 0)
 
@@ -82,7 +83,7 @@ async def test_a_lease_is_released_by_whoever_holds_it_once() -> None:
 async def test_what_a_lease_says_of_its_backend(clock: Clock) -> None:
     backend = StubBackend(clock=clock)
     house = House(backend, clock=clock)
-    for seconds, outcome in ((2.0, Outcome.SUCCESS), (9.0, Outcome.FAILURE), (4.0, Outcome.NEUTRAL)):
+    for seconds, outcome in ((2.0, Verdict.SUCCESS), (9.0, Verdict.FAILURE), (4.0, Verdict.NEUTRAL)):
         lease = await house.acquire(call())
         clock.now += seconds
         assert lease.age == seconds
@@ -460,7 +461,7 @@ async def test_a_retry_makes_no_model_load() -> None:
 
 async def fail(house: House, times: int = STREAK) -> None:
     for _ in range(times):
-        (await house.acquire(call())).release(Outcome.FAILURE)
+        (await house.acquire(call())).release(Verdict.FAILURE)
 
 
 async def test_failures_that_leases_tell_open_the_breaker(clock: Clock) -> None:
@@ -481,7 +482,7 @@ async def test_one_open_breaker_leaves_the_others(clock: Clock) -> None:
     broken, other = StubBackend("a", clock=clock), StubBackend("b", clock=clock)
     house = House(broken, other, clock=clock)
     for _ in range(STREAK):
-        (await house.acquire(call(), {"b": 0})).release(Outcome.FAILURE)
+        (await house.acquire(call(), {"b": 0})).release(Verdict.FAILURE)
     leases = [await house.acquire(call()) for _ in range(3)]
     assert {lease.backend.name for lease in leases} == {"b"}
     with pytest.raises(NoBackend, match="no other"):  # nobody waits for half a minute
@@ -490,8 +491,8 @@ async def test_one_open_breaker_leaves_the_others(clock: Clock) -> None:
         lease.release()
 
 
-@pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILURE, Outcome.NEUTRAL])
-async def test_after_its_pause_a_breaker_lets_one_call_through(clock: Clock, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [Verdict.SUCCESS, Verdict.FAILURE, Verdict.NEUTRAL])
+async def test_after_its_pause_a_breaker_lets_one_call_through(clock: Clock, outcome: Verdict) -> None:
     backend = StubBackend(clock=clock)
     house = House(backend, clock=clock)
     await fail(house)
@@ -502,7 +503,7 @@ async def test_after_its_pause_a_breaker_lets_one_call_through(clock: Clock, out
     assert not behind.done()
     probe.release(outcome)
     await turns()
-    if outcome is Outcome.FAILURE:
+    if outcome is Verdict.FAILURE:
         assert isinstance(behind.exception(), NoBackend)
     else:
         behind.result().release()
@@ -607,14 +608,14 @@ class Machine(RuleBasedStateMachine):
         self.do(self.tasks[pick % len(self.tasks)].cancel)
 
     @precondition(lambda self: self.leases)
-    @rule(pick=PICK, outcome=st.sampled_from(Outcome))
-    def release(self, pick: int, outcome: Outcome) -> None:
+    @rule(pick=PICK, outcome=st.sampled_from(Verdict))
+    def release(self, pick: int, outcome: Verdict) -> None:
         lease = self.leases.pop(pick % len(self.leases))
         self.do(lambda: lease.release(outcome))
 
     @precondition(lambda self: self.leases and self.tasks)
-    @rule(pick=PICK, outcome=st.sampled_from(Outcome))
-    def release_as_another_leaves(self, pick: int, outcome: Outcome) -> None:
+    @rule(pick=PICK, outcome=st.sampled_from(Verdict))
+    def release_as_another_leaves(self, pick: int, outcome: Verdict) -> None:
         lease = self.leases.pop(pick % len(self.leases))
 
         def both() -> None:

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from balancer.backend import BackendState, Lease, Outcome
+from balancer.backends.base import BackendState, Verdict
+from balancer.dispatch import FAILURES, Dispatch, Failovers
 from balancer.errors import UnknownModel
 from balancer.fleet import Plan
 from balancer.instances import InstanceKind
+from balancer.lease import Lease
 from balancer.policies import Strategy
-from balancer.serving import FAILURES, Failovers, Serving
 from engines.errors import EngineError, ModelLoadError
-from engines.manager.errors import ModelConflict
-from engines.manager.states import LoadOptions, ModelState, Policy
+from engines.lifecycle.errors import ModelConflict
+from engines.lifecycle.states import LoadOptions, ModelState, Policy
 from support.balancing import EngineBody, StubBackend, World, call, turns
 
 MakeWorld = Callable[..., World]
@@ -45,7 +46,7 @@ class Client:
     def __init__(self, world: World) -> None:
         self.data = b""
         self.failovers = Failovers()
-        self._serving = Serving(world.balancer, call("a", resumable=True), self.failovers)
+        self._serving = Dispatch(world.balancer, call("a", resumable=True), self.failovers)
         self.task = world.start(self._follow())
 
     @property
@@ -560,10 +561,10 @@ async def test_upstreams_share_the_calls(make_world: MakeWorld) -> None:
     world = make_world(plans={"a": Plan(2)})
     await world.ready()
     remote: Any = Remote("up", model="a")
-    world.fleet.add_remote(remote)
+    world.fleet.add_upstream(remote)
     held = await leases(world, 6)
     assert Counter(names(held)) == {"instance_0": 2, "instance_1": 2, "up": 2}
-    await world.fleet.remove_remote(remote)
+    await world.fleet.remove_upstream(remote)
     assert remote.life == "started drained stopped"
     more = await leases(world, 4)
     assert "up" not in names(more)
@@ -574,15 +575,15 @@ async def test_upstreams_share_the_calls(make_world: MakeWorld) -> None:
 async def test_a_model_that_only_an_upstream_has(make_world: MakeWorld) -> None:
     world = make_world()
     remote: Any = Remote("up", model="theirs", limit=1)
-    world.fleet.add_remote(remote)
+    world.fleet.add_upstream(remote)
     held = await leases(world, 1, "theirs")
     waiting = asyncio.create_task(world.balancer.acquire(call("theirs")))
     await turns()
     assert not waiting.done()  # and nothing is loaded for it
     release(held)
-    (await waiting).release(Outcome.SUCCESS)
+    (await waiting).release(Verdict.SUCCESS)
     assert world.loader.loads == []
-    await world.fleet.remove_remote(remote)
+    await world.fleet.remove_upstream(remote)
     with pytest.raises(UnknownModel):
         await world.balancer.acquire(call("theirs"))
 
@@ -590,7 +591,7 @@ async def test_a_model_that_only_an_upstream_has(make_world: MakeWorld) -> None:
 async def test_an_upstream_saves_the_load(make_world: MakeWorld) -> None:
     world = make_world()
     remote: Any = Remote("up", model="a", limit=1)
-    world.fleet.add_remote(remote)
+    world.fleet.add_upstream(remote)
     held = await leases(world, 1)
     assert (names(held), world.loader.loads) == (["up"], [])
     held += await leases(world, 1)  # it is busy

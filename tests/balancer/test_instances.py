@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from balancer import instances as module
 from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances, device_of
 from engines.errors import ModelFileNotFound
-from engines.manager.footprint import Footprint
-from engines.manager.states import DEFAULT_OPTIONS, FOREVER, Policy
+from engines.lifecycle.states import DEFAULT_OPTIONS, FOREVER, Policy
+from engines.machine.footprint import Footprint
 from support.balancing import StubEngine, StubLoader
 
 LOCAL, PROCESS = InstanceKind.LOCAL, InstanceKind.PROCESS

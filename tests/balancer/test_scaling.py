@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from balancer.backend import Lease
+from balancer.lease import Lease
 from balancer.scaling import Scaling, ScalingLimits
 from support.balancing import World, call, turns
 

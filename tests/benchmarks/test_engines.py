@@ -15,7 +15,7 @@ from benchmarks.report import SUBJECT
 from benchmarks.run import _wanted
 from benchmarks.servers import Bench
 from benchmarks.soak import Residue
-from engines.catalog import load_catalog
+from engines.models.catalog import load_catalog
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from app.exchange import BACKEND_HEADER
+from app.inference.response import BACKEND_HEADER
 from support.models import smollm2
 from support.server import LiveServer, live_server, wait_until
 

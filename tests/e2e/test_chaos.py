@@ -12,9 +12,9 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from balancer.process import ProcessInstance
-from balancer.processes.probe import ask
-from balancer.processes.spec import STATUS_PATH
+from balancer.workers.probe import ask
+from balancer.workers.protocol import STATUS_PATH
+from balancer.workers.worker import Worker
 from benchmarks import chaos
 from benchmarks.processes import free_port
 from support.models import smollm2
@@ -124,5 +124,5 @@ async def until(server: LiveServer, condition: Callable[[dict[str, Any]], bool])
 async def figures(server: LiveServer) -> dict[str, Any]:
     """What the child itself says, not what was last heard of it."""
     fleet = server.house.fleet
-    process = cast(ProcessInstance, server.house.manager.resident(fleet.instances(fleet.models()[0])[0].key))
+    process = cast(Worker, server.house.manager.resident(fleet.instances(fleet.models()[0])[0].key))
     return cast(dict[str, Any], (await ask(process.port, STATUS_PATH, process.key))["stats"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines.manager.states import ModelState
+from engines.lifecycle.states import ModelState
 from support.models import bundled, smollm2, smollm2_q8
 from support.server import LiveServer, live_server, wait_until
 

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from balancer.process import ProcessInstance
-from balancer.processes.spec import InstanceSpec
+from balancer.workers.protocol import WorkerSpec
+from balancer.workers.worker import Worker
 from support.models import smollm2
 
 pytestmark = pytest.mark.real
@@ -26,10 +26,10 @@ async def down() -> asyncio.Event:
 
 
 @pytest.fixture
-async def instance(down: asyncio.Event) -> AsyncIterator[ProcessInstance]:
+async def instance(down: asyncio.Event) -> AsyncIterator[Worker]:
     settings = {"context_length": 2048, "kv_cache_tokens": 4096, "max_cpu_threads": 1, "log_level": "WARNING"}
-    spec = InstanceSpec("SmolLM2", 18600, "k", path=str(smollm2()), settings=settings)
-    instance = await ProcessInstance.start(
+    spec = WorkerSpec("SmolLM2", 18600, "k", path=str(smollm2()), settings=settings)
+    instance = await Worker.start(
         spec, "instance_0", report=lambda *_: None, interval=0.5, grace=20.0, on_down=down.set
     )
     yield instance
@@ -37,7 +37,7 @@ async def instance(down: asyncio.Event) -> AsyncIterator[ProcessInstance]:
 
 
 @pytest.fixture
-async def client(instance: ProcessInstance) -> AsyncIterator[httpx.AsyncClient]:
+async def client(instance: Worker) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Bearer {instance.key}"}
     async with httpx.AsyncClient(base_url=instance.url, headers=headers, timeout=30) as client:
         yield client
@@ -47,7 +47,7 @@ def body(**fields: object) -> dict[str, object]:
     return {"model": "SmolLM2", "messages": MESSAGES, "temperature": 0, "max_tokens": 8, **fields}
 
 
-async def test_it_serves_and_is_watched(instance: ProcessInstance, client: httpx.AsyncClient) -> None:
+async def test_it_serves_and_is_watched(instance: Worker, client: httpx.AsyncClient) -> None:
     assert instance.info.engine == "llama_cpp"
     assert 50 < instance.memory_mb < 2000
     answer = await client.post("/v1/chat/completions", json=body())
@@ -60,7 +60,7 @@ async def test_it_serves_and_is_watched(instance: ProcessInstance, client: httpx
     assert (await instance.health()).ok
 
 
-async def test_closing_lets_an_answer_end(instance: ProcessInstance, client: httpx.AsyncClient) -> None:
+async def test_closing_lets_an_answer_end(instance: Worker, client: httpx.AsyncClient) -> None:
     lines: list[str] = []
     wanted = body(stream=True, max_tokens=48, ignore_eos=True)
     async with client.stream("POST", "/v1/chat/completions", json=wanted) as answer:
@@ -76,7 +76,7 @@ async def test_closing_lets_an_answer_end(instance: ProcessInstance, client: htt
     assert (await instance.health()).detail == "the process ended with status 0"
 
 
-async def test_a_crash_is_noticed(instance: ProcessInstance, down: asyncio.Event) -> None:
+async def test_a_crash_is_noticed(instance: Worker, down: asyncio.Event) -> None:
     os.kill(instance.pid, signal.SIGSEGV)
     async with asyncio.timeout(5):
         await down.wait()

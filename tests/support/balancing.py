@@ -9,28 +9,23 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from balancer.backend import (
-    Backend,
-    BackendState,
-    BackendStatus,
-    Call,
-    Continuation,
-    Reply,
-)
-from balancer.balancer import Balancer, Limits
+from balancer.backends.base import Backend, BackendState, BackendStatus
+from balancer.backends.local import LocalBackend
+from balancer.backends.managed import ManagedBackend
+from balancer.balancer import Balancer, QueueLimits
+from balancer.call import Call, Reply, ResumePoint
 from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, UnknownModel
 from balancer.fleet import Fleet, Plan
 from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
-from balancer.managed import LocalBackend, ManagedBackend
 from balancer.policies import Policy as Strategist
 from balancer.policies import Strategy, make_policy
 from engines.base import EngineInfo, EngineStats, Health, Usage
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError
-from engines.manager import manager
-from engines.manager.footprint import Footprint
-from engines.manager.lifecycle import Report
-from engines.manager.manager import ModelManager
-from engines.manager.states import LoadOptions, Policy
+from engines.lifecycle import manager
+from engines.lifecycle.manager import ModelManager
+from engines.lifecycle.states import LoadOptions, Policy
+from engines.lifecycle.transitions import Report
+from engines.machine.footprint import Footprint
 
 T = TypeVar("T")
 
@@ -61,7 +56,7 @@ class Body:
 
     PAUSE = object()
 
-    def __init__(self, *pieces: Any, continuation: Continuation | None = None) -> None:
+    def __init__(self, *pieces: Any, continuation: ResumePoint | None = None) -> None:
         self._pieces = deque(pieces)
         self._continuation = continuation
         self._go = asyncio.Event()
@@ -88,7 +83,7 @@ class Body:
     def close(self) -> None:
         self.closes += 1
 
-    def continuation(self) -> Continuation | None:
+    def resume_point(self) -> ResumePoint | None:
         assert not self.closes, "a body has to be asked before it is closed"
         return self._continuation
 
@@ -98,7 +93,7 @@ class Body:
 
 def reply(*pieces: Any, status: int = 200, at: int | None = None) -> Reply:
     """``at``: it could go on elsewhere after that many tokens."""
-    continuation = None if at is None else Continuation(tuple(range(at)), created=1)
+    continuation = None if at is None else ResumePoint(tuple(range(at)), created=1)
     return Reply(status, [], Body(*pieces, continuation=continuation))
 
 
@@ -126,7 +121,7 @@ class StubBackend(Backend):
         self.model = model
         self.answers = deque(answers)
         self.replies: list[Reply] = []
-        self.asked: list[Continuation | None] = []
+        self.asked: list[ResumePoint | None] = []
         self.suspicions = 0
         self.progress = 0.0
         self._state = state
@@ -162,7 +157,7 @@ class StubBackend(Backend):
             "loading", retry_after=3.0, state=self._state, progress=self.progress, eta_seconds=3.0
         )
 
-    async def run(self, call: Call, continuation: Continuation | None = None) -> Reply:
+    async def run(self, call: Call, continuation: ResumePoint | None = None) -> Reply:
         self.asked.append(continuation)
         answer = self.answers.popleft() if self.answers else reply(b"ok")
         if asyncio.isfuture(answer):
@@ -240,7 +235,7 @@ class StubEngine:
 class EngineBody:
     """An answer of ``b"0"``, ``b"1"``, ...: token after token, as it is told to go on."""
 
-    def __init__(self, engine: StubEngine, begun: Continuation | None) -> None:
+    def __init__(self, engine: StubEngine, begun: ResumePoint | None) -> None:
         self._engine = engine
         self._items: asyncio.Queue[bytes | EngineError | None] = asyncio.Queue()
         self.tokens = list(begun.token_ids) if begun is not None else []
@@ -273,14 +268,14 @@ class EngineBody:
         if self in self._engine.bodies:
             self._engine.bodies.remove(self)
 
-    def continuation(self) -> Continuation | None:
-        return Continuation(tuple(self.tokens), created=1)
+    def resume_point(self) -> ResumePoint | None:
+        return ResumePoint(tuple(self.tokens), created=1)
 
     def usage(self) -> Usage | None:
         return None
 
 
-async def stream(engine: Any, continuation: Continuation | None) -> Reply:
+async def stream(engine: Any, continuation: ResumePoint | None) -> Reply:
     """A call's way to run on a `StubEngine`: its first token is there at once."""
     body = EngineBody(engine, continuation)
     body.step()
@@ -357,7 +352,7 @@ class World:
         loader = InstanceLoader(self.loader, self.instances, self._start_process)  # type: ignore[arg-type]
         self.manager = ModelManager(
             loader,
-            manager.Limits(max_models=setup.max_models, budget=Footprint(ram=setup.ram)),
+            manager.ModelLimits(max_models=setup.max_models, budget=Footprint(ram=setup.ram)),
             clock=self.clock,
             sleep=self._sleep,
         )
@@ -369,7 +364,7 @@ class World:
             strategy=setup.strategy,
             grace=setup.grace,
         )
-        self.balancer = Balancer(Limits(**setup.limits), self.fleet, self.clock)
+        self.balancer = Balancer(QueueLimits(**setup.limits), self.fleet, self.clock)
         self.fleet.on_change = self.balancer.changed
         self.manager.on_change = self.fleet.changed
         self.manager.start()

@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from engines.store import resolve
+from engines.models.store import resolve
 
 
 def _made_once() -> Path:

@@ -14,8 +14,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from app.house import House
 from app.main import create_app
+from app.server import Server
 from app.settings import Settings
 from engines.base import Engine
 
@@ -36,8 +36,8 @@ class LiveServer:
         self._thread = threading.Thread(target=self._run, name="live-server")
 
     @property
-    def house(self) -> House:
-        return self.app.state.house  # type: ignore[no-any-return]
+    def house(self) -> Server:
+        return self.app.state.server  # type: ignore[no-any-return]
 
     def engine(self, model: str | None = None) -> Engine | None:
         """The engine of ``model``, or of the default one, if it is ready."""

@@ -11,7 +11,7 @@ from app.convert.continuation import begun_elsewhere, resumable
 from app.convert.features import chat_features, completion_features
 from app.schemas.chat import ChatCompletionRequest
 from app.schemas.completions import CompletionRequest
-from balancer.backend import Continuation
+from balancer.call import ResumePoint
 from engines.errors import UnsupportedFeature
 
 BEGUN = {"token_ids": [3, 4], "created": 7}
@@ -43,7 +43,7 @@ def completion(**fields: Any) -> tuple[Any, Any]:
 )
 def test_plain_streams_can_go_on(wish: tuple[Any, Any]) -> None:
     assert resumable(*wish)
-    assert begun_elsewhere(*wish) == Continuation((3, 4), 7)
+    assert begun_elsewhere(*wish) == ResumePoint((3, 4), 7)
 
 
 @pytest.mark.parametrize(

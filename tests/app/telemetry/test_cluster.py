@@ -6,8 +6,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from app.telemetry.cluster import ClusterCollector
 from app.telemetry.collector import backend_labels
-from balancer.backend import BackendState, BackendStatus
-from balancer.serving import Failovers
+from balancer.backends.base import BackendState, BackendStatus
+from balancer.dispatch import Failovers
 
 BUSY = BackendStatus(
     name="instance_0",

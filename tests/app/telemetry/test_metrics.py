@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from app.telemetry.collector import ProcessFallback
 from app.telemetry.metrics import MAX_MODELS, Metrics
-from balancer.backend import BackendState, BackendStatus
+from balancer.backends.base import BackendState, BackendStatus
 from engines.base import EngineStats, Usage
 
 STATS = EngineStats(running=3, waiting=2, kv_used=25, kv_total=100, preemptions=4, completion_tokens=9)

@@ -1,0 +1,322 @@
+"""The composition root: what the server is made of, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.cluster import Cluster
+from app.pull_requests import named_pull
+from app.reports import report
+from app.schemas.models import ModelReport
+from app.settings import Settings
+from app.telemetry.cluster import ClusterCollector
+from app.telemetry.inference import InferenceRecord
+from app.telemetry.metrics import Metrics
+from app.telemetry.models import ModelCollector
+from balancer.balancer import Balancer
+from balancer.dispatch import Failovers
+from balancer.fleet import Fleet
+from engines.errors import ModelFileNotFound
+from engines.lifecycle.errors import ModelConflict
+from engines.lifecycle.loader import LoadDefaults, ModelLoader
+from engines.lifecycle.manager import ModelLimits, ModelManager
+from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
+from engines.machine import memory, platform
+from engines.models.catalog import CatalogError, parse_duration
+from engines.models.library import Library, Model
+from engines.models.pull.jobs import PullJob, PullJobs
+from engines.models.pull.puller import Puller, SourceName
+from engines.registry import EngineRegistry
+
+logger = logging.getLogger("server")
+
+CATALOG = "models.yaml"
+# The catalog and the model folder are looked at every so many seconds.
+RELOAD_SECONDS = 2.0
+# How old the figure of GPU memory in a log line may be.
+GPU_MEMORY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What a server that is an instance of another serves: one model, at ``path`` if no catalog has it."""
+
+    model: str
+    path: str | None
+    options: LoadOptions
+
+
+class Server:
+    """Owns the models, the balancer in front of them, and the counts. One for each app."""
+
+    def __init__(self, settings: Settings, instance: Instance | None = None) -> None:
+        self.settings = settings
+        self.instance = instance
+        self.started_at = time.monotonic()
+        self.created = int(time.time())
+        self.library = open_library(settings)
+        if instance is None:
+            self.default = default_model(self.library, settings)
+        else:
+            self.default = instance_model(self.library, settings, instance)
+        facts = platform.detect()
+        loader = ModelLoader(
+            self.library,
+            EngineRegistry(),
+            load_defaults(settings),
+            facts,
+            converted=settings.model_base_path,
+        )
+        self.cluster = Cluster(
+            settings,
+            self.library,
+            loader,
+            manager_limits(settings, facts),
+            is_instance=instance is not None,
+        )
+        self.pulls = PullJobs(Puller(), on_change=self._pull_changed)
+        self.metrics = Metrics(self.balancer.statuses, lambda: self.balancer.queue_depth)
+        self.metrics.registry.register(ModelCollector(self.manager))
+        self.metrics.registry.register(
+            ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
+        )
+        self._has_gpu = facts.cuda
+        self._gpu_memory = 0
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether another server started this one, for one model, and balances over it."""
+        return self.instance is not None
+
+    @property
+    def manager(self) -> ModelManager:
+        return self.cluster.manager
+
+    @property
+    def balancer(self) -> Balancer:
+        return self.cluster.balancer
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.cluster.fleet
+
+    @property
+    def failovers(self) -> Failovers:
+        return self.cluster.failovers
+
+    async def start(self) -> None:
+        """Begin to load what is to be there from the start; requests wait for it meanwhile."""
+        self.cluster.start()
+        self.fleet.ensure(self.default.name)
+        if self.instance is not None:
+            self.manager.want(self.default.name, self.instance.options)
+            return
+        self.manager.want(self.default.name)
+        for model in self.library.models():
+            if model.entry.preload and not model.is_absent:
+                self.fleet.ensure(model.name)
+                self.manager.want(model.name, modest=True)
+        self._in_background(self._keep_reloading())
+        if self._has_gpu:
+            self._in_background(self._keep_gpu_memory())
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await self.pulls.stop()
+        await self.cluster.stop()
+
+    def served(self, name: str) -> tuple[Model, str | None]:
+        """The model that a request for ``name`` goes to, and the adapter, if it names one.
+
+        Raises `ModelFileNotFound`.
+        """
+        try:
+            return self.library.served(name)
+        except ModelFileNotFound:
+            known = self.library.get(name)
+            if known is not None and self._is_upstream(known.name):
+                return known, None
+            raise
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether upstreams have the model ``name``, and this server knows of no such model."""
+        return self.library.get(name) is None and self._is_upstream(name)
+
+    def _is_upstream(self, name: str) -> bool:
+        return any(remote.serves(name) for remote in self.fleet.upstreams)
+
+    def find(self, name: str, path: str | None = None) -> Model:
+        """The model of this name, to be loaded; ``path`` makes a new one of what lies there.
+
+        Raises `ModelFileNotFound`, and for ``path`` also `PathNotAllowed`, `ModelLoadError`, `RequestError`.
+        """
+        return self.library.on_disk(name) if path is None else self.library.add_path(name, path)
+
+    def record(self, model: str, endpoint: str, request_id: str) -> InferenceRecord:
+        """Start measuring a request."""
+        return InferenceRecord(
+            self.metrics.for_model(model),
+            model=model,
+            endpoint=endpoint,
+            request_id=request_id,
+            gpu_memory=lambda: self._gpu_memory,
+            is_logged=not self.is_instance,
+        )
+
+    def report(self, model: Model) -> ModelReport:
+        """What clients are told of a model."""
+        status = self.manager.status(model.name)
+        return report(model, status, self.pulls.running(model.name), self.created)
+
+    async def load(
+        self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None
+    ) -> None:
+        """Load ``model`` and return when it is ready. Raises `EngineError`."""
+        self.fleet.ensure(model.name)
+        await self.manager.load(
+            model.name, options, keep_alive=keep_alive, pin=pin, patience=self.settings.queue_timeout
+        )
+
+    def want(self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None) -> None:
+        """Begin what `load` does, and return at once."""
+        self.fleet.ensure(model.name)
+        self.manager.want(model.name, options, keep_alive=keep_alive, pin=pin)
+
+    async def unload(self, model: Model, *, force: bool) -> None:
+        """Stop pulling ``model``, or unload it. Raises `ModelConflict` for a pinned one."""
+        job = self.pulls.running(model.name)
+        if job is not None:
+            job.cancel()
+        await self.fleet.unload(model.name, force=force)
+
+    def pull(
+        self, name: str, source: SourceName | None, revision: str | None, include: tuple[str, ...]
+    ) -> PullJob:
+        """Start or join the download of a catalog model, or of ``org/name`` from a hub.
+
+        Raises `ModelFileNotFound` if ``name`` is neither, and `ModelConflict` if the model is in use.
+        """
+        wanted = named_pull(self.library, name, source, revision, include)
+        model = wanted.model
+        if model is not None and self.manager.status(model.name).inflight:
+            raise ModelConflict(f"model {model.name} is in use: unload it before it is pulled again")
+        return self.pulls.start(wanted.name, wanted.request)
+
+    def reload(self) -> None:
+        """Take up what changed in the catalog and the model folder."""
+        try:
+            changes = self.library.reload()
+        except CatalogError as error:
+            logger.error("the catalog is left as it was: %s", error)
+            return
+        if changes:
+            logger.info(
+                "models changed: added %s, removed %s, changed %s (settings count from the next load)",
+                list(changes.added),
+                list(changes.removed),
+                list(changes.changed),
+            )
+        for name in changes.changed:
+            self.manager.renew(name)
+        for name in changes.added:
+            if self.library.find(name).entry.preload:
+                self.fleet.ensure(name)
+                self.manager.want(name, modest=True)
+        for name in changes.removed:
+            self._in_background(self._forget(name))
+        self.fleet.changed()
+
+    async def _forget(self, name: str) -> None:
+        await self.fleet.unload(name, force=False)
+        if self.library.get(name) is None:
+            self.fleet.forget(name)
+
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            try:
+                if await asyncio.to_thread(self.library.changed):
+                    self.reload()
+            except Exception:
+                logger.exception("looking for changed models failed")
+
+    async def _keep_gpu_memory(self) -> None:
+        """Asking takes too long to do it for every request."""
+        while True:
+            self._gpu_memory = await asyncio.to_thread(memory.gpu_memory_used)
+            await asyncio.sleep(GPU_MEMORY_SECONDS)
+
+    def _pull_changed(self, job: PullJob) -> None:
+        if job.ended:
+            self.reload()
+        state = ModelState.STOPPED if job.failure is None else ModelState.ABSENT
+        before, after = ModelState.ABSENT, ModelState.DOWNLOADING
+        if job.ended:
+            before, after = ModelState.DOWNLOADING, state
+        detail = getattr(job.failure, "message", "") if job.failure else ""
+        self.manager.events.publish(ModelEvent(job.name, before, after, time.time(), detail))
+
+
+def open_library(settings: Settings) -> Library:
+    """Raises `CatalogError`."""
+    base = settings.model_base_path
+    return Library(base, base / CATALOG)
+
+
+def default_model(library: Library, settings: Settings) -> Model:
+    """The model that is loaded at the start. Raises `ModelFileNotFound` or `ModelLoadError`."""
+    if settings.inference_engine == "fake":
+        return library.add_fake("fake" if settings.default_model == "auto" else settings.default_model)
+    return library.default(settings.default_model)
+
+
+def instance_model(library: Library, settings: Settings, instance: Instance) -> Model:
+    """Raises `ModelFileNotFound` or `ModelLoadError`."""
+    if settings.inference_engine == "fake":
+        return library.add_fake(instance.model)
+    if instance.path is None:
+        return library.find(instance.model)
+    return library.put(instance.model, Path(instance.path))
+
+
+def load_defaults(settings: Settings) -> LoadDefaults:
+    return LoadDefaults(
+        engine=settings.inference_engine,
+        context_length=_given(settings.context_length),
+        kv_cache_tokens=_given(settings.kv_cache_tokens),
+        max_sequences=settings.max_sequences,
+        threads=_given(settings.max_cpu_threads),
+        use_gpu=None if settings.device_type == "auto" else settings.device_type != "cpu",
+        cache_prefixes=settings.enable_caching,
+        gpu_memory=settings.max_gpu_memory,
+        stall_timeout=settings.stall_timeout,
+        keep_alive=parse_duration(settings.keep_alive),
+    )
+
+
+def manager_limits(settings: Settings, facts: platform.Facts) -> ModelLimits:
+    single = settings.inference_mode == "single"
+    return ModelLimits(
+        max_models=1 if single else settings.max_concurrent_models,
+        budget=memory.budget(facts, max_memory=settings.max_memory, gpu_share=settings.max_gpu_memory),
+        # Looking costs nothing for engines in this process, so look often.
+        interval=min(settings.health_check_interval, 1.0),
+    )
+
+
+def _given(value: int | str) -> int | None:
+    """None for "auto"."""
+    return value if isinstance(value, int) else None

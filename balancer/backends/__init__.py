@@ -1,0 +1,1 @@
+"""The kinds of backends that a call can be sent to."""

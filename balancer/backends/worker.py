@@ -1,0 +1,64 @@
+"""Backends that are workers: child processes of this server, reached over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import cast
+
+from balancer.backends.base import BackendStatus
+from balancer.backends.managed import ManagedBackend
+from balancer.bodies import with_field
+from balancer.call import Call, Reply, ResumePoint
+from balancer.instances import Instance
+from balancer.proxy.client import ProxyClient
+from balancer.workers.worker import Worker
+from engines.lifecycle.manager import ModelManager
+
+
+class WorkerBackend(ManagedBackend):
+    """A child process of this server, reached over HTTP."""
+
+    kind = "process"
+
+    def __init__(self, manager: ModelManager, instance: Instance, weight: float, proxy: ProxyClient) -> None:
+        super().__init__(manager, instance, weight)
+        self._proxy = proxy
+
+    @property
+    def process(self) -> Worker | None:
+        return cast(Worker | None, self._manager.resident(self.instance.key))
+
+    async def run(self, call: Call, continuation: ResumePoint | None = None) -> Reply:
+        process = self.process
+        if process is None:
+            raise self._gone()
+        body = (
+            call.body if continuation is None else with_field(call.body, "continuation", asdict(continuation))
+        )
+        return await self._proxy.post(
+            process.url + call.path,
+            call.headers,
+            body,
+            key=process.key,
+            request_id=call.request_id,
+            managed=call.stream,
+            begun=continuation,
+        )
+
+    def status(self) -> BackendStatus:
+        process = self.process
+        if process is None:
+            return super().status()
+        return replace(
+            super().status(),
+            port=process.port,
+            pid=process.pid,
+            cpu_percent=process.cpu_percent,
+            memory_mb=process.memory_mb,
+        )
+
+    def suspect(self) -> None:
+        process = self.process
+        if process is not None:
+            process.suspect()
+        super().suspect()

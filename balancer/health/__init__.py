@@ -1,0 +1,1 @@
+"""Health of backends: probes, thresholds, and the circuit breaker."""

@@ -1,0 +1,1 @@
+"""HTTP to other servers: connections, headers, and bodies that are passed on."""

@@ -1,0 +1,161 @@
+"""Sends calls to other servers and brings their answers back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from balancer.call import ByteStream, Reply, ResumePoint
+from balancer.errors import BackendFailed
+from balancer.proxy import headers as relay_headers
+from balancer.proxy.body import ProxiedBody, WorkerBody
+from balancer.proxy.connection import Connection, Patience
+from balancer.proxy.headers import CREATED_HEADER, TOKENS_HEADER, Header
+from balancer.proxy.pool import ConnectionPool, Origin, Target, target_of
+
+ASK_FOR_TOKENS = TOKENS_HEADER + b": 1\r\n"
+
+# A probe's answer that is longer is cut here, in bytes.
+MAX_PROBE = 4 * 1024 * 1024
+
+
+class ProxyClient:
+    """One for the whole server: it owns the connections to upstreams and child servers.
+
+    Time-outs are in seconds: ``first_byte_timeout`` until the first byte of an answer's body, of which
+    servers send the headers before they have anything to say; ``stall_timeout`` between the bytes after it,
+    while the client is ready for more.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_byte_timeout: float = 300.0,
+        stall_timeout: float = 60.0,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._patience = Patience(first_byte_timeout, stall_timeout)
+        self._pool = ConnectionPool(connect_timeout)
+
+    async def post(
+        self,
+        url: str,
+        headers: Iterable[Header],
+        body: bytes,
+        *,
+        key: str | None = None,
+        request_id: str | None = None,
+        managed: bool = False,
+        begun: ResumePoint | None = None,
+    ) -> Reply:
+        """Send ``body``; the reply has any status, and its body is still to come.
+
+        Of the client's ``headers`` those go along that may (`relay_headers`); ``key`` is the upstream's own.
+        ``managed``: one of our child servers is asked for its tokens, so that its stream can be continued,
+        as it itself continues what was ``begun``. Raises `BackendFailed` if there is no answer.
+        """
+        target = target_of(url)
+        allowed = relay_headers.for_upstream(headers)
+        if request_id is not None:
+            allowed.append((b"x-request-id", request_id.encode()))
+        request = _request(b"POST", target, allowed, key, body, ASK_FOR_TOKENS if managed else b"")
+        connection = await self._exchange(target.origin, request, self._patience)
+        return self._reply(connection, target.origin, managed, begun)
+
+    async def get(
+        self, url: str, headers: Iterable[Header] = (), timeout: float = 5.0, *, key: str | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body of a small document. Raises `BackendFailed`, also if it is large."""
+        target = target_of(url)
+        request = _request(b"GET", target, relay_headers.for_upstream(headers), key)
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await self._exchange(target.origin, request, Patience(timeout, timeout))
+                try:
+                    return connection.status, await _whole(connection)
+                finally:
+                    self._pool.give_back(connection, target.origin)
+        except TimeoutError:
+            raise BackendFailed(f"{target.origin} gave no answer within {timeout:g} s") from None
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        self._pool.close()
+        await asyncio.sleep(0)  # they are lost in the loop's next turn
+
+    async def _exchange(self, origin: Origin, request: bytes, patience: Patience) -> Connection:
+        """A connection on which the head of the answer has come."""
+        connection = self._pool.reuse(origin)
+        if connection is not None:
+            try:
+                return await _begin(connection, request, patience)
+            except BackendFailed:
+                if not connection.is_stale:
+                    raise
+        return await _begin(await self._pool.connect(origin), request, patience)
+
+    def _reply(
+        self, connection: Connection, origin: Origin, managed: bool, begun: ResumePoint | None
+    ) -> Reply:
+        def release(used: Connection) -> None:
+            self._pool.give_back(used, origin)
+
+        headers = relay_headers.for_client(connection.headers)
+        type_ = relay_headers.value_of(headers, b"content-type") or b""
+        is_events = type_.lower().startswith(b"text/event-stream")
+        body: ByteStream
+        if managed and is_events:
+            created = relay_headers.value_of(connection.headers, CREATED_HEADER)
+            body = WorkerBody(connection, release, created=_number(created), begun=begun)
+        else:
+            encoding = relay_headers.value_of(headers, b"content-encoding") or b"identity"
+            encoded = encoding.lower() != b"identity"
+            body = ProxiedBody(connection, release, is_events=is_events, encoded=encoded)
+        return Reply(connection.status, headers, body)
+
+
+async def _begin(connection: Connection, request: bytes, patience: Patience) -> Connection:
+    try:
+        connection.send(request, patience)
+        await connection.head()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _whole(connection: Connection) -> bytes:
+    parts = bytearray()
+    while True:
+        parts += connection.take()
+        if len(parts) > MAX_PROBE:
+            raise BackendFailed(f"{connection.peer} answers with more than {MAX_PROBE:,} bytes")
+        if connection.is_over:
+            break
+        await connection.ready()
+    parts += connection.take()
+    if connection.error is not None:
+        raise connection.error
+    return bytes(parts)
+
+
+def _request(
+    method: bytes,
+    target: Target,
+    headers: list[Header],
+    key: str | None,
+    body: bytes = b"",
+    extra: bytes = b"",
+) -> bytes:
+    """All of a request; ``extra`` are whole header lines."""
+    lines = [b"%s: %s\r\n" % header for header in headers]
+    if key:
+        lines.append(b"authorization: Bearer %s\r\n" % key.encode())
+    if method == b"POST":
+        lines.append(b"content-length: %d\r\n" % len(body))
+    start = b"%s %s HTTP/1.1\r\nhost: %s\r\naccept-encoding: identity\r\n"
+    return b"".join([start % (method, target.path, target.host_header), *lines, extra, b"\r\n", body])
+
+
+def _number(value: bytes | None) -> int | None:
+    return int(value) if value is not None and value.isdigit() else None

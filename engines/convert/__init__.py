@@ -1,5 +1,0 @@
-"""Quantises models on their way into an engine, once, and keeps what it made."""
-
-from engines.convert.converter import Converted, ensure_converted
-
-__all__ = ["Converted", "ensure_converted"]

@@ -1,0 +1,1 @@
+"""Loaded models: which there are, who makes room for whom, and the states between."""

@@ -1,0 +1,92 @@
+"""What a model can be, what is known of it, and what is told when that changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engines.base import EngineInfo, EngineStats
+from engines.machine.footprint import Footprint
+
+FOREVER = -1.0
+"""A keep-alive that never ends."""
+
+
+class ModelState(StrEnum):
+    """``absent → downloading → stopped → loading → ready ⇄ sleeping → draining → stopped``, or failed."""
+
+    ABSENT = "absent"
+    DOWNLOADING = "downloading"
+    STOPPED = "stopped"
+    LOADING = "loading"
+    READY = "ready"
+    SLEEPING = "sleeping"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What one load is to do differently from what the catalog and the settings say."""
+
+    engine: str | None = None
+    quantization: str | None = None
+    context_length: int | None = None
+
+
+DEFAULT_OPTIONS = LoadOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a model is to be kept. ``keep_alive`` in seconds after its last use.
+
+    ``replica_of`` another model: it takes no place of its own, and the other counts as used while it is.
+    """
+
+    pin: bool = False
+    keep_alive: float = FOREVER
+    replica_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A model at one moment. Times in seconds; ``progress`` of what ``phase`` names, 0..1.
+
+    ``memory`` is an estimate until the model was loaded once. ``expires_in`` is the time until it is
+    unloaded for want of use, ``retry_after`` the time until a failed load may be tried again.
+    ``waits_for_room``: it is wanted, and others have to go first. ``inflight`` counts calls on its replicas
+    too.
+    """
+
+    name: str
+    state: ModelState
+    detail: str = ""
+    phase: str = ""
+    progress: float = 0.0
+    eta_seconds: float | None = None
+    inflight: int = 0
+    pinned: bool = False
+    keep_alive: float = FOREVER
+    expires_in: float | None = None
+    retry_after: float | None = None
+    waits_for_room: bool = False
+    memory: Footprint = field(default_factory=Footprint)
+    is_replica: bool = False
+    info: EngineInfo | None = None
+    stats: EngineStats | None = None
+    loads: int = 0
+    restarts: int = 0
+    load_seconds: float | None = None
+    unload_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """A change of state. ``at`` in Unix seconds."""
+
+    name: str
+    previous: ModelState
+    state: ModelState
+    at: float
+    detail: str = ""

@@ -1,0 +1,1 @@
+"""Models on disk and in the catalog: what there is, what it is, and how it gets here."""

@@ -1,0 +1,31 @@
+"""The catalog: which models there are to be, and how each is loaded and served."""
+
+from engines.models.catalog.catalog import Catalog, load_catalog, parse_catalog
+from engines.models.catalog.durations import FOREVER, parse_duration
+from engines.models.catalog.errors import CatalogError, Problem
+from engines.models.catalog.schema import (
+    AdapterEntry,
+    CatalogEntry,
+    HubSource,
+    ModelSettings,
+    SamplingDefaults,
+    UpstreamEntry,
+    check_name,
+)
+
+__all__ = [
+    "AdapterEntry",
+    "Catalog",
+    "CatalogEntry",
+    "CatalogError",
+    "FOREVER",
+    "HubSource",
+    "ModelSettings",
+    "Problem",
+    "SamplingDefaults",
+    "UpstreamEntry",
+    "check_name",
+    "load_catalog",
+    "parse_catalog",
+    "parse_duration",
+]

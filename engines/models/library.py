@@ -1,0 +1,328 @@
+"""All models there are: those that the catalog names, merged with what is on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path
+
+from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
+from engines.models import store
+from engines.models.catalog import Catalog, CatalogEntry, UpstreamEntry, check_name, load_catalog
+from engines.models.catalog.schema import MAX_NAME
+from engines.models.store import ModelFile, Skipped, Survey
+
+logger = logging.getLogger("engines.models.library")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model by name, and how it is to be loaded. ``file`` is None while it is not on disk."""
+
+    name: str
+    aliases: tuple[str, ...]
+    file: ModelFile | None
+    entry: CatalogEntry
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it must be pulled (``entry.hub``), or put on disk, before it can be loaded."""
+        return self.file is None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Names of models that came, went, or are other files or have other settings than before."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+class Library:
+    """Owns the list of models. Reading is cheap; only `reload` and `add_path` look at the disk."""
+
+    def __init__(self, base: Path, catalog_path: Path) -> None:
+        """Raises `CatalogError` if the catalog cannot be used."""
+        self.base = base
+        self.stamp: Mapping[Path, store.Stamp | None] = {}
+        self._catalog_path = catalog_path
+        self._catalog = Catalog()
+        self._survey = Survey()
+        self._registered: dict[str, ModelFile] = {}
+        self._models: dict[str, Model] = {}
+        self._by_any_name: dict[str, Model] = {}
+        self._by_adapter: dict[str, tuple[Model, str]] = {}
+        self.reload()
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What looks like a model on disk and is none, with the reasons."""
+        return tuple(self._survey.skipped)
+
+    @property
+    def upstreams(self) -> tuple[UpstreamEntry, ...]:
+        """Other servers that the catalog names."""
+        return self._catalog.upstreams
+
+    def models(self) -> list[Model]:
+        """Those of the catalog in its order, then those on disk by path, then the bundled ones."""
+        return list(self._models.values())
+
+    def find(self, wanted: str) -> Model:
+        """The model of this name or alias; case does not matter. Raises `ModelFileNotFound`."""
+        try:
+            return self._by_any_name[wanted.lower()]
+        except KeyError:
+            raise ModelFileNotFound(self._unknown(wanted)) from None
+
+    def get(self, wanted: str) -> Model | None:
+        """The model of this name, alias, or adapter, if there is one."""
+        name = wanted.lower()
+        adapted = self._by_adapter.get(name)
+        return self._by_any_name.get(name) if adapted is None else adapted[0]
+
+    def on_disk(self, wanted: str) -> Model:
+        """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""
+        model = self.find(wanted)
+        if model.is_absent:
+            raise ModelFileNotFound(missing(model))
+        return model
+
+    def served(self, wanted: str) -> tuple[Model, str | None]:
+        """The model on disk that a request for ``wanted`` goes to, and the adapter, if it names one.
+
+        Raises `ModelFileNotFound`.
+        """
+        if (found := self._by_adapter.get(wanted.lower())) is not None:
+            return self.on_disk(found[0].name), found[1]
+        return self.on_disk(wanted), None
+
+    def default(self, wanted: str) -> Model:
+        """The model that DEFAULT_MODEL means: ``auto``, a name, or a path, which may lead anywhere.
+
+        ``auto`` is the first model of the catalog that is on disk, else the first on disk, else a bundled
+        one. Raises `ModelFileNotFound`, and `ModelLoadError` if something else than a model is at the path.
+        """
+        if wanted == "auto":
+            model = next((model for model in self.models() if not model.is_absent), None)
+            if model is None:
+                raise ModelFileNotFound(store.no_model(self.base))
+            return model
+        path = Path(wanted).expanduser()
+        if wanted.lower() in self._by_any_name or not path.exists():
+            return self.find(wanted)
+        file = store.at(path)
+        same = (model for model in self.models() if model.file is not None and _is_same(model.file, file))
+        known = next(same, None)
+        if known is None:  # an operator's path counts more than another model's name
+            return self.put(file.name, path)
+        return known
+
+    def add_path(self, name: str, path: str) -> Model:
+        """Make the model at ``path``, which a client gave, known as ``name`` for as long as this lives.
+
+        A model of the catalog that is not on disk gets this file. Raises `PathNotAllowed`,
+        `ModelFileNotFound`, `ModelLoadError`, and `RequestError` if ``name`` is another model's.
+        """
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise RequestError(str(error), param="model_name") from None
+        found = store.inside(self.base, path)
+        if store.leads_out(found, self.base.resolve()):
+            raise store.PathNotAllowed("the model at model_path has links that lead out of the model folder")
+        return self._register(name, store.at(found))
+
+    def put(self, name: str, path: Path) -> Model:
+        """Make the model at ``path``, which an operator gave, known as ``name``, whatever was before.
+
+        Raises `ModelFileNotFound` or `ModelLoadError`.
+        """
+        self._registered[name.lower()] = replace(store.at(path), name=name, aliases=())
+        self._merge()
+        return self.find(name)
+
+    def add_fake(self, name: str) -> Model:
+        """A model without a file, for the fake engine."""
+        return self._register(name, _no_file(name))
+
+    def reload(self) -> Changes:
+        """Read the catalog and look at the disk again.
+
+        Raises `CatalogError`; the models then stay as they were, and `changed` is false until the next edit.
+        """
+        # Stamps are taken before what they stand for is read: a change meanwhile shows at the next look.
+        stamps = {path: store.stamp(path) for path in (self._catalog_path, self.base)}
+        survey = store.look_into(self.base)
+        files = {model.path: store.stamp(model.path) for model in survey.models}
+        self.stamp = stamps | files | survey.folders
+        self._catalog = load_catalog(self._catalog_path)
+        for skipped in survey.skipped:
+            if skipped not in self._survey.skipped:
+                logger.warning("skipped %s: %s", skipped.path, skipped.reason)
+        self._survey = survey
+        before = self._models
+        self._merge()
+        return _compare(before, self._models)
+
+    def changed(self) -> bool:
+        """Whether `reload` might find something new. Cheap: one stat for each folder and model."""
+        return any(store.stamp(path) != before for path, before in self.stamp.items())
+
+    def _register(self, name: str, file: ModelFile) -> Model:
+        known = self._by_any_name.get(name.lower())
+        if known is not None and known.file is not None and not _is_same(known.file, file):
+            raise RequestError(f"the name {name!r} is another model's: choose another", param="model_name")
+        if known is None or known.file is None:
+            self._registered[(known.name if known else name).lower()] = replace(file, name=name, aliases=())
+            self._merge()
+        return self.find(name)
+
+    def _merge(self) -> None:
+        """Make the models anew from the catalog, what was registered, and what is on disk."""
+        registered = {key: file for key, file in self._registered.items() if file.path.exists()}
+        merger = _Merger(self._catalog, registered, self._survey.models, self.base)
+        self._models = {model.name.lower(): model for model in merger.models()}
+        self._by_any_name = dict(self._models)
+        self._by_adapter = {
+            adapter.name.lower(): (model, adapter.name)
+            for model in self._models.values()
+            for adapter in model.entry.adapters
+        }
+        for model in self._models.values():
+            for alias in model.aliases:
+                self._by_any_name.setdefault(alias.lower(), model)
+
+    def _unknown(self, wanted: str) -> str:
+        wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
+        close = get_close_matches(wanted.lower(), self._by_any_name, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        there = ", ".join(model.name for model in self._models.values()) or "none"
+        return f"there is no model {wanted!r}{hint} (models here: {there})"
+
+
+@dataclass(slots=True)
+class _Merger:
+    """One merge: which file belongs to which entry, and which name to which model."""
+
+    catalog: Catalog
+    registered: Mapping[str, ModelFile]
+    on_disk: list[ModelFile]
+    base: Path
+    taken: set[str] = field(default_factory=set)
+    claimed: set[Path] = field(default_factory=set)
+
+    def models(self) -> Iterator[Model]:
+        # Files give way to what the catalog and clients call theirs, so those names are reserved first.
+        self.taken |= {name.lower() for entry in self.catalog.entries for name in entry.names}
+        self.taken |= self.registered.keys()
+        files = [self._own_file(entry) for entry in self.catalog.entries]
+        self.claimed |= {file.path.resolve() for file in files if file is not None}
+        for entry, file in zip(self.catalog.entries, files, strict=True):
+            yield self._listed(entry, file or self._by_name(entry))
+        listed = {entry.name.lower() for entry in self.catalog.entries}
+        for key, file in self.registered.items():
+            if key not in listed:
+                yield Model(file.name, (), file, self.catalog.unlisted(file.name))
+        for file in self.on_disk:
+            if file.path.resolve() not in self.claimed:
+                name, *aliases = self._free(file) or [str(file.path)]
+                yield Model(name, tuple(aliases), file, self.catalog.unlisted(name))
+
+    def _listed(self, entry: CatalogEntry, file: ModelFile | None) -> Model:
+        if file is None:
+            return Model(entry.name, entry.aliases, None, entry)
+        self.claimed.add(file.path.resolve())
+        return Model(entry.name, (*entry.aliases, *self._free(file)), file, entry)
+
+    def _free(self, file: ModelFile) -> list[str]:
+        """Those of the file's names that no other model has; they are taken from now on."""
+        names = [name for name in (file.name, *file.aliases) if name.lower() not in self.taken]
+        self.taken |= {name.lower() for name in names}
+        return names
+
+    def _own_file(self, entry: CatalogEntry) -> ModelFile | None:
+        """What was registered for ``entry`` or is where it says, if it is there and whole."""
+        registered = self.registered.get(entry.name.lower())
+        if registered is not None:
+            return registered
+        if entry.engine == "fake":
+            return _no_file(entry.name)
+        if entry.path is not None:
+            return self._at_path(entry.name, entry.path)
+        if entry.hub is not None:
+            return self._pulled(pull_folder(self.base, entry.hub.repository), entry.hub.patterns)
+        return None
+
+    def _by_name(self, entry: CatalogEntry) -> ModelFile | None:
+        """A file of the entry's name. To stand in for what a hub has, it must be no other entry's."""
+        if entry.path is not None:
+            return None
+        free = [file for file in self.on_disk if file.path.resolve() not in self.claimed]
+        candidates = self.on_disk if entry.hub is None else free
+        wanted = {name.lower() for name in entry.names}
+        by_name = (file for file in candidates if file.name.lower() in wanted)
+        by_alias = (file for file in candidates if any(file.answers_to(name) for name in entry.names))
+        return next(by_name, None) or next(by_alias, None)
+
+    def _pulled(self, folder: Path, patterns: Iterable[str]) -> ModelFile | None:
+        """What of a repository is wanted, if it was pulled: files that match, or all of the folder."""
+        here = {file.path: file for file in self.on_disk if file.path.is_relative_to(folder)}
+        for path, file in here.items():
+            if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns):
+                return file
+        if folder in here:
+            return here[folder]
+        return None if patterns else next(iter(here.values()), None)
+
+    def _at_path(self, name: str, path: str) -> ModelFile | None:
+        try:
+            wanted = store.inside(self.base, path)
+            known = (file for file in self.on_disk if file.path.resolve() == wanted)
+            if store.leads_out(wanted, self.base.resolve()):
+                raise store.PathNotAllowed("it has links that lead out of the model folder")
+            return next(known, None) or store.at(wanted)
+        except ModelFileNotFound:
+            return None
+        except (ModelLoadError, RequestError) as error:
+            logger.warning("model %s of the catalog cannot be used: %s", name, error.message)
+            return None
+
+
+def missing(model: Model) -> str:
+    """What to tell people about a model that is not on disk."""
+    if model.entry.hub is not None:
+        return f"model {model.name} is not on disk: `enginehouse pull {model.name}` downloads it"
+    return f"model {model.name} is in the catalog, but not on disk"
+
+
+def pull_folder(base: Path, repository: str) -> Path:
+    """Where a pull puts what comes from ``repository``: ``org/name`` under ``base``."""
+    return base.joinpath(*repository.split("/"))
+
+
+def _no_file(name: str) -> ModelFile:
+    return ModelFile(name, Path(), "none", 0, source="none")
+
+
+def _is_same(one: ModelFile, other: ModelFile) -> bool:
+    return one.path.resolve() == other.path.resolve()
+
+
+def _compare(before: Mapping[str, Model], after: Mapping[str, Model]) -> Changes:
+    return Changes(
+        added=tuple(after[key].name for key in after if key not in before),
+        removed=tuple(before[key].name for key in before if key not in after),
+        changed=tuple(after[key].name for key in after if key in before and before[key] != after[key]),
+    )

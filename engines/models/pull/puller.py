@@ -1,0 +1,109 @@
+"""Pulls models, each in a child process; this is what the rest of the house sees of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engines.errors import EngineError
+from engines.machine.job_process import ChildDied, JobFailed, Message, run_child
+
+logger = logging.getLogger("engines.models.pull")
+
+SourceName = Literal["huggingface", "modelscope"]
+PullStatus = Literal["resolving", "downloading", "verifying", "done"]
+
+
+class PullError(EngineError):
+    """The pull failed; the message says what to do. ``retryable``: trying again later may help."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """What to download into which folder.
+
+    ``revision`` is a branch, tag or commit, None the default branch. ``include`` are patterns such as
+    ``*Q8_0.gguf``; without any, what can be served is chosen.
+    """
+
+    repo: str
+    source: SourceName
+    target: Path
+    revision: str | None = None
+    include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is: bytes of all files together, ``speed`` in bytes a second, smoothed.
+
+    ``completed`` starts anew with each status. ``file`` is the one that moved last.
+    """
+
+    status: PullStatus
+    file: str | None = None
+    completed: int = 0
+    total: int | None = None
+    speed: float = 0.0
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PulledModel:
+    """A folder that is complete; ``size`` in bytes of the pulled ``files``, which are relative to it."""
+
+    path: Path
+    size: int
+    files: tuple[str, ...]
+
+
+class Puller:
+    """Runs pulls. Two of the same target at a time are refused, also from different processes."""
+
+    def __init__(self, *, backoff: float = 0.5) -> None:
+        """``backoff``: seconds before the first retry of a lost connection; doubles with each."""
+        self._backoff = backoff
+
+    async def pull(self, request: PullRequest, on_progress: Callable[[PullProgress], None]) -> PulledModel:
+        """Download, verify and move into place. Raises `PullError`.
+
+        Cancelling stops at once. What arrived is kept, here as after an error, and the next pull of the
+        target goes on from there.
+        """
+        started = time.monotonic()
+
+        def receive(message: Message) -> None:
+            if "notice" in message:
+                logger.info("%s: %s", request.repo, message["notice"])
+            else:
+                on_progress(PullProgress(**message["progress"]))
+
+        try:
+            result = await run_child("engines.models.pull.worker", self._order(request), receive)
+        except JobFailed as failure:
+            raise PullError(failure.message, retryable=failure.retryable) from failure
+        except ChildDied as death:
+            message = f"the download of {request.repo} broke off ({death}): pull again to continue it"
+            raise PullError(message, retryable=True) from death
+        model = PulledModel(request.target, result["size"], tuple(result["files"]))
+        seconds = time.monotonic() - started
+        logger.info("pulled %s into %s: %d bytes in %.1f s", request.repo, model.path, model.size, seconds)
+        return model
+
+    def _order(self, request: PullRequest) -> Message:
+        return {
+            "repo": request.repo,
+            "source": request.source,
+            "target": str(request.target.absolute()),
+            "revision": request.revision,
+            "include": request.include,
+            "backoff": self._backoff,
+        }

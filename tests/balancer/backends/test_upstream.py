@@ -1,0 +1,270 @@
+"""Upstreams as backends: health, models and calls. But for the last test, time and network are stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import pytest
+
+from balancer.backends.base import BackendState, Verdict
+from balancer.backends.upstream import UpstreamBackend
+from balancer.backends.upstream_config import Upstream
+from balancer.call import Call, Reply, ResumePoint
+from balancer.errors import BackendFailed, NoBackend
+from balancer.health.tracker import WATCH_INTERVAL
+from balancer.proxy.client import ProxyClient
+from support.bad_upstream import DOCUMENT, answer, bad_upstream, reset
+
+MODELS = json.dumps({"object": "list", "data": [{"id": "m"}, {"id": "n"}]}).encode()
+DOWN = BackendFailed("it is down")
+URL = "http://gpu1:8000/v1"
+
+
+class StubRelay(ProxyClient):
+    """Gives what it is told to, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probed: tuple[int, bytes] | BackendFailed = (200, MODELS)
+        self.probes: list[tuple[str, str | None]] = []
+        self.posts: list[tuple[str, bytes, dict[str, Any]]] = []
+
+    async def get(
+        self, url: str, headers: Iterable[Any] = (), timeout: float = 5.0, *, key: str | None = None
+    ) -> tuple[int, bytes]:
+        self.probes.append((url, key))
+        if isinstance(self.probed, BackendFailed):
+            raise self.probed
+        return self.probed
+
+    async def post(self, url: str, headers: Iterable[Any], body: bytes, **options: Any) -> Reply:
+        self.posts.append((url, body, options))
+        raise BackendFailed("this is a stand-in")
+
+
+class Bench:
+    """A backend whose pauses end when the test says so."""
+
+    def __init__(self, interval: float = 30.0, **options: Any) -> None:
+        self.relay = StubRelay()
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.changes = 0
+        self._next = asyncio.Event()
+        self.backend = UpstreamBackend(
+            Upstream("gpu1", URL, **options),
+            self.relay,
+            interval=interval,
+            on_change=self._changed,
+            clock=lambda: self.now,
+            sleep=self._sleep,
+        )
+
+    async def probe(self, outcome: tuple[int, bytes] | BackendFailed = (200, MODELS)) -> None:
+        """Let the next probe find ``outcome``."""
+        self.relay.probed = outcome
+        before = len(self.relay.probes)
+        self.backend.start()
+        self._next.set()
+        await self.settle()
+        assert len(self.relay.probes) == before + 1
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self._next.clear()
+        await self._next.wait()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await bench.backend.stop()
+
+
+def call(model: str = "m", body: bytes = b'{"model":"m"}') -> Call:
+    return Call("req_1", model, "/v1/chat/completions", body, stream=False)
+
+
+# -- health -----------------------------------------------------------------------------------------
+
+
+async def test_it_starts_until_a_probe_answers(bench: Bench) -> None:
+    assert bench.backend.state is BackendState.STARTING
+    assert not bench.backend.serves("m")
+    assert bench.backend.obstacle() is None
+    assert isinstance(bench.backend.excuse(), NoBackend)
+    await bench.probe()
+    assert bench.backend.state is BackendState.READY
+    assert bench.backend.available
+    assert bench.backend.models == ("m", "n")
+    assert (bench.relay.probes, bench.pauses, bench.changes) == ([(f"{URL}/models", None)], [30.0], 1)
+
+
+async def test_one_whose_models_are_known_is_ready_at_once() -> None:
+    bench = Bench(models={"ours": "theirs"}, api_key="sk-1")
+    assert bench.backend.state is BackendState.READY
+    assert bench.backend.serves("ours")
+    await bench.probe()
+    assert bench.backend.models == ("ours",)
+    assert bench.relay.probes == [(f"{URL}/models", "sk-1")]
+    assert bench.changes == 0
+    await bench.backend.stop()
+
+
+async def test_three_failures_and_two_successes(bench: Bench) -> None:
+    await bench.probe()
+    for expected in (BackendState.READY, BackendState.READY, BackendState.UNHEALTHY):
+        await bench.probe(DOWN)
+        assert bench.backend.state is expected
+    assert not bench.backend.available
+    assert bench.backend.status().detail == "it is down"
+    obstacle = bench.backend.obstacle()
+    assert isinstance(obstacle, NoBackend)
+    assert obstacle.message == "upstream gpu1 is unhealthy: it is down"
+    assert obstacle.retry_after
+    await bench.probe()
+    assert bench.backend.state is BackendState.UNHEALTHY
+    await bench.probe()
+    assert bench.backend.state is BackendState.READY
+    assert bench.backend.status().detail == ""
+    assert bench.changes == 3
+    assert bench.pauses == [30.0, *[WATCH_INTERVAL] * 4, 30.0]
+
+
+async def test_errors_of_the_server_are_failures(bench: Bench) -> None:
+    for _ in range(3):
+        await bench.probe((503, b""))
+    assert bench.backend.state is BackendState.UNHEALTHY
+    assert bench.backend.status().detail == "GET /models gives status 503"
+
+
+@pytest.mark.parametrize(("key", "detail"), [("sk-1", "does not accept the key"), (None, "it wants a key")])
+async def test_a_wrong_key_is_told_at_once(key: str | None, detail: str) -> None:
+    bench = Bench(api_key=key)
+    await bench.probe((401, b""))
+    assert bench.backend.state is BackendState.UNHEALTHY
+    assert detail in bench.backend.status().detail
+    await bench.probe()
+    assert bench.backend.state is BackendState.READY
+    await bench.backend.stop()
+
+
+@pytest.mark.parametrize("found", [(404, b""), (200, b"[]"), (200, b"{"), (200, b'{"data":[1]}')])
+async def test_a_server_without_a_list_lives(bench: Bench, found: tuple[int, bytes]) -> None:
+    await bench.probe(found)
+    assert bench.backend.state is BackendState.READY
+    assert bench.backend.models == ()
+    assert "name its models in the settings" in bench.backend.status().detail
+
+
+async def test_models_come_and_go(bench: Bench) -> None:
+    await bench.probe()
+    await bench.probe((200, b'{"data":[{"id":"other"}]}'))
+    assert bench.backend.models == ("other",)
+    assert bench.changes == 2
+    await bench.probe((200, b'{"data":[{"id":"other"}]}'))
+    assert bench.changes == 2
+    with pytest.raises(BackendFailed, match="does not have model m any more"):
+        await bench.backend.run(call())
+
+
+async def test_a_failed_call_is_looked_into_at_once(bench: Bench) -> None:
+    await bench.probe()
+    bench.relay.probed = DOWN
+    bench.backend.end(bench.backend.begin(call()), Verdict.FAILURE, 0.1)
+    await bench.settle()
+    assert len(bench.relay.probes) == 2
+    assert bench.pauses == [30.0, WATCH_INTERVAL]
+    bench.backend.suspect()
+    await bench.settle()
+    assert bench.backend.state is BackendState.UNHEALTHY
+
+
+async def test_an_open_breaker_is_an_obstacle(bench: Bench) -> None:
+    await bench.probe()
+    while bench.backend.breaker.state == "closed":
+        bench.backend.breaker.on_failure(bench.backend.breaker.on_begin())
+    obstacle = bench.backend.obstacle()
+    assert isinstance(obstacle, NoBackend)
+    assert obstacle.retry_after == pytest.approx(30, rel=0.2)
+    bench.now = 40.0
+    assert bench.backend.obstacle() is None
+
+
+async def test_draining(bench: Bench) -> None:
+    await bench.probe()
+    bench.backend.drain()
+    assert bench.backend.state is BackendState.DRAINING
+    assert not bench.backend.available
+    assert bench.changes == 2
+
+
+async def test_its_limit() -> None:
+    bench = Bench(models={"m": "m"}, max_concurrent=1, weight=2.0)
+    ticket = bench.backend.begin(call())
+    assert not bench.backend.available
+    bench.backend.end(ticket, Verdict.SUCCESS, 0.1)
+    assert bench.backend.available
+    assert bench.backend.weight == 2.0
+
+
+# -- calls ------------------------------------------------------------------------------------------
+
+
+async def test_a_call_goes_where_the_url_says() -> None:
+    bench = Bench(models={"m": "m"}, api_key="sk-1")
+    with pytest.raises(BackendFailed):
+        await bench.backend.run(call(body=b'{ "model": "m" }'))
+    options = {"key": "sk-1", "request_id": "req_1"}
+    assert bench.relay.posts == [(f"{URL}/chat/completions", b'{ "model": "m" }', options)]
+
+
+async def test_a_model_by_its_other_name() -> None:
+    bench = Bench(models={"m": "org/theirs"})
+    body = {"model": "m", "messages": [{"content": 'ü "model" \ud800'}], "metadata": {"model": "m"}}
+    with pytest.raises(BackendFailed):
+        await bench.backend.run(call(body=json.dumps(body).encode()))
+    [(_, sent, _)] = bench.relay.posts
+    assert json.loads(sent) == {**body, "model": "org/theirs"}
+
+
+async def test_it_cannot_go_on_with_an_answer() -> None:
+    bench = Bench(models={"m": "m"})
+    with pytest.raises(BackendFailed, match="began elsewhere"):
+        await bench.backend.run(call(), ResumePoint((1,), 1700))
+    assert bench.relay.posts == []
+
+
+def test_its_status_tells_no_key() -> None:
+    bench = Bench(models={"m": "m"}, api_key="secret")
+    status = bench.backend.status()
+    assert (status.kind, status.name, status.url, status.models) == ("remote", "gpu1", URL, ("m",))
+    assert "secret" not in repr(status)
+
+
+# -- over the wire ----------------------------------------------------------------------------------
+
+
+async def test_over_the_wire() -> None:
+    relay = ProxyClient()
+    async with bad_upstream(answer(MODELS), answer(), reset) as upstream:
+        backend = UpstreamBackend(Upstream("gpu1", upstream.url), relay, interval=0.05)
+        backend.start()
+        while backend.state is not BackendState.READY:
+            await asyncio.sleep(0.001)
+        assert b"".join([data async for data in (await backend.run(call())).body]) == DOCUMENT
+        while backend.state is not BackendState.UNHEALTHY:
+            await asyncio.sleep(0.001)
+        await backend.stop()
+    await relay.close()

@@ -1,0 +1,123 @@
+"""From a model's name to a load: whose wishes count, and what a load is expected to take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engines.base import Engine
+from engines.errors import ModelLoadError
+from engines.fake import FakeEngine
+from engines.lifecycle.loader import CONVERSION_SHARE, LoadDefaults, ModelLoader
+from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions
+from engines.machine.footprint import Footprint
+from engines.machine.platform import Facts
+from engines.models.library import Library
+from engines.registry import EngineRegistry, LoadSpec, Progress
+from support.models import bundled
+
+GIB = 2**30
+FACTS = Facts("linux", "x86_64", "3.11", 2, 2, 16 * GIB, 8 * GIB, packages=frozenset({"llama_cpp", "mlx_lm"}))
+CATALOG = """
+defaults: {keep_alive: 5m}
+models:
+  - {name: plain, path: plain.gguf}
+  - {name: tuned, path: plain.gguf, context_length: 512, slots: 3, kv_cache_tokens: 1024, threads: 1,
+     pin: true}
+  - {name: away, hub: org/away}
+  - {name: made-up, engine: fake}
+"""
+
+
+class SpyRegistry(EngineRegistry):
+    """Loads nothing; remembers what it was to load."""
+
+    spec: LoadSpec
+
+    async def load(self, spec: LoadSpec, progress: Progress | None = None) -> Engine:
+        self.spec = spec
+        if progress is not None:
+            progress(0.5)
+        return FakeEngine(spec.name)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    (tmp_path / "plain.gguf").write_bytes(bundled().read_bytes())
+    (tmp_path / "models.yaml").write_text(CATALOG)
+    return Library(tmp_path, tmp_path / "models.yaml")
+
+
+def loader(library: Library, registry: EngineRegistry | None = None, facts: Facts = FACTS) -> ModelLoader:
+    defaults = LoadDefaults(context_length=2048, max_sequences=8, keep_alive=60.0)
+    return ModelLoader(library, registry or EngineRegistry(), defaults, facts, library.base / "converted")
+
+
+async def spec_of(library: Library, name: str, options: LoadOptions = DEFAULT_OPTIONS) -> LoadSpec:
+    registry = SpyRegistry()
+    await loader(library, registry).load(name, options, lambda phase, fraction: None)
+    return registry.spec
+
+
+async def test_the_catalog_counts_before_the_settings_and_options_before_both(library: Library) -> None:
+    plain, tuned = await spec_of(library, "plain"), await spec_of(library, "tuned")
+    assert (plain.engine, plain.context_length, plain.max_sequences) == ("llama_cpp", 2048, 8)
+    assert (tuned.context_length, tuned.max_sequences, tuned.kv_cache_tokens, tuned.threads) == (
+        512,
+        3,
+        1024,
+        1,
+    )
+    asked = await spec_of(library, "tuned", LoadOptions(context_length=256))
+    assert asked.context_length == 256
+
+
+async def test_policy(library: Library) -> None:
+    assert loader(library).policy("tuned").pin
+    assert loader(library).policy("plain").keep_alive == 300.0
+
+
+async def test_an_estimate_is_weights_and_cache(library: Library) -> None:
+    size = bundled().stat().st_size
+    small = loader(library).estimate("tuned", DEFAULT_OPTIONS)
+    large = loader(library).estimate("tuned", LoadOptions(context_length=8192))
+    assert size < small.ram < size + 0.2 * GIB
+    assert small == large  # the cache's size is given
+    plain = loader(library).estimate("plain", DEFAULT_OPTIONS)
+    longer = loader(library).estimate("plain", LoadOptions(context_length=8192))
+    assert longer.ram > plain.ram
+    assert loader(library).estimate("made-up", DEFAULT_OPTIONS) == Footprint()
+
+
+async def test_what_cannot_be_loaded_says_what_to_do(library: Library) -> None:
+    with pytest.raises(ModelLoadError, match="enginehouse pull away"):
+        loader(library).estimate("away", DEFAULT_OPTIONS)
+    with pytest.raises(ModelLoadError, match="pip install"):
+        loader(library, facts=replace(FACTS, packages=frozenset())).estimate("plain", DEFAULT_OPTIONS)
+    with pytest.raises(ModelLoadError, match="GGUF"):
+        loader(library).estimate("plain", LoadOptions(engine="mlx"))
+
+
+async def test_a_conversion_comes_before_the_load(library: Library) -> None:
+    registry, seen = SpyRegistry(), list[tuple[str, float]]()
+    options = LoadOptions(quantization="q4_0")
+    await loader(library, registry).load("plain", options, lambda *report: seen.append(report))
+    assert registry.spec.path is not None
+    assert registry.spec.path.name == "plain.q4_0.gguf"
+    assert registry.spec.quantization is None
+    phases = [phase for phase, _ in seen]
+    assert phases == sorted(phases)  # converting, then loading
+    assert seen[-1] == ("loading", pytest.approx(CONVERSION_SHARE + (1 - CONVERSION_SHARE) / 2))
+
+
+async def test_memory_is_counted_where_it_is(library: Library) -> None:
+    class OnGpu(FakeEngine):
+        @property
+        def info(self):  # type: ignore[no-untyped-def]
+            return replace(super().info, memory=7, devices=("gpu",))
+
+    assert loader(library).measured("m", OnGpu()) == Footprint(gpu=7)
+    assert loader(library, facts=replace(FACTS, metal=True)).measured("m", OnGpu()) == Footprint(ram=7)
+    assert loader(library).measured("m", FakeEngine()) is None

@@ -1,0 +1,74 @@
+"""Which files of a repository are downloaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from engines.machine.job_process import JobFailed
+from engines.models.pull.selection import check_path, choose
+
+MISTRAL = [
+    "README.md",
+    "config.json",
+    "consolidated.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "params.json",
+    "tokenizer.model",
+]
+GGUF = ["README.md", "m-Q8_0.gguf", "m-Q4_0_4_4.gguf", "m-q4_0.gguf", "m-F16.gguf", "mmproj-Q4_K_M.gguf"]
+
+
+def test_a_second_copy_of_the_weights_is_left() -> None:
+    chosen, _ = choose(MISTRAL, ())
+    assert chosen == sorted(set(MISTRAL) - {"README.md", "consolidated.safetensors"})
+
+
+def test_only_copy_is_taken_whatever_its_name() -> None:
+    assert choose(["consolidated.safetensors"], ())[0] == ["consolidated.safetensors"]
+
+
+def test_other_runtimes_are_left_but_modules_are_kept() -> None:
+    paths = ["1_Pooling/config.json", "model.safetensors", "onnx/config.json", "onnx/model.onnx"]
+    assert choose(paths, ())[0] == ["1_Pooling/config.json", "model.safetensors"]
+
+
+def test_old_weights_if_there_are_no_others() -> None:
+    paths = ["config.json", "pytorch_model.bin", "training_args.bin"]
+    assert choose(paths, ())[0] == ["config.json", "pytorch_model.bin"]
+
+
+def test_one_gguf_of_many() -> None:
+    chosen, reason = choose(GGUF, ())
+    assert chosen == ["m-q4_0.gguf"]
+    assert reason == "chose m-q4_0.gguf of 5 GGUF files; `include` picks another"
+    assert choose([*GGUF, "m.Q4_K_M.gguf"], ())[0] == ["m.Q4_K_M.gguf"]
+
+
+def test_all_parts_of_a_gguf() -> None:
+    parts = [f"Q4_K_M/m-Q4_K_M-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+    assert choose([*GGUF, *reversed(parts)], ())[0] == parts
+
+
+def test_a_gguf_of_an_unknown_type_is_better_than_none() -> None:
+    assert choose(["m.gguf"], ())[0] == ["m.gguf"]
+
+
+@pytest.mark.parametrize(("include", "message"), [((), "no weights"), (("*.gguf",), "no file matches")])
+def test_nothing_to_serve(include: tuple[str, ...], message: str) -> None:
+    with pytest.raises(JobFailed, match=f"{message}.*: README.md, model.onnx$"):
+        choose(["README.md", "model.onnx"], include)
+
+
+@pytest.mark.parametrize("path", ["config.json", "a b/c-d_e.json", "1_Pooling/模型.json", "..almost"])
+def test_safe_paths(path: str) -> None:
+    check_path(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/a", "a/", "a//b", ".", "..", "a/..", "a/./b", "a\\b", "C:a", "a\0", "a\n", " a", "a/b "]
+)
+def test_unsafe_paths(path: str) -> None:
+    with pytest.raises(JobFailed, match="not safe"):
+        check_path(path)

@@ -1,0 +1,247 @@
+"""GGUF headers: real ones, made-up ones, and what is no header at all."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.models import gguf
+from engines.models.gguf import read_header
+from support.models import bundled, gemma_base
+
+LLAMA = {
+    "general.architecture": "llama",
+    "general.file_type": 15,
+    "llama.context_length": 4096,
+    "llama.block_count": 2,
+    "llama.embedding_length": 64,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+}
+F32, Q4_0, UNKNOWN = 0, 2, 999
+Tensor = tuple[str, tuple[int, ...], int, int]
+TENSORS: tuple[Tensor, ...] = (("a", (32, 2), F32, 0), ("b", (32, 4), Q4_0, 256))
+DATA = 256 + 4 * 18
+
+
+def text(value: str) -> bytes:
+    raw = value.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def encode(value: Any) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + text(value)
+    if isinstance(value, list):
+        strings = bool(value) and isinstance(value[0], str)
+        items = b"".join(text(v) if strings else struct.pack("<i", v) for v in value)
+        return struct.pack("<IIQ", 9, 8 if strings else 5, len(value)) + items
+    return struct.pack("<II", 4, value)
+
+
+def header(
+    metadata: dict[str, Any], tensors: tuple[Tensor, ...] = TENSORS, version: int = 3, alignment: int = 32
+) -> bytes:
+    raw = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata))
+    raw += b"".join(text(key) + encode(value) for key, value in metadata.items())
+    for name, shape, kind, offset in tensors:
+        raw += (
+            text(name)
+            + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+            + struct.pack("<IQ", kind, offset)
+        )
+    return raw + bytes(-len(raw) % alignment)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.gguf"
+
+
+def test_what_a_header_says(path: Path) -> None:
+    path.write_bytes(header(LLAMA | {"tokenizer.chat_template": "{{ x }}"}) + bytes(DATA))
+    read = read_header(path)
+    assert (read.architecture, read.context_length, read.block_count) == ("llama", 4096, 2)
+    assert (read.head_counts, read.kv_head_counts) == ((4, 4), (2, 2))
+    assert (read.embedding_length, read.key_length, read.value_length) == (64, 16, 16)
+    assert (read.quantization, read.has_chat_template, read.tensor_bytes) == ("Q4_K_M", True, DATA)
+    assert read.kv_bytes_per_token() == 2 * 2 * (16 + 16) * 2  # layers, heads, keys and values, bytes
+
+
+def test_heads_may_differ_from_layer_to_layer(path: Path) -> None:
+    metadata = LLAMA | {
+        "llama.attention.head_count_kv": [0, 1, 4],
+        "llama.attention.key_length": 8,
+        "llama.attention.value_length": 24,
+    }
+    path.write_bytes(header(metadata) + bytes(DATA))
+    assert read_header(path).kv_bytes_per_token() == 5 * (8 + 24) * 2
+
+
+def test_hybrid_models_cache_in_some_layers_only(path: Path) -> None:
+    path.write_bytes(
+        header(LLAMA | {"llama.block_count": 8, "llama.full_attention_interval": 4}) + bytes(DATA)
+    )
+    assert len(read_header(path).kv_head_counts) == 8
+    assert read_header(path).kv_bytes_per_token() == 2 * 2 * 32 * 2
+
+
+def test_what_a_header_does_not_say_is_unknown(path: Path) -> None:
+    path.write_bytes(header({}, ()))
+    read = read_header(path)
+    assert (read.architecture, read.context_length, read.kv_bytes_per_token()) == ("", 0, 0)
+    assert (read.quantization, read.has_chat_template, read.tensor_bytes) == (None, False, 0)
+
+
+def test_long_arrays_are_passed_over(path: Path) -> None:
+    metadata = {"tokens": ["a", "bc"] * 9, "scores": list(range(5000)), **LLAMA}
+    path.write_bytes(header(metadata) + bytes(DATA))
+    read = read_header(path)
+    assert (read.metadata["tokens"], read.metadata["scores"]) == (None, None)
+    assert read.block_count == 2
+
+
+def test_alignment_counts(path: Path) -> None:
+    raw = header(LLAMA | {"general.alignment": 1024}, alignment=1024)
+    path.write_bytes(raw + bytes(DATA))
+    read_header(path)
+    path.write_bytes(raw + bytes(DATA - 1))
+    with pytest.raises(ModelLoadError, match="cut off"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("missing", [1, DATA, DATA + 40])
+def test_a_file_that_ends_early_is_cut_off(path: Path, missing: int) -> None:
+    path.write_bytes((header(LLAMA) + bytes(DATA))[:-missing])
+    with pytest.raises(ModelLoadError, match=r"cut off.*Download it again"):
+        read_header(path)
+
+
+def test_a_tensor_of_unknown_type_counts_from_its_offset(path: Path) -> None:
+    path.write_bytes(header(LLAMA, (("a", (32,), UNKNOWN, 64),)) + bytes(64))
+    assert read_header(path).tensor_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "not a GGUF"),
+        (b"PK\3\4", "not a GGUF"),
+        (header(LLAMA, version=1), "version 1"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0), "tensors"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63), "metadata keys"),
+        (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**62), "text is said to be"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<I", 13), "unknown type 13"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 9, 1), "unknown type 9"),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 8, 2**60),
+            "millions of texts",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 0, 2**60),
+            "within its header",
+        ),
+        (header({"general.alignment": 0}, ()), "alignment"),
+        (header({}, (("a", (1,) * 9, F32, 0),)), "dimensions"),
+    ],
+)
+def test_what_is_refused(path: Path, raw: bytes, message: str) -> None:
+    path.write_bytes(raw)
+    with pytest.raises(ModelLoadError, match=message):
+        read_header(path)
+
+
+def test_a_header_may_not_be_endless(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf, "MAX_HEADER_BYTES", 100)
+    path.write_bytes(header(LLAMA) + bytes(DATA))
+    with pytest.raises(ModelLoadError, match="larger than 100 bytes"):
+        read_header(path)
+
+
+def test_a_missing_file(path: Path) -> None:
+    with pytest.raises(ModelFileNotFound):
+        read_header(path)
+
+
+# -- several parts ----------------------------------------------------------------------------------
+
+
+def part(folder: Path, number: int, count: int = 2) -> Path:
+    path = folder / f"big-{number:05}-of-{count:05}.gguf"
+    path.write_bytes(header((LLAMA if number == 1 else {}) | {"split.count": count}) + bytes(DATA))
+    return path
+
+
+def test_parts_are_one_model(tmp_path: Path) -> None:
+    first, second = part(tmp_path, 1), part(tmp_path, 2)
+    assert gguf.part_paths(first) == (first, second)
+    assert read_header(first).tensor_bytes == 2 * DATA
+    second.write_bytes(second.read_bytes()[:-1])
+    with pytest.raises(ModelLoadError, match=r"00002-of-00002.gguf is cut off"):
+        read_header(first)
+    second.unlink()
+    with pytest.raises(ModelFileNotFound, match="00002-of-00002"):
+        read_header(first)
+
+
+def test_a_part_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="00001-of-00002"):
+        read_header(part(tmp_path, 2))
+    renamed = part(tmp_path, 1).rename(tmp_path / "renamed.gguf")
+    with pytest.raises(ModelLoadError, match="keep the names"):
+        read_header(renamed)
+
+
+def test_a_name_cannot_claim_any_number_of_parts(tmp_path: Path) -> None:
+    path = tmp_path / "big-00001-of-99999.gguf"
+    assert gguf.part_paths(path) == (path,)
+
+
+# -- anything at all --------------------------------------------------------------------------------
+
+WHOLE = header(LLAMA | {"tokens": ["a", "b"], "list": [1, 2, 3]}) + bytes(DATA)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_damage_raises_nothing_else(path: Path, data: st.DataObject) -> None:
+    raw = bytearray(WHOLE)
+    for _ in range(data.draw(st.integers(1, 8))):
+        raw[data.draw(st.integers(0, len(raw) - DATA))] = data.draw(st.integers(0, 255))
+    path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    with suppress(ModelLoadError):
+        assert read_header(path).kv_bytes_per_token() >= 0
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=200))
+def test_bytes_raise_nothing_else(path: Path, raw: bytes) -> None:
+    path.write_bytes(b"GGUF" + struct.pack("<I", 3) + raw)
+    with suppress(ModelLoadError):
+        assert read_header(path).tensor_bytes >= 0
+
+
+# -- real files -------------------------------------------------------------------------------------
+
+
+def test_smollm2() -> None:
+    read = read_header(bundled())
+    assert (read.architecture, read.context_length, read.quantization) == ("llama", 8192, "Q4_1")
+    assert (read.block_count, read.kv_head_counts[0], read.key_length) == (30, 3, 64)
+    assert read.kv_bytes_per_token() == 30 * 3 * 128 * 2
+    assert read.has_chat_template
+    assert 0.95 < read.tensor_bytes / bundled().stat().st_size < 1
+
+
+def test_gemma_has_key_lengths_of_its_own_and_no_chat_template() -> None:
+    read = read_header(gemma_base())
+    assert (read.key_length, read.embedding_length // read.head_counts[0]) == (256, 160)
+    assert not read.has_chat_template
