@@ -41,12 +41,12 @@ class Cluster:
         models: ModelLoader,
         limits: ModelLimits,
         *,
-        is_instance: bool = False,
+        is_worker: bool = False,
     ) -> None:
-        """``is_instance``: another server balances; this one has one instance of its one model."""
+        """``is_worker``: its parent balances; this server has one instance of its one model."""
         self._settings = settings
         self._library = library
-        self._is_instance = is_instance
+        self._is_worker = is_worker
         self.proxy = ProxyClient(
             first_byte_timeout=settings.first_byte_timeout, stall_timeout=settings.stall_timeout
         )
@@ -72,7 +72,7 @@ class Cluster:
             self.scaling = Scaling(self.fleet, self.manager, self.balancer, scaling_limits)
         self.fleet.on_change = self.balancer.changed
         self.manager.on_change = self.fleet.changed
-        self._upstreams = [] if is_instance else configured_upstreams(settings, library)
+        self._upstreams = [] if is_worker else configured_upstreams(settings, library)
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -109,7 +109,7 @@ class Cluster:
         found = self._library.find(model)
         if found.is_absent:
             return None
-        if self._is_instance:
+        if self._is_worker:
             return Plan()
         settings, entry = self._settings, found.entry
         count = entry.instances or (settings.cluster_instances if self.balances else 1)

@@ -8,23 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__, errors, middleware
-from app.routers import chat, cluster, completions, docs, events, lifecycle, models, pulls, system
-from app.server import Instance, Server
+from app.routers import cluster, docs, events, inference, lifecycle, models, pulls, system
+from app.server import Server, WorkerModel
 from app.settings import Settings
 from app.telemetry import logs
 
 DESCRIPTION = """An OpenAI-compatible inference server. Point any OpenAI client at `/v1`."""
 
 
-def create_app(settings: Settings | None = None, instance: Instance | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, worker_model: WorkerModel | None = None) -> FastAPI:
     """The app with everything wired; models begin to load when it starts.
 
-    ``instance``: it serves one model for another server, which started it.
+    ``worker_model``: it is a worker, which serves this one model for the server that started it.
     Raises `ModelFileNotFound` if there is nothing to serve, and `CatalogError` for a catalog with mistakes.
     """
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_format)
-    server = Server(settings, instance)
+    server = Server(settings, worker_model)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,9 +46,9 @@ def create_app(settings: Settings | None = None, instance: Instance | None = Non
     app.state.server = server
     errors.install(app)
     middleware.install(app, settings)
-    docs.install(app)
+    docs.install(app, inference.BODIES)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    for module in (chat, completions, pulls, lifecycle, models, events, cluster, system):
+    for module in (inference, pulls, lifecycle, models, events, cluster, system):
         app.include_router(module.router)
     return app
 

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from app.cluster import Cluster
+from app.inference.outcome import RequestRecord, Sink
+from app.inference.pipeline import Pipeline
+from app.inference.targets import Targets
 from app.pull_requests import named_pull
 from app.reports import report
 from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.cluster import ClusterCollector
-from app.telemetry.inference import InferenceRecord
 from app.telemetry.metrics import Metrics
 from app.telemetry.models import ModelCollector
+from app.telemetry.request_log import RequestLog
 from balancer.balancer import Balancer
+from balancer.call import Target
 from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
-from engines.errors import ModelFileNotFound
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
 from engines.lifecycle.manager import ModelLimits, ModelManager
@@ -44,8 +47,8 @@ GPU_MEMORY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """What a server that is an instance of another serves: one model, at ``path`` if no catalog has it."""
+class WorkerModel:
+    """The one model that a worker serves, at ``path`` if no catalog has it."""
 
     model: str
     path: str | None
@@ -55,16 +58,16 @@ class Instance:
 class Server:
     """Owns the models, the balancer in front of them, and the counts. One for each app."""
 
-    def __init__(self, settings: Settings, instance: Instance | None = None) -> None:
+    def __init__(self, settings: Settings, worker_model: WorkerModel | None = None) -> None:
         self.settings = settings
-        self.instance = instance
+        self.worker_model = worker_model
         self.started_at = time.monotonic()
         self.created = int(time.time())
         self.library = open_library(settings)
-        if instance is None:
+        if worker_model is None:
             self.default = default_model(self.library, settings)
         else:
-            self.default = instance_model(self.library, settings, instance)
+            self.default = worker_library_model(self.library, settings, worker_model)
         facts = platform.detect()
         loader = ModelLoader(
             self.library,
@@ -78,7 +81,7 @@ class Server:
             self.library,
             loader,
             manager_limits(settings, facts),
-            is_instance=instance is not None,
+            is_worker=worker_model is not None,
         )
         self.pulls = PullJobs(Puller(), on_change=self._pull_changed)
         self.metrics = Metrics(self.balancer.statuses, lambda: self.balancer.queue_depth)
@@ -86,14 +89,19 @@ class Server:
         self.metrics.registry.register(
             ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
         )
+        self.targets = Targets(self.library, lambda: self.fleet.upstreams)
+        # A worker's requests are logged by its parent.
+        log = RequestLog(lambda: self._gpu_memory)
+        self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
+        self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
         self._tasks: set[asyncio.Task[object]] = set()
 
     @property
-    def is_instance(self) -> bool:
+    def is_worker(self) -> bool:
         """Whether another server started this one, for one model, and balances over it."""
-        return self.instance is not None
+        return self.worker_model is not None
 
     @property
     def manager(self) -> ModelManager:
@@ -115,8 +123,8 @@ class Server:
         """Begin to load what is to be there from the start; requests wait for it meanwhile."""
         self.cluster.start()
         self.fleet.ensure(self.default.name)
-        if self.instance is not None:
-            self.manager.want(self.default.name, self.instance.options)
+        if self.worker_model is not None:
+            self.manager.want(self.default.name, self.worker_model.options)
             return
         self.manager.want(self.default.name)
         for model in self.library.models():
@@ -133,25 +141,9 @@ class Server:
         await self.pulls.stop()
         await self.cluster.stop()
 
-    def served(self, name: str) -> tuple[Model, str | None]:
-        """The model that a request for ``name`` goes to, and the adapter, if it names one.
-
-        Raises `ModelFileNotFound`.
-        """
-        try:
-            return self.library.served(name)
-        except ModelFileNotFound:
-            known = self.library.get(name)
-            if known is not None and self._is_upstream(known.name):
-                return known, None
-            raise
-
     def is_elsewhere(self, name: str) -> bool:
         """Whether upstreams have the model ``name``, and this server knows of no such model."""
-        return self.library.get(name) is None and self._is_upstream(name)
-
-    def _is_upstream(self, name: str) -> bool:
-        return any(remote.serves(name) for remote in self.fleet.upstreams)
+        return self.targets.is_foreign(name)
 
     def find(self, name: str, path: str | None = None) -> Model:
         """The model of this name, to be loaded; ``path`` makes a new one of what lies there.
@@ -160,15 +152,9 @@ class Server:
         """
         return self.library.on_disk(name) if path is None else self.library.add_path(name, path)
 
-    def record(self, model: str, endpoint: str, request_id: str) -> InferenceRecord:
-        """Start measuring a request."""
-        return InferenceRecord(
-            self.metrics.for_model(model),
-            model=model,
-            endpoint=endpoint,
-            request_id=request_id,
-            gpu_memory=lambda: self._gpu_memory,
-            is_logged=not self.is_instance,
+    def _record(self, target: Target, endpoint: str, request_id: str) -> RequestRecord:
+        return RequestRecord(
+            target, endpoint, request_id, live=self.metrics.for_model(target.model), sinks=self._sinks
         )
 
     def report(self, model: Model) -> ModelReport:
@@ -283,13 +269,13 @@ def default_model(library: Library, settings: Settings) -> Model:
     return library.default(settings.default_model)
 
 
-def instance_model(library: Library, settings: Settings, instance: Instance) -> Model:
+def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
     """Raises `ModelFileNotFound` or `ModelLoadError`."""
     if settings.inference_engine == "fake":
-        return library.add_fake(instance.model)
-    if instance.path is None:
-        return library.find(instance.model)
-    return library.put(instance.model, Path(instance.path))
+        return library.add_fake(wanted.model)
+    if wanted.path is None:
+        return library.find(wanted.model)
+    return library.put(wanted.model, Path(wanted.path))
 
 
 def load_defaults(settings: Settings) -> LoadDefaults:

@@ -1,25 +1,43 @@
-"""Server-sent events of management routes: progress and changes of state."""
+"""Server-sent events: their bytes, and a response that sends them until they end or the client leaves."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import json
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.convert.answers import sse
 from app.errors import error_body, to_api_error
 from app.inference.disconnect import while_connected
-from app.inference.reply import SSE_HEADERS
+
+HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events
+)
 
 # Proxies close connections that are silent for long.
 PING_SECONDS = 15.0
 PING = b": ping\n\n"
 
+# json.dumps would make an encoder for every call that does not use its defaults.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def to_json(value: Any) -> bytes:
+    return _encode(value).encode("utf-8", "replace")
+
+
+def sse(value: Any, event: str | None = None) -> bytes:
+    """One server-sent event with ``value`` as JSON; ``event`` is its type, if it has one."""
+    name = b"" if event is None else b"event: %s\n" % event.encode()
+    return name + b"data: " + to_json(value) + b"\n\n"
+
 
 class Events(Protocol):
-    """What there is to tell, the bytes of one event at a time. ``close`` is synchronous and idempotent."""
+    """A source of events, the bytes of one at a time. ``close`` is synchronous and idempotent."""
 
     def __aiter__(self) -> Events: ...
 
@@ -29,7 +47,7 @@ class Events(Protocol):
 
 
 class EventResponse(Response):
-    """Sends events until they end or the client leaves. An error becomes the last event."""
+    """A stream of events, until they end or the client leaves. An error becomes the last event."""
 
     def __init__(self, events: Events, ping_seconds: float = PING_SECONDS) -> None:
         super().__init__()
@@ -40,11 +58,11 @@ class EventResponse(Response):
         await while_connected(receive, self._serve(send), self._events.close)
 
     async def _serve(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
+        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
         try:
             await self._forward(send)
         except Exception as error:
-            await _body(send, b"event: error\n" + sse(error_body(to_api_error(error))))
+            await _body(send, sse(error_body(to_api_error(error)), "error"))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _forward(self, send: Send) -> None:

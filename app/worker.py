@@ -24,7 +24,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 
 from app.main import create_app
-from app.server import Instance, Server
+from app.server import Server, WorkerModel
 from app.settings import Settings
 from app.uvicorn_options import end_well_on_sigterm, uvicorn_options
 from balancer.workers.ports import LOOPBACK
@@ -75,7 +75,7 @@ def main() -> None:
 def create_instance_app(spec: WorkerSpec, send: Send) -> FastAPI:
     """The app for one model; ``send`` gets its messages. Raises `EngineError` and `CatalogError`."""
     options = LoadOptions(**spec.options)
-    app = create_app(instance_settings(spec), instance=Instance(spec.model, spec.path, options))
+    app = create_app(instance_settings(spec), worker_model=WorkerModel(spec.model, spec.path, options))
     app.include_router(router)
     server: Server = app.state.server
     inner = app.router.lifespan_context

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from engines.base import Engine, Usage
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The model that a request is for, and the LoRA adapter of it, by their canonical names.
+
+    ``asked_name`` is what the client wrote: one of these, an alias, or either in other letter case.
+    """
+
+    model: str
+    adapter: str | None = None
+    asked_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that every backend knows the target by: the adapter's, else the model's."""
+        return self.model if self.adapter is None else self.adapter
+
+
+@dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where an answer that broke off goes on: the tokens generated so far, and when it was created (Unix)."""
+    """The point at which an answer that broke off goes on: its tokens so far, and its creation (Unix)."""
 
     token_ids: tuple[int, ...]
     created: int
@@ -31,11 +49,7 @@ class ByteStream(Protocol):
     def close(self) -> None: ...
 
     def resume_point(self) -> ResumePoint | None:
-        """What another backend needs to go on where this body is now; None if nobody can."""
-        ...
-
-    def usage(self) -> Usage | None:
-        """Tokens, as a relayed body told them; None if it did not, or if its maker keeps the record."""
+        """The point from which another backend can go on with this body; None if nobody can."""
         ...
 
 
@@ -48,6 +62,56 @@ class Reply:
     body: ByteStream
 
 
+class TokenMeter(Protocol):
+    """The count of a call's tokens, kept while its answer passes."""
+
+    def begin(self, generated: int = 0) -> None:
+        """A backend begins to answer, after ``generated`` tokens of backends before it."""
+        ...
+
+    def prompt(self, tokens: int) -> None:
+        """The prompt has so many tokens."""
+        ...
+
+    def tokens(self, count: int) -> None:
+        """``count`` more tokens came, 0 if bytes came that have none."""
+        ...
+
+    def told(self, usage: Usage) -> None:
+        """The whole answer says of itself what it took."""
+        ...
+
+
+class NoMeter:
+    """A `TokenMeter` for calls that nobody counts."""
+
+    def begin(self, generated: int = 0) -> None:
+        pass
+
+    def prompt(self, tokens: int) -> None:
+        pass
+
+    def tokens(self, count: int) -> None:
+        pass
+
+    def told(self, usage: Usage) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class WireFormat:
+    """What a proxy must know of the API that an answer is written in.
+
+    ``is_end``: whether the last bytes of an event stream end it as they should. ``find_usage``: the token
+    counts in the last bytes of an answer. ``count_tokens``: about how many tokens a piece of an event
+    stream carries.
+    """
+
+    is_end: Callable[[bytes], bool]
+    find_usage: Callable[[bytes], Usage | None]
+    count_tokens: Callable[[bytes], int]
+
+
 Run = Callable[[Engine, ResumePoint | None], Awaitable[Reply]]
 
 
@@ -55,8 +119,9 @@ Run = Callable[[Engine, ResumePoint | None], Awaitable[Reply]]
 class Call:
     """A request as the balancer sees it: where it may go, and how to run it there.
 
-    ``run`` serves it on an engine of this process, from a `ResumePoint` if it was begun elsewhere; ``path``,
-    ``headers`` and ``body`` are what a remote one is sent. So the balancer needs no wire schema.
+    ``run`` serves it on an engine of this process, from a `ResumePoint` on if another backend began it;
+    ``path``, ``headers`` and ``body`` are what a worker or an upstream is sent, and ``wire`` says how to
+    read its answer. ``defaults`` are fields of the body that count where the client said nothing.
     ``resumable``: another backend may go on with its stream. ``conversation`` gives the text whose
     beginning decides what a prefix cache is worth. Calls of lower ``priority`` are served first.
     ``keep_alive``: how many seconds the model stays loaded after this call (-1: for good); None leaves
@@ -64,13 +129,27 @@ class Call:
     """
 
     request_id: str
-    model: str
+    target: Target
     path: str
     body: bytes
     stream: bool
+    wire: WireFormat
     run: Run | None = None
     headers: Sequence[tuple[bytes, bytes]] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    meter: TokenMeter = field(default_factory=NoMeter)
     resumable: bool = False
     priority: int = 0
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
+
+    @property
+    def model(self) -> str:
+        return self.target.model
+
+    def body_for(self, name: str) -> bytes:
+        """The body that a backend gets which knows the target as ``name``: the client's own bytes, unless
+        they call it otherwise or leave a default to the server."""
+        if name == self.target.asked_name and not self.defaults:
+            return self.body
+        return json.dumps({**json.loads(self.body), "model": name, **self.defaults}).encode()

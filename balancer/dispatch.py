@@ -1,4 +1,4 @@
-"""One call on its way through backends: tried elsewhere until an answer begins, gone on with if it breaks."""
+"""Dispatch: retries a call before its first byte and resumes its stream after it."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Dispatch:
         self._reply: Reply | None = None
         self._name = ""
         self._breaks = 0
+        self._attempts = 0
         self._sudden = 0  # failures since the last bytes
         self._has_begun = False
         failovers.budget.note_call()
@@ -75,6 +76,11 @@ class Dispatch:
     def backend(self) -> str:
         """The name of the backend that serves the call, or did last."""
         return self._name
+
+    @property
+    def attempts(self) -> int:
+        """How many backends the call was sent to, each as often as it was."""
+        return self._attempts
 
     async def open(self) -> tuple[Reply, bytes]:
         """The reply and its first bytes: those of a success are there, so that nothing was sent before.
@@ -102,24 +108,24 @@ class Dispatch:
                     return reply, first
             await self._failovers.pause(attempt - 1)
 
-    async def go_on(self, failure: Exception) -> tuple[ByteStream, bytes]:
+    async def resume(self, failure: Exception) -> tuple[ByteStream, bytes]:
         """The body, and its first bytes, that goes on where the broken one ended.
 
         Raises ``failure`` if none can.
         """
-        continuation = self._reply.body.resume_point() if self._reply is not None else None
+        resume_point = self._reply.body.resume_point() if self._reply is not None else None
         broken, is_ours = self._name, self._is_ours
         self._fail(_blame(failure))
         self._breaks += 1
         tries = 0
-        if self._may_go_on(failure) and continuation is not None:
+        if self._may_resume(failure) and resume_point is not None:
             if is_ours:
                 await self._settle()
             while tries < MOST_TRIES and self._may_break_more() and self._has_other():
                 try:
-                    reply, first = await self._attempt(continuation)
+                    reply, first = await self._attempt(resume_point)
                     if reply.status == 200:
-                        self._note_resumed(broken, continuation, failure)
+                        self._note_resumed(broken, resume_point, failure)
                         return reply.body, first
                     outcome = _verdict(reply.status)
                 except FAILURES as error:
@@ -142,11 +148,12 @@ class Dispatch:
         """The call is over, whatever became of it."""
         self._end(Verdict.NEUTRAL)
 
-    async def _attempt(self, continuation: ResumePoint | None) -> tuple[Reply, bytes]:
+    async def _attempt(self, resume_point: ResumePoint | None) -> tuple[Reply, bytes]:
         self._has_begun = False
         lease = self._lease = await self._balancer.acquire(self._call, self._tried)
         self._name = lease.backend.name
-        reply = self._reply = await lease.backend.run(self._call, continuation)
+        self._attempts += 1
+        reply = self._reply = await lease.backend.run(self._call, resume_point)
         if reply.status >= 400:
             return reply, b""
         first = await anext(reply.body, b"")
@@ -155,18 +162,18 @@ class Dispatch:
         self._has_begun, self._sudden = True, 0
         return reply, first
 
-    def _may_go_on(self, failure: Exception) -> bool:
+    def _may_resume(self, failure: Exception) -> bool:
         is_possible = self._call.resumable and not isinstance(failure, RequestError)
         return is_possible and self._may_break_more()
 
     def _may_break_more(self) -> bool:
         return self._breaks <= MOST_BREAKS and self._sudden < MOST_TRIES
 
-    def _note_resumed(self, broken: str, continuation: ResumePoint, failure: Exception) -> None:
+    def _note_resumed(self, broken: str, resume_point: ResumePoint, failure: Exception) -> None:
         self._failovers.counts["resumed"] += 1
         told = {
             "request_id": self._call.request_id,
-            "tokens": len(continuation.token_ids),
+            "tokens": len(resume_point.token_ids),
             "from": broken,
             "to": self._name,
             "reason": str(failure),

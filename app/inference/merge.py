@@ -1,11 +1,11 @@
-"""The sequences of one request as one stream of (choice index, chunk)."""
+"""The sequences of one task, merged into one stream of (choice index, chunk)."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
-from app.telemetry.inference import InferenceRecord
+from app.inference.outcome import RequestRecord
 from engines.base import Chunk, Engine, GenerationRequest, TokenStream
 from engines.errors import EngineError
 
@@ -13,10 +13,9 @@ Item = tuple[int, Chunk]
 
 
 def start(
-    engine: Engine, requests: Sequence[GenerationRequest], record: InferenceRecord, *, answers: int
+    engine: Engine, requests: Sequence[GenerationRequest], record: RequestRecord, *, answers: int
 ) -> Generation:
     """Queue every request, ``answers`` of them for each prompt; if one is refused, none runs."""
-    record.started(requests, answers)
     streams: list[TokenStream] = []
     try:
         streams.extend(map(engine.generate, requests))
@@ -24,17 +23,19 @@ def start(
         for stream in streams:
             stream.close()
         raise
+    # Not before: the tokens of a prompt that is refused are nobody's.
+    record.started(requests, answers)
     return Generation(streams, record)
 
 
 class Generation:
-    """Merges streams in the order in which chunks become ready, and keeps the request's record.
+    """Streams of one task, merged in the order in which chunks become ready; each chunk is recorded.
 
-    The first failing stream fails the whole: the record is left open then, as is one of a generation
-    that is closed early, for the request may go on elsewhere. `close` is synchronous and idempotent.
+    The first failing stream fails the whole. `close` is synchronous and idempotent. The record stays open:
+    the task may go on elsewhere, and whoever sends the answer knows how it ended.
     """
 
-    def __init__(self, streams: list[TokenStream], record: InferenceRecord) -> None:
+    def __init__(self, streams: list[TokenStream], record: RequestRecord) -> None:
         self._streams = streams
         self._record = record
         self._unfinished = len(streams)
@@ -46,7 +47,7 @@ class Generation:
         ]
 
     @property
-    def record(self) -> InferenceRecord:
+    def record(self) -> RequestRecord:
         return self._record
 
     @property
@@ -70,8 +71,6 @@ class Generation:
         self._record.chunk(index, chunk)
         if chunk.finish_reason is not None:
             self._unfinished -= 1
-            if self.finished:
-                self._record.end("finished")
         return index, chunk
 
     def close(self) -> None:

@@ -3,56 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
-from app.convert.answers import AnswerFormat, sse, to_json
-from app.convert.continuation import AnnouncedEvents, usage_comment
-from app.errors import error_body, to_api_error
+from app import sse
+from app.inference.dialect import AnswerWriter
 from app.inference.merge import Generation
 from balancer.call import Reply, ResumePoint
-from balancer.proxy.headers import CREATED_HEADER
-from engines.base import Usage
-
-DONE = b"data: [DONE]\n\n"
+from balancer.workers import protocol
+from engines.base import Chunk, Usage
 
 # Events of one stream keep at least this distance, in seconds: what comes sooner goes into one event.
 # Nobody reads faster, and each event costs a system call, which is the larger part of its price.
 EVENT_DISTANCE = 0.002
 
-SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events
-]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamForm:
-    """What a stream has on top of its answer's events.
-
-    ``include_usage``: an event with the token counts. ``resumable``: from its tokens alone another
-    backend could go on with it, as this one does with what was ``begun``. ``announced``: comments that
-    tell a server which passes the stream on its tokens, if it is resumable, and its usage.
-    """
-
-    include_usage: bool = False
-    resumable: bool = False
-    begun: ResumePoint | None = None
-    announced: bool = False
-
 
 class EventStream:
-    """Server-sent events of a generation, ending with ``[DONE]``.
+    """The events of a generation, up to the dialect's end mark.
 
     Iterating gives bytes as they become ready, always whole events; an empty chunk (text held back)
-    gives none. Raises `EngineError` if the generation fails.
+    gives none. Raises `EngineError` if the generation fails. ``resumable``: from its tokens alone another
+    backend could go on with it, as this one does from ``resume_point``.
     """
 
-    def __init__(self, generation: Generation, format: AnswerFormat, form: StreamForm) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        writer: AnswerWriter,
+        *,
+        resumable: bool = False,
+        resume_point: ResumePoint | None = None,
+    ) -> None:
         self._generation = generation
-        self._format = format
-        self._form = form
-        self._events = AnnouncedEvents(format) if form.announced and form.resumable else format.events()
+        self._writer = writer
+        self._resumable = resumable
+        self._begun = resume_point
+        self._opened: set[int] = set()
         self._token_ids: list[int] = []
         self._first: bytes | None = None
         self._ended = False
@@ -89,33 +73,80 @@ class EventStream:
         self._generation.close()
 
     def resume_point(self) -> ResumePoint | None:
-        """Where what was handed out ends; None also if nothing was, so that one would begin anew."""
-        form = self._form
-        if not form.resumable or self._first is not None:
-            return form.begun
-        before = form.begun.token_ids if form.begun is not None else ()
-        return ResumePoint((*before, *self._token_ids), self._format.created)
-
-    def usage(self) -> Usage | None:
-        return None
+        """The point that the events handed out so far end at; the one they began at while there are none."""
+        if not self._resumable or self._first is not None:
+            return self._begun
+        before = self._begun.token_ids if self._begun is not None else ()
+        return ResumePoint((*before, *self._token_ids), self._writer.created)
 
     async def _next(self) -> bytes:
         """The next events. The last ones bring the end of the stream with them."""
         while True:
             index, chunk = await self._generation.__anext__()
             self._token_ids += chunk.token_ids
-            data = self._events.write(index, chunk)
+            opening = b"" if index in self._opened else self._open(index)
+            events = self._writer.write(index, chunk)
             if chunk.finish_reason is not None and self._generation.finished:
                 self._ended = True
-                return data + self._closing()
-            if data:
+                return self._last(opening, events, self._generation.record.usage(), chunk)
+            if data := self._piece(opening, events, chunk):
                 return data
 
-    def _closing(self) -> bytes:
-        usage = self._generation.record.usage()
-        event = sse(self._format.usage_event(usage)) if self._form.include_usage else b""
-        comment = usage_comment(usage) if self._form.announced else b""
-        return event + comment + DONE
+    def _open(self, index: int) -> bytes:
+        self._opened.add(index)
+        return self._writer.opening(index)
+
+    def _piece(self, opening: bytes, events: bytes, chunk: Chunk) -> bytes:
+        return opening + events
+
+    def _last(self, opening: bytes, events: bytes, usage: Usage, chunk: Chunk) -> bytes:
+        return opening + events + self._writer.closing(usage)
+
+
+class CommentedStream(EventStream):
+    """The events of a worker, with the comments that its parent asked for (`balancer.workers.protocol`)."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        writer: AnswerWriter,
+        *,
+        resumable: bool = False,
+        resume_point: ResumePoint | None = None,
+    ) -> None:
+        super().__init__(generation, writer, resumable=resumable, resume_point=resume_point)
+        prompt_tokens = generation.record.usage().prompt_tokens
+        self._comment = protocol.begin_comment(prompt_tokens, writer.created if resumable else None)
+        self._untold: list[int] = []
+
+    def _piece(self, opening: bytes, events: bytes, chunk: Chunk) -> bytes:
+        self._untold += chunk.token_ids
+        if not (opening or events):
+            return b""
+        return self._begin() + opening + (self._tokens() + events if events else b"")
+
+    def _last(self, opening: bytes, events: bytes, usage: Usage, chunk: Chunk) -> bytes:
+        self._untold += chunk.token_ids
+        return b"".join(
+            (
+                self._begin(),
+                opening,
+                protocol.LAST,
+                self._tokens(),
+                events,
+                self._writer.closing(usage),
+                protocol.usage_comment(usage),
+                protocol.END,
+            )
+        )
+
+    def _begin(self) -> bytes:
+        comment, self._comment = self._comment, b""
+        return comment
+
+    def _tokens(self) -> bytes:
+        untold, self._untold = self._untold, []
+        return protocol.tokens_comment(untold)
 
 
 class WholeBody:
@@ -139,31 +170,32 @@ class WholeBody:
     def resume_point(self) -> ResumePoint | None:
         return None
 
-    def usage(self) -> Usage | None:
-        return None
+
+async def streamed(
+    generation: Generation,
+    writer: AnswerWriter,
+    *,
+    resumable: bool = False,
+    resume_point: ResumePoint | None = None,
+    for_parent: bool = False,
+) -> Reply:
+    """A reply whose events go out as tokens come; ``for_parent``: with comments.
+
+    Raises `EngineError` if there is not even a first event.
+    """
+    make = CommentedStream if for_parent else EventStream
+    stream = make(generation, writer, resumable=resumable, resume_point=resume_point)
+    return Reply(200, list(sse.HEADERS), await stream.prime())
 
 
-def error_event(error: Exception) -> bytes:
-    """The end of a stream that failed when its status had been sent. No ``[DONE]`` follows."""
-    return sse(error_body(to_api_error(error)))
-
-
-async def streamed(generation: Generation, format: AnswerFormat, form: StreamForm) -> Reply:
-    """A reply whose events go out as tokens come. Raises `EngineError` if there is not even a first."""
-    headers = list(SSE_HEADERS)
-    if form.announced and form.resumable:
-        headers.append((CREATED_HEADER, str(format.created).encode()))
-    return Reply(200, headers, await EventStream(generation, format, form).prime())
-
-
-async def whole(generation: Generation, format: AnswerFormat) -> Reply:
+async def whole(generation: Generation, writer: AnswerWriter) -> Reply:
     """A reply with the complete answer. Cancelling it aborts the generation."""
-    answers = format.answers()
+    answers = writer.answers()
     try:
         async for index, chunk in generation:
             answers[index].add(chunk)
     finally:
         generation.close()
-    data = to_json(format.document(answers, generation.record.usage()))
+    data = sse.to_json(writer.document(answers, generation.record.usage()))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
     return Reply(200, headers, WholeBody(data))

@@ -6,7 +6,7 @@ FastAPI's own pages load their scripts from a CDN. These load them from this ser
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
 STATIC_URL = "/static/docs"
@@ -56,14 +57,17 @@ class _CachedFiles(StaticFiles):
         return response
 
 
-def install(app: FastAPI) -> None:
-    """Serve the pages for ``app``, which was made with ``docs_url=None, redoc_url=None``."""
+def install(app: FastAPI, bodies: Sequence[type[BaseModel]] = ()) -> None:
+    """Serve the pages for ``app``, which was made with ``docs_url=None, redoc_url=None``.
+
+    ``bodies`` are the schemas of request bodies that routes read themselves, and refer to by name.
+    """
     app.mount(STATIC_URL, _CachedFiles(directory=_static_folder()), name="docs-static")
     app.add_api_route("/docs", _swagger, include_in_schema=False)
     app.add_api_route("/redoc", _redoc, include_in_schema=False)
     for url in (FAVICON_URL, "/favicon.ico"):
         app.add_api_route(url, _favicon, include_in_schema=False)
-    _describe(app)
+    _describe(app, bodies)
 
 
 def _static_folder() -> Path:
@@ -117,23 +121,26 @@ def _local_only(page: HTMLResponse) -> HTMLResponse:
     return page
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
     """Make the OpenAPI document tell the truth: errors come as 400 in the envelope, keys as Bearer."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _correct(generate())
+            _correct(generate(), bodies)
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _correct(document: dict[str, Any]) -> None:
+def _correct(document: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = _ERROR_SCHEMA
+    for body in bodies:
+        schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= {**schema.pop("$defs", {}), body.__name__: schema}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}

@@ -7,9 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.convert.answers import sse
 from app.server import Server
-from app.sse import EventResponse
+from app.sse import EventResponse, sse
 from engines.lifecycle.events import Subscription
 
 router = APIRouter(tags=["System"])
@@ -47,7 +46,7 @@ class ModelEvents:
             "at": round(event.at, 3),
             "detail": event.detail,
         }
-        return b"event: model\n" + sse(data)
+        return sse(data, "model")
 
     def close(self) -> None:
         self._subscription.close()

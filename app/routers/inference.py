@@ -1,123 +1,118 @@
-"""What the inference routes share: a call, and the exchange that serves it."""
+"""The inference routes, in every dialect."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from fastapi import Request
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from app.convert.continuation import wants_tokens
-from app.convert.defaults import with_defaults
+from app.dialects.openai.chat.schema import ChatCompletion, ChatCompletionRequest
+from app.dialects.openai.completions.schema import Completion, CompletionRequest
+from app.dialects.openai.dialect import CHAT, COMPLETIONS
+from app.errors import invalid_request
+from app.inference.dialect import Dialect
+from app.inference.pipeline import WireRequest
 from app.inference.response import InferenceResponse
-from app.schemas.common import SamplingFields
+from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
-from app.telemetry.inference import InferenceRecord
-from balancer.call import Call, Reply, ResumePoint
-from balancer.dispatch import Dispatch
-from engines.base import Engine
-from engines.models.library import Model
+from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
 
-Handler = Callable[[Request], Awaitable[Response]]
+router = APIRouter(tags=["Inference"])
 
+# The schemas of request bodies, for the API's documentation: the routes read the bodies themselves.
+BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
 
-class Run(Protocol):
-    """Serves a request on a local engine, from a continuation on if it was begun elsewhere."""
-
-    def __call__(
-        self, engine: Engine, record: InferenceRecord, request_id: str, continuation: ResumePoint | None
-    ) -> Awaitable[Reply]: ...
-
-
-Body = TypeVar("Body", bound=SamplingFields)
-
-
-def find_model(request: Request, body: Body) -> tuple[Model, Body, str | None]:
-    """The model that ``body`` names, ``body`` with that model's defaults where it says nothing, and the
-    LoRA adapter, if ``body`` names one of those that the catalog gives the model.
-
-    Raises `ModelFileNotFound`.
-    """
-    server: Server = request.app.state.server
-    model, adapter = server.served(body.model)
-    return model, with_defaults(body, model.entry.sampling), adapter
-
-
-async def exchange(
-    request: Request, model: str, body: SamplingFields, run: Run, *, resumable: bool = False
-) -> Response:
-    """Serve ``body`` on a backend of ``model``: ``run`` gets the engine, the record, the request id and what
-    was answered before. ``resumable``: another backend can go on with its stream."""
-    server: Server = request.app.state.server
-    request_id: str = request.state.request_id
-    record = server.record(model, request.url.path, request_id)
-    call = Call(
-        request_id=request_id,
-        model=model,
-        path=request.url.path,
-        body=await request.body(),
-        stream=body.stream,
-        run=lambda engine, continuation: run(engine, record, request_id, continuation),
-        headers=request.headers.raw,
-        resumable=resumable,
-        priority=body.priority,
-        conversation=lambda: body.model_dump_json(include={"messages", "prompt"}),
-        # In a cluster its parent decides how long a model stays.
-        keep_alive=None if server.is_instance else body.keep_alive,
-    )
-    serving = Dispatch(server.balancer, call, server.failovers)
-    return InferenceResponse(serving, call, record, tells_errors=not wants_tokens(request))
-
-
-class RelayRoute(APIRoute):
-    """A route that passes on unread what asks for a model that only upstreams have.
-
-    What is right or wrong with such a request is theirs to say, and reading it would be most of its cost.
-    """
-
-    def get_route_handler(self) -> Any:
-        handle: Handler = super().get_route_handler()
-
-        async def relay_or_handle(request: Request) -> Response:
-            return await relayed(request) or await handle(request)
-
-        return relay_or_handle
-
-
-async def relayed(request: Request) -> Response | None:
-    """The exchange with an upstream; None unless the request names a model of theirs alone."""
-    server: Server = request.app.state.server
-    if not server.fleet.upstreams:
-        return None
-    body = await request.body()
-    try:
-        wanted = json.loads(body)
-    except ValueError:
-        return None
-    model = wanted.get("model") if isinstance(wanted, dict) else None
-    if not isinstance(model, str) or not server.is_elsewhere(model):
-        return None
-    request_id: str = request.state.request_id
-    path = request.url.path
-    record = server.record(model, path, request_id)
-    call = Call(
-        request_id=request_id,
-        model=model,
-        path=path,
-        body=body,
-        stream=wanted.get("stream") is True,
-        headers=request.headers.raw,
-        conversation=lambda: str(wanted.get("messages") or wanted.get("prompt")),
-    )
-    return InferenceResponse(Dispatch(server.balancer, call, server.failovers), call, record)
-
-
-STREAM_EXAMPLE: dict[int | str, dict[str, Any]] = {
+_STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; with `stream: true` as server-sent events ending with `data: [DONE]`",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
+
+
+def _body(schema: type[BaseModel]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a conversation",
+    response_model=ChatCompletion,
+    responses={**ERROR_RESPONSES, **_STREAM},
+    openapi_extra=_body(ChatCompletionRequest),
+)
+async def create_chat_completion(request: Request) -> Response:
+    """Tools, reasoning, `response_format` and adapters need an engine that has them, else the answer is a
+    400 that says which has. Calls of tools come in `tool_calls`, reasoning in `reasoning_content`."""
+    return await serve(request, CHAT)
+
+
+@router.post(
+    "/v1/completions",
+    summary="Continue a text",
+    response_model=Completion,
+    responses={**ERROR_RESPONSES, **_STREAM},
+    openapi_extra=_body(CompletionRequest),
+)
+async def create_completion(request: Request) -> Response:
+    return await serve(request, COMPLETIONS)
+
+
+async def serve(request: Request, dialect: Dialect) -> Response:
+    """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
+    its model. What is right or wrong with such a request is theirs to say."""
+    server: Server = request.app.state.server
+    wire = await _wire_request(request, is_worker=server.is_worker)
+    document = _parse_json(wire.body)
+    pipeline = server.pipeline
+    name = document.get("model") if isinstance(document, dict) else None
+    if server.fleet.upstreams and isinstance(name, str) and server.targets.is_foreign(name):
+        conversation = str(document.get("messages") or document.get("prompt"))
+        resolved = server.targets.resolve(name)
+        is_stream = document.get("stream") is True
+        return InferenceResponse(
+            pipeline.relay(resolved, dialect, wire, stream=is_stream, conversation=conversation)
+        )
+    try:
+        task = dialect.parse(document, server.targets.resolve)
+    except ValidationError as error:
+        raise invalid_request(error.errors(), document) from None
+    return InferenceResponse(pipeline.begin(task, dialect, wire))
+
+
+async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
+    """The request as it came. Only a worker's parent may ask for comments, or for an answer to go on."""
+    body, headers = await request.body(), request.headers
+    for_parent = is_worker and headers.get(PARENT_HEADER.decode()) == "1"
+    resume_point = None
+    if for_parent:
+        resume_point, body = read_resume_point(headers.get(RESUME_HEADER.decode()), body)
+    return WireRequest(
+        request_id=request.state.request_id,
+        path=request.url.path,
+        body=body,
+        headers=headers.raw,
+        for_parent=for_parent,
+        resume_point=resume_point,
+    )
+
+
+def _parse_json(body: bytes) -> Any:
+    """Raises `ApiError` for what is no JSON."""
+    if not body:
+        raise invalid_request([{"type": "missing", "loc": ("body",), "msg": "Field required"}])
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        reason = error.msg
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
+    except ValueError:
+        reason = "a number in it is too long"
+    except RecursionError:
+        reason = "it nests too deep"
+    raise invalid_request([{"type": "json_invalid", "loc": (), "msg": "", "ctx": {"error": reason}}])

@@ -9,13 +9,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.convert.answers import sse
 from app.inference.disconnect import while_connected
 from app.routers.admin import admin_only
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import Download, PullBody, Pulled
 from app.server import Server
-from app.sse import EventResponse
+from app.sse import EventResponse, sse
 from engines.models.pull.jobs import PullJob, PullWatch
 from engines.models.pull.puller import PulledModel, PullProgress
 

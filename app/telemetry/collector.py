@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -12,11 +11,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.telemetry.instruments import Histogram
+from app.telemetry.model_metrics import ModelMetrics
 from balancer.backends.base import BackendState, BackendStatus
 from engines.base import EngineStats
-
-if TYPE_CHECKING:
-    from app.telemetry.metrics import Metrics, ModelMetrics
 
 # Counters are named without their suffix: the exposition adds _total.
 _REQUESTS = ("enginehouse_requests", "Requests that ended, by outcome.")
@@ -44,19 +41,26 @@ SEVERAL_MODELS = "_several"
 
 
 class MetricsCollector(Collector):
-    """Reads `Metrics` and the backends' statuses; holds no numbers of its own."""
+    """Reads the models' counts and the backends' statuses; holds no numbers of its own."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(
+        self,
+        models: Callable[[], Iterable[ModelMetrics]],
+        statuses: Callable[[], Iterable[BackendStatus]],
+        queue_depth: Callable[[], int],
+    ) -> None:
+        self._models = models
+        self._statuses = statuses
+        self._queue_depth = queue_depth
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not look at backends that may not exist yet."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        yield from _model_metrics(self._metrics.models())
-        yield from _backend_metrics(self._metrics.statuses())
-        yield GaugeMetricFamily(*_QUEUE_DEPTH, value=self._metrics.queue_depth())
+        yield from _model_metrics(self._models())
+        yield from _backend_metrics(self._statuses())
+        yield GaugeMetricFamily(*_QUEUE_DEPTH, value=self._queue_depth())
 
 
 class ProcessFallback(Collector):

@@ -6,74 +6,22 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from app.inference.outcome import RequestOutcome
 from app.telemetry.collector import MetricsCollector, ProcessFallback
 from app.telemetry.instruments import Histogram, RecentRate, merged
+from app.telemetry.model_metrics import ITL_BUCKETS, TTFT_BUCKETS, ModelMetrics
 from balancer.backends.base import BackendStatus
-from engines.base import EngineStats, Usage
-
-Outcome = Literal["finished", "error", "aborted", "refused"]
-
-TTFT_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 60)
-ITL_BUCKETS = (
-    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04,
-    0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5,
-)  # fmt: skip
-DURATION_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+from engines.base import EngineStats
 
 # Clients choose the names in requests, so there must be an end to the series they can make.
 MAX_MODELS = 256
 OTHER_MODEL = "_other"
-
-
-class ModelMetrics:
-    """The counts of one model. Keep the object: its methods run for every token of every stream."""
-
-    __slots__ = (
-        "_rate", "cached_tokens", "completion_tokens", "durations",
-        "itl", "model", "prompt_tokens", "requests", "ttft",
-    )  # fmt: skip
-
-    def __init__(self, model: str, rate: RecentRate) -> None:
-        self.model = model
-        self.requests: Counter[tuple[str, Outcome]] = Counter()
-        self.durations: dict[str, Histogram] = {}
-        self.ttft = Histogram(TTFT_BUCKETS)
-        self.itl = Histogram(ITL_BUCKETS)
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
-        self.cached_tokens = 0
-        self._rate = rate
-
-    def first_token(self, seconds: float, tokens: int = 1) -> None:
-        """The first token came ``seconds`` after the request arrived, ``tokens`` of them at once."""
-        self.ttft.observe(seconds)
-        self._rate.add(tokens)
-
-    def inter_token(self, seconds: float, tokens: int = 1) -> None:
-        """``tokens`` came ``seconds`` after the last ones; at once, they share the time evenly."""
-        if tokens > 0:
-            self.itl.observe(seconds / tokens, tokens)
-            self._rate.add(tokens)
-
-    def finished(self, endpoint: str, outcome: Outcome, seconds: float, usage: Usage | None = None) -> None:
-        """A request ended, ``seconds`` after it arrived.
-
-        Only finished ones count for the duration: what was refused or broken off ends early and would
-        make the server look fast.
-        """
-        self.requests[endpoint, outcome] += 1
-        if outcome == "finished":
-            self.durations.setdefault(endpoint, Histogram(DURATION_BUCKETS)).observe(seconds)
-        if usage is not None:
-            self.prompt_tokens += usage.prompt_tokens
-            self.completion_tokens += usage.completion_tokens
-            self.cached_tokens += usage.cached_tokens
 
 
 class Metrics:
@@ -92,7 +40,7 @@ class Metrics:
         self.statuses = statuses
         self.queue_depth = queue_depth
         self.registry = CollectorRegistry()
-        self.registry.register(MetricsCollector(self))
+        self.registry.register(MetricsCollector(self.models, statuses, queue_depth))
         if os.path.exists("/proc/stat"):
             ProcessCollector(registry=self.registry)
         else:
@@ -112,6 +60,12 @@ class Metrics:
                 return self.for_model(OTHER_MODEL)
             found = self._models[model] = ModelMetrics(model, self._rate)
         return found
+
+    def __call__(self, outcome: RequestOutcome) -> None:
+        """Count a request that ended: a sink of request outcomes."""
+        self.for_model(outcome.target.model).finished(
+            outcome.endpoint, outcome.status, outcome.duration, outcome.usage
+        )
 
     def models(self) -> Iterable[ModelMetrics]:
         return self._models.values()

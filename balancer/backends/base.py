@@ -147,7 +147,7 @@ class Backend(ABC):
         """What a call is told that waited in vain, unless the backend was merely busy."""
 
     @abstractmethod
-    async def run(self, call: Call, continuation: ResumePoint | None = None) -> Reply:
+    async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:
         """Serve ``call``. Raises `BackendFailed` if there is no answer, or an engine's `EngineError`."""
 
     @abstractmethod

@@ -15,10 +15,10 @@ class LocalBackend(ManagedBackend):
 
     kind = "local"
 
-    async def run(self, call: Call, continuation: ResumePoint | None = None) -> Reply:
+    async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:
         engine = self._manager.resident(self.instance.key)
         if engine is None:
             raise self._gone()
         if call.run is None:
             raise NoBackend(f"{self.name} cannot serve what is only relayed")
-        return await call.run(cast(Engine, engine), continuation)
+        return await call.run(cast(Engine, engine), resume_point)

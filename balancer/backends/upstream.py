@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from balancer.backends.base import Backend, BackendState, BackendStatus
 from balancer.backends.upstream_config import Upstream
-from balancer.bodies import with_field
 from balancer.call import Call, Reply, ResumePoint
 from balancer.errors import DEFAULT_RETRY, BackendFailed, BalancerError, NoBackend
 from balancer.health.tracker import HealthTracker
@@ -128,16 +127,18 @@ class UpstreamBackend(Backend):
             **self.figures(), models=self.models, detail=self._detail, url=self._upstream.url
         )
 
-    async def run(self, call: Call, continuation: ResumePoint | None = None) -> Reply:
-        if continuation is not None:
-            raise BackendFailed(f"{self.name} cannot go on with an answer that began elsewhere")
-        theirs = self._models.get(call.model)
+    async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:
+        if resume_point is not None:
+            raise BackendFailed(f"{self.name} cannot go on with an answer that another backend began")
+        theirs = self._models.get(call.target.name)
         if theirs is None:
-            raise BackendFailed(f"{self.name} does not have model {call.model} any more")
+            raise BackendFailed(f"{self.name} does not have model {call.target.name} any more")
         return await self._proxy.post(
             self._upstream.url + call.path.removeprefix(PREFIX),
             call.headers,
-            call.body if theirs == call.model else with_field(call.body, "model", theirs),
+            call.body_for(theirs),
+            wire=call.wire,
+            meter=call.meter,
             key=self._upstream.api_key,
             request_id=call.request_id,
         )

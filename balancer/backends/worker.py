@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import cast
 
 from balancer.backends.base import BackendStatus
 from balancer.backends.managed import ManagedBackend
-from balancer.bodies import with_field
 from balancer.call import Call, Reply, ResumePoint
 from balancer.instances import Instance
 from balancer.proxy.client import ProxyClient
@@ -28,21 +27,20 @@ class WorkerBackend(ManagedBackend):
     def process(self) -> Worker | None:
         return cast(Worker | None, self._manager.resident(self.instance.key))
 
-    async def run(self, call: Call, continuation: ResumePoint | None = None) -> Reply:
+    async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:
         process = self.process
         if process is None:
             raise self._gone()
-        body = (
-            call.body if continuation is None else with_field(call.body, "continuation", asdict(continuation))
-        )
-        return await self._proxy.post(
+        # Only the canonical name: a worker knows the model by no other.
+        return await self._proxy.post_to_worker(
             process.url + call.path,
             call.headers,
-            body,
+            call.body_for(call.target.name),
+            resume_point=resume_point if call.stream else None,
+            wire=call.wire,
+            meter=call.meter,
             key=process.key,
             request_id=call.request_id,
-            managed=call.stream,
-            begun=continuation,
         )
 
     def status(self) -> BackendStatus:

@@ -1,4 +1,4 @@
-"""Bodies of relayed answers: bytes as they come, and what has to be known of them at the end."""
+"""Bodies of proxied answers: bytes as they come, their tokens counted, and whether they came to their end."""
 
 from __future__ import annotations
 
@@ -6,41 +6,30 @@ import json
 from array import array
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
-from balancer.call import ResumePoint
+from balancer.call import ResumePoint, TokenMeter, WireFormat
 from balancer.errors import BackendFailed
 from balancer.proxy.connection import Connection
-from balancer.proxy.usage import find_usage, usage_of
-from engines.base import Usage
+from balancer.workers.protocol import END, LAST, usage_from
 
 # Bytes from the end of a body in which its usage is looked for.
 EVENTS_KEPT = 16 * 1024
 DOCUMENT_KEPT = 1024 * 1024
-# An event that has more bytes is no answer of one of our own.
+# Bytes from the end of a stream in which its end mark is looked for.
+END_KEPT = 256
+# An event that has more bytes is no answer of a worker.
 MAX_EVENT = 4 * 1024 * 1024
-
-DONE = b"data: [DONE]"
-# In an answer's text the quotation marks would be escaped.
-FINISH = b'"finish_reason":"'
 
 Release = Callable[[Connection], None]
 
 
-class ProxiedBody:
-    """An upstream's body, untouched. ``release`` takes the connection when the body ended or was closed.
+class _Body:
+    """Bytes of one connection. ``release`` takes the connection when the body ended or was closed."""
 
-    ``is_events``: server-sent events, which must end with ``[DONE]`` unless they are ``encoded``.
-    """
-
-    def __init__(self, connection: Connection, release: Release, *, is_events: bool, encoded: bool) -> None:
+    def __init__(self, connection: Connection, release: Release) -> None:
         self._connection: Connection | None = connection
         self._release = release
-        self._needs_done = is_events and not encoded
-        self._keep = 0 if encoded else EVENTS_KEPT if is_events else DOCUMENT_KEPT
-        self._last: deque[bytes] = deque()
-        self._kept = 0
-        self._is_whole = False
         self._failure: BackendFailed | None = None
 
     def __aiter__(self) -> Self:
@@ -56,6 +45,7 @@ class ProxiedBody:
                 if passed := self._pass(data):
                     return passed
             elif connection.is_over:
+                self.close()
                 self._end(connection)
             else:
                 await connection.ready()
@@ -66,59 +56,90 @@ class ProxiedBody:
         if connection is not None:
             self._release(connection)
 
-    def resume_point(self) -> ResumePoint | None:
-        return None
-
-    def usage(self) -> Usage | None:
-        return find_usage(b"".join(self._last)) if self._is_whole else None
-
     def _pass(self, data: bytes) -> bytes:
-        """What the client gets of ``data``, which just came."""
-        self._last.append(data)
-        self._kept += len(data)
-        while self._kept - len(self._last[0]) >= self._keep:
-            self._kept -= len(self._last.popleft())
-            if not self._last:
-                break
-        return data
+        """The part of ``data``, which just came, that the client gets now."""
+        raise NotImplementedError
 
     def _end(self, connection: Connection) -> None:
         """Nothing more comes. Raises `BackendFailed` if that is too early."""
-        self.close()
-        if self._needs_done:
-            # Whatever happens to a connection after this, the answer is there.
-            self._is_whole = self._has_done()
-            error = connection.error or BackendFailed(f"{connection.peer} ended its stream without [DONE]")
-        else:
-            self._is_whole = connection.ended
-            error = connection.error or BackendFailed(f"{connection.peer} broke off")
-        if not self._is_whole:
-            raise error
-
-    def _has_done(self) -> bool:
-        end = b"".join(self._last)[-256:].rstrip()
-        return end.endswith((DONE, b"data:[DONE]"))
+        raise NotImplementedError
 
 
-class WorkerBody(ProxiedBody):
-    """The event stream of one of our own child servers, without the comments that are meant for us.
+class ProxiedBody(_Body):
+    """An upstream's body, untouched.
 
-    ``:tokens 12,13`` in front of an event tells what tokens it is made of, ``:usage {…}`` the counts of the
-    whole. Only whole events are passed on, so that another backend can go on after the last of them.
-    ``created`` is what the answer says of its beginning, if it can be continued; ``begun`` is what it was
-    itself continued from.
+    ``is_events``: server-sent events, which must end as ``wire`` says unless they are ``encoded``. The
+    tokens of what is encoded are not counted.
     """
 
     def __init__(
-        self, connection: Connection, release: Release, *, created: int | None, begun: ResumePoint | None
+        self,
+        connection: Connection,
+        release: Release,
+        *,
+        wire: WireFormat,
+        meter: TokenMeter,
+        is_events: bool,
+        encoded: bool,
     ) -> None:
-        super().__init__(connection, release, is_events=True, encoded=False)
-        self._created = created
+        super().__init__(connection, release)
+        self._wire = wire
+        self._meter = meter
+        self._counts = is_events and not encoded
+        self._keep = 0 if encoded else EVENTS_KEPT if is_events else DOCUMENT_KEPT
+        self._tail: deque[bytes] = deque()
+        self._kept = 0
+        meter.begin()
+
+    def resume_point(self) -> ResumePoint | None:
+        return None
+
+    def _pass(self, data: bytes) -> bytes:
+        self._tail.append(data)
+        self._kept += len(data)
+        while self._kept - len(self._tail[0]) >= self._keep:
+            self._kept -= len(self._tail.popleft())
+            if not self._tail:
+                break
+        if self._counts:
+            self._meter.tokens(self._wire.count_tokens(data))
+        return data
+
+    def _end(self, connection: Connection) -> None:
+        tail = b"".join(self._tail)
+        if self._counts:
+            # Whatever happens to a connection after its end mark, the answer is there.
+            is_whole = self._wire.is_end(tail[-END_KEPT:])
+            error = connection.error or BackendFailed(
+                f"{connection.peer} ended its stream without an end mark"
+            )
+        else:
+            is_whole = connection.ended
+            error = connection.error or BackendFailed(f"{connection.peer} broke off")
+        if not is_whole:
+            raise error
+        if (usage := self._wire.find_usage(tail)) is not None:
+            self._meter.told(usage)
+
+
+class WorkerBody(_Body):
+    """The event stream of a worker, without the comments that are meant for its parent.
+
+    Only whole events are passed on, so that another backend can go on after the last of them (see
+    `balancer.workers.protocol`). ``begun`` is the point from which this answer was itself resumed.
+    """
+
+    def __init__(
+        self, connection: Connection, release: Release, *, meter: TokenMeter, begun: ResumePoint | None
+    ) -> None:
+        super().__init__(connection, release)
+        self._meter = meter
         self._begun = begun
+        self._created: int | None = None
         self._token_ids = array("q", begun.token_ids if begun is not None else ())
         self._rest = b""
-        self._usage: Usage | None = None
-        self._has_passed = self._is_done = False
+        self._has_passed = self._is_last = self._is_done = False
+        meter.begin(len(self._token_ids))
 
     def resume_point(self) -> ResumePoint | None:
         if not self._has_passed:
@@ -127,62 +148,76 @@ class WorkerBody(ProxiedBody):
             return None
         return ResumePoint(tuple(self._token_ids), self._created)
 
-    def usage(self) -> Usage | None:
-        return self._usage if self._is_whole else None
-
     def _pass(self, data: bytes) -> bytes:
         data = self._rest + data
+        if self._is_last and END not in data:
+            # Were part of it sent and the rest lost, whoever goes on would finish the answer a second time.
+            return self._hold(data)
         end = data.rfind(b"\n\n") + 2
         if end < 2:
-            end = 0
+            return self._hold(data)
         self._rest = data[end:]
-        if len(self._rest) > MAX_EVENT:
-            self._failure = BackendFailed(f"an event has more than {MAX_EVENT:,} bytes")
-        if not end:
-            return b""
         events: list[bytes] = []
-        parts = data[: end - 2].split(b"\n\n")
-        for index, event in enumerate(parts):
-            if FINISH in event and DONE not in parts[index:]:
-                # Were it sent and the rest lost, whoever goes on would finish the answer a second time.
-                self._rest = b"\n\n".join((*parts[index:], self._rest))
-                break
-            try:
-                passed = self._read(event)
-            except (ValueError, OverflowError, BackendFailed) as error:
-                self._failure = _failure(error)
-                break
-            if passed:
+        position = 0
+        while position < end and self._failure is None:
+            if data.startswith(LAST, position):
+                position += len(LAST)
+                self._is_last = True
+                if data.find(END, position) < 0:
+                    self._rest = data[position:]
+                    break
+                continue
+            stop = data.index(b"\n\n", position)
+            if passed := self._read(data[position:stop]):
                 events += (passed, b"\n\n")
+            position = stop + 2
+        if len(self._rest) > MAX_EVENT:
+            self._hold(self._rest)
         self._has_passed = self._has_passed or bool(events)
         return b"".join(events)
 
+    def _hold(self, data: bytes) -> bytes:
+        self._rest = data
+        if len(data) > MAX_EVENT:
+            self._failure = BackendFailed(f"an event has more than {MAX_EVENT:,} bytes")
+        return b""
+
     def _read(self, event: bytes) -> bytes:
-        """``event`` as the client gets it. Raises `BackendFailed` if it says that the answer failed."""
+        """``event`` without its comments; they count once all of it is understood."""
         token_ids: list[int] = []
-        while event.startswith(b":"):
-            comment, _, event = event.partition(b"\n")
-            if comment.startswith(b":tokens "):
-                token_ids += map(int, comment[8:].split(b","))
-            elif comment.startswith(b":usage "):
-                self._usage = usage_of(json.loads(comment[7:]))
-        if event.startswith(b'data: {"error"'):
-            raise BackendFailed(_told(json.loads(event[6:])))
-        self._token_ids.extend(token_ids)
-        self._is_done = self._is_done or event == DONE
+        try:
+            while event.startswith(b":"):
+                comment, _, event = event.partition(b"\n")
+                name, _, value = comment.partition(b" ")
+                if name == b":tokens":
+                    token_ids += map(int, value.split(b","))
+                else:
+                    self._take(name, value)
+            self._token_ids.extend(token_ids)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            self._failure = BackendFailed(f"a worker sent what makes no sense: {error}")
+            return b""
+        if event:
+            self._meter.tokens(len(token_ids))
         return event
 
-    def _has_done(self) -> bool:
-        return self._is_done
+    def _take(self, name: bytes, value: bytes) -> None:
+        if name == b":begin":
+            begin = json.loads(value)
+            self._meter.prompt(int(begin["prompt_tokens"]))
+            self._created = begin.get("created")
+        elif name == b":usage":
+            self._meter.told(usage_from(value))
+        elif name == b":end":
+            self._is_done = True
+        elif name == b":error":
+            self._failure = BackendFailed(str(json.loads(value)))
+
+    def _end(self, connection: Connection) -> None:
+        # Whatever happens to a connection after the end mark, the answer is there.
+        if not self._is_done:
+            raise connection.error or _cut_off(connection)
 
 
-def _failure(error: Exception) -> BackendFailed:
-    if isinstance(error, BackendFailed):
-        return error
-    return BackendFailed(f"a child server sent what makes no sense: {error}")
-
-
-def _told(document: Any) -> str:
-    """The message in an error event."""
-    error = document.get("error")
-    return str(error.get("message") if isinstance(error, dict) else error)
+def _cut_off(connection: Connection) -> BackendFailed:
+    return BackendFailed(f"{connection.peer} ended its stream without an end mark")

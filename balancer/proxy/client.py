@@ -1,26 +1,25 @@
-"""Sends calls to other servers and brings their answers back."""
+"""The HTTP client for upstreams and workers: calls out, answers back."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 
-from balancer.call import ByteStream, Reply, ResumePoint
+from balancer.call import ByteStream, Reply, ResumePoint, TokenMeter, WireFormat
 from balancer.errors import BackendFailed
 from balancer.proxy import headers as relay_headers
-from balancer.proxy.body import ProxiedBody, WorkerBody
+from balancer.proxy.body import ProxiedBody, Release, WorkerBody
 from balancer.proxy.connection import Connection, Patience
-from balancer.proxy.headers import CREATED_HEADER, TOKENS_HEADER, Header
+from balancer.proxy.headers import Header
 from balancer.proxy.pool import ConnectionPool, Origin, Target, target_of
-
-ASK_FOR_TOKENS = TOKENS_HEADER + b": 1\r\n"
+from balancer.workers.protocol import worker_request
 
 # A probe's answer that is longer is cut here, in bytes.
 MAX_PROBE = 4 * 1024 * 1024
 
 
 class ProxyClient:
-    """One for the whole server: it owns the connections to upstreams and child servers.
+    """Owner of all connections to upstreams and workers. One for the whole server.
 
     Time-outs are in seconds: ``first_byte_timeout`` until the first byte of an answer's body, of which
     servers send the headers before they have anything to say; ``stall_timeout`` between the bytes after it,
@@ -43,24 +42,47 @@ class ProxyClient:
         headers: Iterable[Header],
         body: bytes,
         *,
+        wire: WireFormat,
+        meter: TokenMeter,
         key: str | None = None,
         request_id: str | None = None,
-        managed: bool = False,
-        begun: ResumePoint | None = None,
     ) -> Reply:
-        """Send ``body``; the reply has any status, and its body is still to come.
+        """Send ``body`` to an upstream; the reply has any status, and its body is still to come.
 
-        Of the client's ``headers`` those go along that may (`relay_headers`); ``key`` is the upstream's own.
-        ``managed``: one of our child servers is asked for its tokens, so that its stream can be continued,
-        as it itself continues what was ``begun``. Raises `BackendFailed` if there is no answer.
+        Of the client's ``headers`` those go along that may (`balancer.proxy.headers`); ``key`` is the
+        upstream's own. ``meter`` counts the tokens that pass, as far as ``wire`` can tell. Raises
+        `BackendFailed` if there is no answer.
         """
+        connection, release = await self._post(url, _allowed(headers, request_id), body, key)
+        return _reply(connection, _proxied(connection, release, wire, meter))
+
+    async def post_to_worker(
+        self,
+        url: str,
+        headers: Iterable[Header],
+        body: bytes,
+        *,
+        resume_point: ResumePoint | None,
+        wire: WireFormat,
+        meter: TokenMeter,
+        key: str,
+        request_id: str,
+    ) -> Reply:
+        """As `post`, to one of our workers, whose stream can be resumed: it tells its tokens, and goes on
+        from ``resume_point`` if another backend began the answer."""
+        protocol, body = worker_request(body, resume_point)
+        connection, release = await self._post(url, [*_allowed(headers, request_id), *protocol], body, key)
+        if _is_events(connection):
+            return _reply(connection, WorkerBody(connection, release, meter=meter, begun=resume_point))
+        return _reply(connection, _proxied(connection, release, wire, meter))
+
+    async def _post(
+        self, url: str, headers: list[Header], body: bytes, key: str | None
+    ) -> tuple[Connection, Release]:
         target = target_of(url)
-        allowed = relay_headers.for_upstream(headers)
-        if request_id is not None:
-            allowed.append((b"x-request-id", request_id.encode()))
-        request = _request(b"POST", target, allowed, key, body, ASK_FOR_TOKENS if managed else b"")
+        request = _request(b"POST", target, headers, key, body)
         connection = await self._exchange(target.origin, request, self._patience)
-        return self._reply(connection, target.origin, managed, begun)
+        return connection, lambda used: self._pool.give_back(used, target.origin)
 
     async def get(
         self, url: str, headers: Iterable[Header] = (), timeout: float = 5.0, *, key: str | None = None
@@ -94,24 +116,31 @@ class ProxyClient:
                     raise
         return await _begin(await self._pool.connect(origin), request, patience)
 
-    def _reply(
-        self, connection: Connection, origin: Origin, managed: bool, begun: ResumePoint | None
-    ) -> Reply:
-        def release(used: Connection) -> None:
-            self._pool.give_back(used, origin)
 
-        headers = relay_headers.for_client(connection.headers)
-        type_ = relay_headers.value_of(headers, b"content-type") or b""
-        is_events = type_.lower().startswith(b"text/event-stream")
-        body: ByteStream
-        if managed and is_events:
-            created = relay_headers.value_of(connection.headers, CREATED_HEADER)
-            body = WorkerBody(connection, release, created=_number(created), begun=begun)
-        else:
-            encoding = relay_headers.value_of(headers, b"content-encoding") or b"identity"
-            encoded = encoding.lower() != b"identity"
-            body = ProxiedBody(connection, release, is_events=is_events, encoded=encoded)
-        return Reply(connection.status, headers, body)
+def _allowed(headers: Iterable[Header], request_id: str | None) -> list[Header]:
+    allowed = relay_headers.for_upstream(headers)
+    return allowed if request_id is None else [*allowed, (b"x-request-id", request_id.encode())]
+
+
+def _reply(connection: Connection, body: ByteStream) -> Reply:
+    return Reply(connection.status, relay_headers.for_client(connection.headers), body)
+
+
+def _proxied(connection: Connection, release: Release, wire: WireFormat, meter: TokenMeter) -> ProxiedBody:
+    encoding = relay_headers.value_of(connection.headers, b"content-encoding") or b"identity"
+    return ProxiedBody(
+        connection,
+        release,
+        wire=wire,
+        meter=meter,
+        is_events=_is_events(connection),
+        encoded=encoding.lower() != b"identity",
+    )
+
+
+def _is_events(connection: Connection) -> bool:
+    type_ = relay_headers.value_of(connection.headers, b"content-type") or b""
+    return type_.lower().startswith(b"text/event-stream")
 
 
 async def _begin(connection: Connection, request: bytes, patience: Patience) -> Connection:
@@ -145,17 +174,12 @@ def _request(
     headers: list[Header],
     key: str | None,
     body: bytes = b"",
-    extra: bytes = b"",
 ) -> bytes:
-    """All of a request; ``extra`` are whole header lines."""
+    """All of a request."""
     lines = [b"%s: %s\r\n" % header for header in headers]
     if key:
         lines.append(b"authorization: Bearer %s\r\n" % key.encode())
     if method == b"POST":
         lines.append(b"content-length: %d\r\n" % len(body))
     start = b"%s %s HTTP/1.1\r\nhost: %s\r\naccept-encoding: identity\r\n"
-    return b"".join([start % (method, target.path, target.host_header), *lines, extra, b"\r\n", body])
-
-
-def _number(value: bytes | None) -> int | None:
-    return int(value) if value is not None and value.isdigit() else None
+    return b"".join([start % (method, target.path, target.host_header), *lines, b"\r\n", body])

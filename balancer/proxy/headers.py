@@ -7,11 +7,6 @@ from collections.abc import Iterable
 
 Header = tuple[bytes, bytes]
 
-# A parent asks its instance with the first header for comments that tell tokens and usage; the instance
-# says with the second when the answer was created, if another one could go on with it.
-TOKENS_HEADER = b"x-enginehouse-tokens"
-CREATED_HEADER = b"x-enginehouse-created"
-
 # To the upstream. Credentials are the relay's own business.
 REQUEST_HEADERS = frozenset({b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"})
 

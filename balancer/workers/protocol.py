@@ -1,21 +1,39 @@
-"""What crosses the pipes between the server and its instances: JSON objects, one a line.
+"""The worker protocol: all that a server and its workers say to each other, on pipes and over HTTP.
 
-The server sends a `Start` and keeps the pipe open for as long as the instance shall live. The instance
-answers with ``{"progress": 0..1, "phase": …}`` while it loads, then ``{"ready": …}``; with
-``{"failed": message, "kind": …}`` it says why it ends.
+On the pipes go JSON objects, one a line. The server sends a `Start` and keeps the pipe open for as long as
+the worker shall live. The worker answers with ``{"progress": 0..1, "phase": …}`` while it loads, then
+``{"ready": …}``; with ``{"failed": message, "kind": …}`` it says why it ends.
+
+Over HTTP a worker serves the same routes as the server. With `PARENT_HEADER` the parent asks for comments
+between the events of a stream, which it takes out before the client sees them:
+
+    :begin {"prompt_tokens": 37, "created": 1764000000}    at first; ``created`` if the answer can be resumed
+    :tokens 12,13                                           in front of the event that these tokens make
+    :last                                                   what follows belongs together, up to ``:end``
+    :usage {"prompt_tokens": …, …}                          the token counts of the whole answer
+    :end                                                    the stream is complete
+    :error message                                          the stream breaks off, and why
+
+Tokens whose text is held back go with the next event, an opening event has none: so whoever read an event
+to its end knows the tokens to go on from. With `RESUME_HEADER` the parent says how many bytes at the
+beginning of a request's body are the resume point of an answer to go on with; the client's own body
+follows. No client can speak this: its headers and body never become these headers, comments of ours never
+come from its text (which is JSON in ``data:`` lines), and a worker answers nobody but its parent.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from engines.base import EngineInfo, EngineStats
+from balancer.call import ResumePoint
+from engines.base import EngineInfo, EngineStats, Usage
 from engines.errors import CannotLoad, EngineError, ModelFileNotFound, ModelLoadError
 
 Message = dict[str, Any]
+Header = tuple[bytes, bytes]
 
 STATUS_PATH = "/v1/instance"
 """Where an instance says how it does: a JSON object with ``ok``, ``detail``, ``stats`` and ``metrics``."""
@@ -87,3 +105,57 @@ def error_from(message: Mapping[str, Any]) -> ModelLoadError:
 
 def stats_from(report: Mapping[str, Any]) -> EngineStats:
     return EngineStats(**report["stats"])
+
+
+# -- over HTTP --------------------------------------------------------------------------------------
+
+PARENT_HEADER = b"x-enginehouse-parent"
+RESUME_HEADER = b"x-enginehouse-resume"
+# More than any model's context, in bytes of JSON.
+MAX_RESUME_POINT = 64 * 2**20
+
+LAST = b":last\n\n"
+END = b":end\n\n"
+
+
+def worker_request(body: bytes, resume_point: ResumePoint | None) -> tuple[list[Header], bytes]:
+    """The headers and the body that ask a worker for comments, and to go on from ``resume_point``."""
+    headers = [(PARENT_HEADER, b"1")]
+    if resume_point is None:
+        return headers, body
+    point = json.dumps(asdict(resume_point)).encode()
+    return [*headers, (RESUME_HEADER, b"%d" % len(point))], point + body
+
+
+def read_resume_point(size: str | None, body: bytes) -> tuple[ResumePoint | None, bytes]:
+    """The resume point in front of ``body`` and what the client sent; ``size`` is `RESUME_HEADER`'s value.
+
+    Raises `ValueError`.
+    """
+    if size is None:
+        return None, body
+    length = int(size)
+    point = json.loads(body[:length])
+    return ResumePoint(tuple(map(int, point["token_ids"])), int(point["created"])), body[length:]
+
+
+def begin_comment(prompt_tokens: int, created: int | None) -> bytes:
+    resumable = {} if created is None else {"created": created}
+    return b":begin %s\n\n" % json.dumps({"prompt_tokens": prompt_tokens, **resumable}).encode()
+
+
+def tokens_comment(token_ids: Sequence[int]) -> bytes:
+    return b":tokens %s\n" % ",".join(map(str, token_ids)).encode() if token_ids else b""
+
+
+def usage_comment(usage: Usage) -> bytes:
+    return b":usage %s\n\n" % json.dumps(asdict(usage)).encode()
+
+
+def error_comment(message: str) -> bytes:
+    return b":error %s\n\n" % json.dumps(message).encode()
+
+
+def usage_from(value: bytes) -> Usage:
+    """The usage in a comment's ``value``. Raises `ValueError` or `TypeError`."""
+    return Usage(**json.loads(value))

@@ -74,7 +74,7 @@ async def served(desk: Desk, serving: Dispatch) -> bytes:
             data += await rest(body)
             break
         except FAILURES as failure:
-            body, first = await serving.go_on(failure)
+            body, first = await serving.resume(failure)
             data += first
     serving.finish()
     return data
@@ -429,7 +429,7 @@ async def test_the_break_is_told_if_no_other_backend_lives(other: BackendState |
     with pytest.raises(BackendFailed):
         await rest(opened.body)
     with pytest.raises(BackendFailed, match="connection refused"):
-        await serving.go_on(LOST)
+        await serving.resume(LOST)
     assert desk.counts == {"broken": 1}
     assert not any(desk.pool.demanded)
     desk.assert_clean()
@@ -473,10 +473,10 @@ async def test_a_request_that_kills_what_computes_it_comes_to_an_end() -> None:
             await rest(body)
         for backend in backends:
             backend.start_anew()
-        body, more = await serving.go_on(LOST)
+        body, more = await serving.resume(LOST)
         data += more
     with pytest.raises(BackendFailed):
-        await serving.go_on(LOST)
+        await serving.resume(LOST)
     assert data == b"1" * (MOST_BREAKS + 1)
     assert desk.counts == {"resumed": MOST_BREAKS, "broken": 1}
     desk.assert_clean()
@@ -493,7 +493,7 @@ async def test_a_broken_answer_goes_before_those_that_wait() -> None:
     await turns()
     with pytest.raises(BackendFailed):
         await rest(opened.body)
-    going_on = asyncio.create_task(serving.go_on(LOST))
+    going_on = asyncio.create_task(serving.resume(LOST))
     await turns()
     assert desk.balancer.queue_depth == 2
     held.release()
@@ -562,7 +562,7 @@ async def test_leaving_while_the_answer_is_to_go_on(where: str) -> None:
         other.state = BackendState.STARTING
     with pytest.raises(BackendFailed):
         await rest(opened.body)
-    await leave(desk, serving, serving.go_on(LOST))
+    await leave(desk, serving, serving.resume(LOST))
 
 
 async def test_closing_while_it_still_waits_or_runs() -> None:

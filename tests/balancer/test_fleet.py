@@ -69,7 +69,7 @@ class Client:
                     self.data += data
                 break
             except FAILURES as failure:
-                body, data = await self._serving.go_on(failure)
+                body, data = await self._serving.resume(failure)
                 self.data += data
         self._serving.finish()
         return self.data

@@ -9,11 +9,12 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from app.dialects.openai.wire import WIRE
 from balancer.backends.base import Backend, BackendState, BackendStatus
 from balancer.backends.local import LocalBackend
 from balancer.backends.managed import ManagedBackend
 from balancer.balancer import Balancer, QueueLimits
-from balancer.call import Call, Reply, ResumePoint
+from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, UnknownModel
 from balancer.fleet import Fleet, Plan
 from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
@@ -45,7 +46,8 @@ class Clock:
 
 
 def call(model: str = "m", **fields: Any) -> Call:
-    return Call("r", model, "/v1/chat/completions", b"{}", **{"stream": True, "run": stream} | fields)
+    given = {"stream": True, "wire": WIRE, "run": stream} | fields
+    return Call("r", Target(model, None, model), "/v1/chat/completions", b"{}", **given)
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -56,9 +58,9 @@ class Body:
 
     PAUSE = object()
 
-    def __init__(self, *pieces: Any, continuation: ResumePoint | None = None) -> None:
+    def __init__(self, *pieces: Any, resume_point: ResumePoint | None = None) -> None:
         self._pieces = deque(pieces)
-        self._continuation = continuation
+        self._resume_point = resume_point
         self._go = asyncio.Event()
         self.closes = 0
 
@@ -85,7 +87,7 @@ class Body:
 
     def resume_point(self) -> ResumePoint | None:
         assert not self.closes, "a body has to be asked before it is closed"
-        return self._continuation
+        return self._resume_point
 
     def usage(self) -> Usage | None:
         return None
@@ -93,8 +95,8 @@ class Body:
 
 def reply(*pieces: Any, status: int = 200, at: int | None = None) -> Reply:
     """``at``: it could go on elsewhere after that many tokens."""
-    continuation = None if at is None else ResumePoint(tuple(range(at)), created=1)
-    return Reply(status, [], Body(*pieces, continuation=continuation))
+    resume_point = None if at is None else ResumePoint(tuple(range(at)), created=1)
+    return Reply(status, [], Body(*pieces, resume_point=resume_point))
 
 
 # -- backends --------------------------------------------------------------------------------------
@@ -157,8 +159,8 @@ class StubBackend(Backend):
             "loading", retry_after=3.0, state=self._state, progress=self.progress, eta_seconds=3.0
         )
 
-    async def run(self, call: Call, continuation: ResumePoint | None = None) -> Reply:
-        self.asked.append(continuation)
+    async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:
+        self.asked.append(resume_point)
         answer = self.answers.popleft() if self.answers else reply(b"ok")
         if asyncio.isfuture(answer):
             answer = await answer
@@ -275,9 +277,9 @@ class EngineBody:
         return None
 
 
-async def stream(engine: Any, continuation: ResumePoint | None) -> Reply:
+async def stream(engine: Any, resume_point: ResumePoint | None) -> Reply:
     """A call's way to run on a `StubEngine`: its first token is there at once."""
-    body = EngineBody(engine, continuation)
+    body = EngineBody(engine, resume_point)
     body.step()
     return Reply(200, [], body)
 

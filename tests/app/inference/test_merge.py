@@ -9,8 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.inference.merge import Generation, start
-from app.telemetry.inference import InferenceRecord
+from app.inference.outcome import RequestRecord
 from app.telemetry.metrics import Metrics
+from app.telemetry.request_log import RequestLog
+from balancer.call import Target
 from engines.base import GenerationRequest, Prompt, Sampling, Usage
 from engines.errors import ContextLengthExceeded, EngineError
 from engines.fake import FakeEngine
@@ -24,11 +26,10 @@ class Clock:
         return self.now
 
 
-def record(clock: Clock | None = None) -> tuple[InferenceRecord, Metrics]:
+def record(clock: Clock | None = None) -> tuple[RequestRecord, Metrics]:
     metrics = Metrics(list, lambda: 0)
-    made = InferenceRecord(
-        metrics.for_model("m"), model="m", endpoint="/x", request_id="r", clock=clock or Clock()
-    )
+    live, sinks = metrics.for_model("m"), (metrics, RequestLog())
+    made = RequestRecord(Target("m"), "/x", "r", live=live, sinks=sinks, clock=clock or Clock())
     return made, metrics
 
 
@@ -52,16 +53,20 @@ async def test_every_stream_ends_before_the_whole_does() -> None:
     generation = start(engine, await requests(engine, "a b c", "d", "e f"), kept, answers=1)
     assert await collect(generation) == {0: "a b c", 1: "d", 2: "e f"}
     assert (kept.usage().prompt_tokens, kept.usage().completion_tokens) == (6, 6)
+    assert generation.finished
+    kept.end("finished")
     assert metrics.snapshot()["requests"]["finished"] == 1
     await engine.close()
 
 
 async def test_if_one_is_refused_none_runs() -> None:
     engine = FakeEngine(context_length=4)
-    kept, _ = record()
+    kept, metrics = record()
     both = await requests(engine, "a", "a b c d e f", limit=2)
     with pytest.raises(ContextLengthExceeded):
         start(engine, both, kept, answers=1)
+    kept.end("refused")
+    assert metrics.snapshot()["prompt_tokens"] == 0
     for _ in range(5):
         await asyncio.sleep(0)
     assert engine.stats().running == engine.stats().waiting == 0
@@ -138,6 +143,7 @@ async def test_a_second_run_counts_anew() -> None:
         await generation.__anext__()
         generation.close()
     assert await collect(start(engine, sequences, kept, answers=1)) == {0: "a b c"}
+    kept.end("finished")
     snapshot = metrics.snapshot()
     assert (snapshot["prompt_tokens"], snapshot["completion_tokens"]) == (3, 3)
     assert snapshot["time_to_first_token"]["count"] == 1
@@ -154,6 +160,7 @@ async def test_times_are_measured_from_the_arrival() -> None:
     clock.now += 0.5
     with capture_logs() as lines:
         await collect(generation)
+        kept.end("finished")
     snapshot = metrics.snapshot()
     assert snapshot["time_to_first_token"]["mean"] == pytest.approx(2.0)
     assert snapshot["inter_token_latency"]["mean"] == pytest.approx(0.5)

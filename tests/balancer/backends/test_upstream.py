@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from app.dialects.openai.wire import WIRE
 from balancer.backends.base import BackendState, Verdict
 from balancer.backends.upstream import UpstreamBackend
 from balancer.backends.upstream_config import Upstream
-from balancer.call import Call, Reply, ResumePoint
+from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.errors import BackendFailed, NoBackend
 from balancer.health.tracker import WATCH_INTERVAL
 from balancer.proxy.client import ProxyClient
@@ -93,7 +94,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 def call(model: str = "m", body: bytes = b'{"model":"m"}') -> Call:
-    return Call("req_1", model, "/v1/chat/completions", body, stream=False)
+    return Call("req_1", Target(model, None, model), "/v1/chat/completions", body, stream=False, wire=WIRE)
 
 
 # -- health -----------------------------------------------------------------------------------------
@@ -225,8 +226,9 @@ async def test_its_limit() -> None:
 async def test_a_call_goes_where_the_url_says() -> None:
     bench = Bench(models={"m": "m"}, api_key="sk-1")
     with pytest.raises(BackendFailed):
-        await bench.backend.run(call(body=b'{ "model": "m" }'))
-    options = {"key": "sk-1", "request_id": "req_1"}
+        asked = call(body=b'{ "model": "m" }')
+        await bench.backend.run(asked)
+    options = {"wire": WIRE, "meter": asked.meter, "key": "sk-1", "request_id": "req_1"}
     assert bench.relay.posts == [(f"{URL}/chat/completions", b'{ "model": "m" }', options)]
 
 
@@ -241,7 +243,7 @@ async def test_a_model_by_its_other_name() -> None:
 
 async def test_it_cannot_go_on_with_an_answer() -> None:
     bench = Bench(models={"m": "m"})
-    with pytest.raises(BackendFailed, match="began elsewhere"):
+    with pytest.raises(BackendFailed, match="another backend began"):
         await bench.backend.run(call(), ResumePoint((1,), 1700))
     assert bench.relay.posts == []
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from balancer.call import Reply, ResumePoint
+from app.dialects.openai.wire import WIRE
+from balancer.call import Reply
 from balancer.errors import BackendFailed
 from balancer.proxy.client import ProxyClient
 from balancer.proxy.connection import HIGH_WATER, MAX_HEAD
-from balancer.proxy.usage import find_usage
 from engines.base import Usage
 from support.bad_upstream import (
     DOCUMENT,
@@ -28,6 +28,7 @@ from support.bad_upstream import (
     raw,
     reset,
 )
+from support.meter import Meter
 
 USAGE = Usage(5, 2, 3)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -47,9 +48,9 @@ async def patient() -> AsyncIterator[ProxyClient]:
     await relay.close()
 
 
-async def ask(relay: ProxyClient, upstream: BadUpstream, **options: object) -> Reply:
+async def ask(relay: ProxyClient, upstream: BadUpstream, meter: Meter | None = None) -> Reply:
     url = upstream.url + "/chat/completions"
-    return await relay.post(url, [], b'{"model":"m"}', **options)  # type: ignore[arg-type]
+    return await relay.post(url, [], b'{"model":"m"}', wire=WIRE, meter=meter or Meter())
 
 
 async def read(reply: Reply) -> bytes:
@@ -71,17 +72,19 @@ async def read_until_failure(reply: Reply) -> tuple[bytes, str]:
 
 async def test_a_document(patient: ProxyClient) -> None:
     async with bad_upstream(answer()) as upstream:
-        reply = await ask(patient, upstream)
+        meter = Meter()
+        reply = await ask(patient, upstream, meter)
         assert (reply.status, await read(reply)) == (200, DOCUMENT)
-        assert reply.body.usage() == USAGE
+        assert meter.usage == USAGE
         assert dict(reply.headers)[b"content-length"] == b"%d" % len(DOCUMENT)
 
 
 async def test_events(patient: ProxyClient) -> None:
     async with bad_upstream(events(*EVENTS)) as upstream:
-        reply = await ask(patient, upstream)
+        meter = Meter()
+        reply = await ask(patient, upstream, meter)
         assert await read(reply) == b"".join(EVENTS)
-        assert reply.body.usage() == USAGE
+        assert meter.usage == USAGE
         assert reply.body.resume_point() is None
 
 
@@ -126,19 +129,21 @@ async def test_interim_answers_are_passed_over(patient: ProxyClient) -> None:
 async def test_encoded_bodies_pass_as_they_are(patient: ProxyClient) -> None:
     body = gzip.compress(DOCUMENT)
     async with bad_upstream(answer(body, b"content-encoding: gzip", type=b"text/event-stream")) as upstream:
-        reply = await ask(patient, upstream)
+        meter = Meter()
+        reply = await ask(patient, upstream, meter)
         assert await read(reply) == body
         assert dict(reply.headers)[b"content-encoding"] == b"gzip"
-        assert reply.body.usage() is None
+        assert meter.usage is None
         assert upstream.requests[0].headers["accept-encoding"] == "identity"
 
 
 async def test_garbage_events_pass_as_they_are(patient: ProxyClient) -> None:
     garbage = b'\x00\xff nonsense\n\ndata: {"usage": {"prompt_tokens": \n\n'
     async with bad_upstream(events(garbage, EVENTS[-1])) as upstream:
-        reply = await ask(patient, upstream)
+        meter = Meter()
+        reply = await ask(patient, upstream, meter)
         assert await read(reply) == garbage + EVENTS[-1]
-        assert reply.body.usage() is None
+        assert meter.usage is None
 
 
 # -- headers ----------------------------------------------------------------------------------------
@@ -153,14 +158,17 @@ async def test_what_the_upstream_is_told(patient: ProxyClient) -> None:
         (b"proxy-authorization", b"x"),
         (b"content-length", b"99"),
         (b"x-forwarded-for", b"10.0.0.1"),
-        (b"x-enginehouse-tokens", b"1"),
+        (b"x-enginehouse-parent", b"1"),
+        (b"x-enginehouse-resume", b"1"),
         (b"content-type", b"application/json"),
         (b"traceparent", b"00-1"),
         (b"accept", b"x\r\nx-injected: 1"),
     ]
     async with bad_upstream(answer()) as upstream:
         url = upstream.url + "/chat/completions"
-        await read(await patient.post(url, headers, b"{}", key="sk-1", request_id="req_1"))
+        await read(
+            await patient.post(url, headers, b"{}", wire=WIRE, meter=Meter(), key="sk-1", request_id="req_1")
+        )
         [request] = upstream.requests
     assert request.line == "POST /v1/chat/completions HTTP/1.1"
     assert request.body == b"{}"
@@ -272,26 +280,28 @@ async def test_a_cancelled_request_leaves_nothing(patient: ProxyClient) -> None:
         (events(EVENTS[0], then=reset), EVENTS[0], "broke off"),
         (events(EVENTS[0], then=raw()), EVENTS[0], "broke off"),
         (events(EVENTS[0], then=raw(b"not hex\r\n")), EVENTS[0], "does not speak HTTP"),
-        (events(EVENTS[0]), EVENTS[0], r"without \[DONE\]"),
+        (events(EVENTS[0]), EVENTS[0], "without an end mark"),
         (events(then=hang), b"", "sent nothing for 0.1 s"),
         (events(EVENTS[0], then=hang), EVENTS[0], "stopped in the middle of its answer for 0.1 s"),
     ],
 )
 async def test_half_an_answer(relay: ProxyClient, script: object, got: bytes, reason: str) -> None:
     async with bad_upstream(script) as upstream:  # type: ignore[arg-type]
-        reply = await ask(relay, upstream)
+        meter = Meter()
+        reply = await ask(relay, upstream, meter)
         assert reply.status == 200
         data, message = await read_until_failure(reply)
         assert data == got
         assert reason.replace("\\", "") in message
-        assert reply.body.usage() is None
+        assert meter.usage is None
 
 
 async def test_what_comes_after_done_does_not_matter(relay: ProxyClient) -> None:
     async with bad_upstream(events(*EVENTS, then=reset)) as upstream:
-        reply = await ask(relay, upstream)
+        meter = Meter()
+        reply = await ask(relay, upstream, meter)
         assert await read(reply) == b"".join(EVENTS)
-        assert reply.body.usage() == USAGE
+        assert meter.usage == USAGE
 
 
 async def test_a_second_answer_is_never_given_to_the_next_request(relay: ProxyClient) -> None:
@@ -379,127 +389,3 @@ async def test_probes_are_bounded(relay: ProxyClient, script: object) -> None:
         with pytest.raises(BackendFailed):
             await relay.get(upstream.url + "/models", timeout=0.3)
         await asyncio.wait_for(upstream.lost.wait(), 0.1)
-
-
-# -- usage ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("end", "usage"),
-    [
-        (b'{"usage":{"prompt_tokens":1,"total_tokens":1}}', Usage(1, 0)),
-        (b'{"usage": {"prompt_tokens": 1}} {"usage" : {"prompt_tokens": 2}, "usage": null', Usage(2, 0)),
-        (b'{"content":"\\"usage\\":{\\"prompt_tokens\\":9}"}', None),
-        (b'{"usage":{"prompt_tokens":true,"completion_tokens":-1,"prompt_tokens_details":[]}}', Usage(0, 0)),
-        (b'{"usage":{', None),
-        (b'{"usage":' + b'{"a":' * 5000, None),
-        (b"", None),
-    ],
-)
-def test_finding_usage(end: bytes, usage: Usage | None) -> None:
-    assert find_usage(end) == usage
-
-
-# -- our own children -------------------------------------------------------------------------------
-
-CREATED = b"x-enginehouse-created: 1700\r\n"
-ROLE = b'data: {"role":"assistant"}\n\n'
-TOLD = [
-    ROLE,
-    b':tokens 12,13\ndata: {"content":"a"}\n\n',
-    b':tokens 14\ndata: {"content":"b"}\n\n',
-    b':usage {"prompt_tokens":1,"completion_tokens":3,"cached_tokens":1}\n\ndata: [DONE]\n\n',
-]
-PASSED = ROLE + b'data: {"content":"a"}\n\ndata: {"content":"b"}\n\ndata: [DONE]\n\n'
-
-
-async def test_comments_of_a_child_stay_here(patient: ProxyClient) -> None:
-    async with bad_upstream(events(*TOLD, headers=CREATED)) as upstream:
-        reply = await ask(patient, upstream, managed=True)
-        assert await read(reply) == PASSED
-        assert reply.body.usage() == Usage(1, 3, 1)
-        assert reply.body.resume_point() == ResumePoint((12, 13, 14), 1700)
-        assert b"x-enginehouse-created" not in dict(reply.headers)
-        assert upstream.requests[0].headers["x-enginehouse-tokens"] == "1"
-
-
-async def test_events_in_any_pieces(patient: ProxyClient) -> None:
-    pieces = [bytes([byte]) for byte in b"".join(TOLD)]
-    async with bad_upstream(events(*pieces, headers=CREATED)) as upstream:
-        reply = await ask(patient, upstream, managed=True)
-        assert await read(reply) == PASSED
-        assert reply.body.resume_point() == ResumePoint((12, 13, 14), 1700)
-
-
-async def test_half_an_event_of_a_child_goes_nowhere(relay: ProxyClient) -> None:
-    async with bad_upstream(events(*TOLD[:2], TOLD[2][:20], headers=CREATED, then=reset)) as upstream:
-        reply = await ask(relay, upstream, managed=True)
-        data, _ = await read_until_failure(reply)
-        assert data == ROLE + b'data: {"content":"a"}\n\n'
-        assert reply.body.resume_point() == ResumePoint((12, 13), 1700)
-        assert reply.body.usage() is None
-
-
-async def test_the_end_of_an_answer_comes_whole_or_not_at_all(relay: ProxyClient) -> None:
-    """Whoever goes on with an answer writes its finish event: there must not have been one."""
-    finish = b':tokens 15\ndata: {"finish_reason":"stop"}\n\n'
-    async with bad_upstream(events(*TOLD[:3], finish, headers=CREATED, then=reset)) as upstream:
-        reply = await ask(relay, upstream, managed=True)
-        data, _ = await read_until_failure(reply)
-        assert b"finish_reason" not in data
-        assert reply.body.resume_point() == ResumePoint((12, 13, 14), 1700)
-    async with bad_upstream(events(*TOLD[:3], finish, TOLD[3], headers=CREATED)) as upstream:
-        reply = await ask(relay, upstream, managed=True)
-        assert (await read(reply)).endswith(b'data: {"finish_reason":"stop"}\n\ndata: [DONE]\n\n')
-
-
-async def test_a_continuation_is_where_the_reader_is(patient: ProxyClient) -> None:
-    begun = ResumePoint((7,), 1600)
-    async with bad_upstream(events(*TOLD[1:], headers=CREATED)) as upstream:
-        reply = await ask(patient, upstream, managed=True, begun=begun)
-        assert reply.body.resume_point() == begun
-        await read(reply)
-        assert reply.body.resume_point() == ResumePoint((7, 12, 13, 14), 1700)
-
-
-async def test_nobody_can_go_on_with_an_answer_that_does_not_say_so(relay: ProxyClient) -> None:
-    async with bad_upstream(events(ROLE, then=reset)) as upstream:
-        reply = await ask(relay, upstream, managed=True)
-        assert reply.body.resume_point() is None
-        await read_until_failure(reply)
-        assert reply.body.resume_point() is None
-
-
-async def test_an_error_of_a_child_is_a_failure_after_what_came_before(relay: ProxyClient) -> None:
-    error = b'data: {"error":{"message":"out of memory"}}\n\n'
-    async with bad_upstream(events(b"".join(TOLD[:2]) + error, headers=CREATED)) as upstream:
-        reply = await ask(relay, upstream, managed=True)
-        data, message = await read_until_failure(reply)
-        assert data == ROLE + b'data: {"content":"a"}\n\n'
-        assert message == "out of memory"
-        assert reply.body.resume_point() == ResumePoint((12, 13), 1700)
-
-
-@pytest.mark.parametrize(
-    "event", [b":tokens x\ndata: 1\n\n", b":usage {\n\n", b":tokens 99999999999999999999\n\n"]
-)
-async def test_a_child_that_makes_no_sense(relay: ProxyClient, event: bytes) -> None:
-    async with bad_upstream(events(ROLE, event, headers=CREATED)) as upstream:
-        reply = await ask(relay, upstream, managed=True)
-        data, message = await read_until_failure(reply)
-        assert data == ROLE
-        assert "no sense" in message
-
-
-async def test_a_childs_endless_event(patient: ProxyClient) -> None:
-    async with bad_upstream(events(*[b"x" * 100_000] * 100, headers=CREATED)) as upstream:
-        reply = await ask(patient, upstream, managed=True)
-        _, message = await read_until_failure(reply)
-        assert "an event has more than" in message
-
-
-async def test_documents_of_a_child(patient: ProxyClient) -> None:
-    async with bad_upstream(answer()) as upstream:
-        reply = await ask(patient, upstream, managed=True)
-        assert await read(reply) == DOCUMENT
-        assert reply.body.usage() == USAGE

@@ -1,1 +1,0 @@
-"""Between the wire and the engines: requests one way, chunks the other."""

@@ -1,0 +1,134 @@
+"""Parser of chat completions: a request's JSON to a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
+from app.dialects.openai.sampling import check_min_tokens, with_defaults
+from app.dialects.openai.structure import of_response_format, of_structured_outputs
+from app.dialects.openai.tools import tool_use
+from app.dialects.openai.unsupported import refuse_in_chat
+from app.inference.dialect import Resolve
+from app.inference.task import Task
+from engines.base import Structure
+from engines.errors import RequestError, UnsupportedFeature
+from engines.text.tool_use import ToolUse
+
+# What calls sent back have on top of what they are.
+_OF_CLIENTS: Any = {"index": True, "function": {"parsed_arguments"}}
+
+
+def parse(document: Any, resolve: Resolve) -> Task:
+    """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
+    body = ChatCompletionRequest.model_validate(document)
+    refuse_in_chat(body)
+    resolved = resolve(body.model)
+    body, defaults = with_defaults(body, resolved.sampling)
+    check_min_tokens(body, body.limit)
+    tools = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
+    structure, asked_in = _structure(body, tools)
+    needs = {
+        "tools": "tools" if tools is not None else _earlier_call(body),
+        "structured": asked_in,
+        "adapters": "model" if resolved.target.adapter is not None else None,
+    }
+    return Task(
+        target=resolved.target,
+        messages=tuple(_message(message, f"messages.{i}") for i, message in enumerate(body.messages)),
+        sampling=body.sampling(),
+        n=body.n,
+        max_tokens=body.limit,
+        min_tokens=body.min_tokens,
+        stop=body.stops,
+        ignore_eos=body.ignore_eos,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        tools=tools,
+        structure=structure,
+        needs={capability: param for capability, param in needs.items() if param is not None},
+        stream=body.stream,
+        include_usage=body.include_usage,
+        priority=body.priority,
+        keep_alive=body.keep_alive,
+        defaults=defaults,
+    )
+
+
+def _structure(
+    body: ChatCompletionRequest, tools: ToolUse | None
+) -> tuple[Structure, str] | tuple[None, None]:
+    """The one structure there can be, and the field that asks for it."""
+    asked = {
+        "response_format": of_response_format(body.response_format),
+        "structured_outputs": of_structured_outputs(body.structured_outputs),
+        "tool_choice": tools.structure() if tools is not None else None,
+    }
+    found = [(structure, name) for name, structure in asked.items() if structure is not None]
+    if asked["tool_choice"] is not None and asked["response_format"] is not None:
+        del found[0]  # a response format is about content, of which a forced call has none
+    if not found:
+        return None, None
+    structure, name = found[0]
+    if len(found) > 1:
+        raise RequestError(f"{name} and {found[1][1]} exclude each other", param=name)
+    if tools is not None and not tools.is_forced:
+        raise UnsupportedFeature(
+            f"{name} together with tools that the model may call is not supported yet: leave one of them "
+            "out, or force a call with tool_choice",
+            param=name,
+        )
+    return structure, name
+
+
+def _earlier_call(body: ChatCompletionRequest) -> str | None:
+    """The first message that has to do with tools."""
+    for index, message in enumerate(body.messages):
+        if message.tool_calls or message.role == "tool":
+            return f"messages.{index}"
+    return None
+
+
+def _message(message: Message, where: str) -> dict[str, Any]:
+    # "developer" is OpenAI's newer word for "system"; templates know the older one.
+    role = "system" if message.role == "developer" else message.role
+    named = {"name": message.name} if message.name is not None else {}
+    own = {**_of_assistant(message, where), **_of_tool(message, where)}
+    return {"role": role, "content": _content(message, where), **named, **own}
+
+
+def _content(message: Message, where: str) -> str | None:
+    content = message.content
+    if content is None:
+        if message.role != "assistant":
+            raise RequestError(f"a message of role {message.role} needs content", param=f"{where}.content")
+        # Templates tell an answer that only calls tools by its null.
+        return message.refusal or (None if message.tool_calls else "")
+    if isinstance(content, str):
+        return content
+    return "".join(_part_text(part.type, part.text, part.refusal, where) for part in content)
+
+
+def _of_assistant(message: Message, where: str) -> dict[str, Any]:
+    for name in ("tool_calls", "reasoning_content"):
+        if getattr(message, name) and message.role != "assistant":
+            raise RequestError(f"only an assistant's message has {name}", param=f"{where}.{name}")
+    own: dict[str, Any] = {}
+    if message.tool_calls:
+        own["tool_calls"] = [call.model_dump(exclude=_OF_CLIENTS) for call in message.tool_calls]
+    if message.reasoning_content:
+        # Templates read it under either name.
+        own["reasoning_content"] = own["reasoning"] = message.reasoning_content
+    return own
+
+
+def _of_tool(message: Message, where: str) -> dict[str, Any]:
+    if message.role == "tool" and message.tool_call_id is None:
+        raise RequestError("a tool's message says which call it answers", param=f"{where}.tool_call_id")
+    return {"tool_call_id": message.tool_call_id} if message.role == "tool" else {}
+
+
+def _part_text(kind: str, text: str | None, refusal: str | None, where: str) -> str:
+    found = text if kind == "text" else refusal
+    if found is None:
+        raise RequestError(f"a content part of type {kind} needs `{kind}`", param=f"{where}.content")
+    return found

@@ -1,0 +1,148 @@
+"""Schema of chat completions: requests and answers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields, UsageInfo
+from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
+from app.dialects.openai.tools import ToolCall, ToolChoice, Tools
+from app.schemas.common import WireModel
+
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class ContentPart(WireModel):
+    """A part of a message. Only text is served yet; other kinds are refused by name."""
+
+    type: Literal["text", "refusal", "image_url", "input_audio", "file", "video_url"]
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Any = None
+    input_audio: Any = None
+    video_url: Any = None
+    file: Any = None
+
+
+class Message(WireModel):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = Field(
+        None, description="Of an assistant's message: its reasoning, for models that are shown it again."
+    )
+    tool_calls: list[ToolCall] | None = Field(None, description="Of an assistant's message.")
+    tool_call_id: str | None = Field(None, description="Of a tool's message: the call that it answers.")
+    function_call: Any = None
+    audio: Any = None
+    annotations: Any = Field(None, description="Accepted, as answers sent back have it, and not used.")
+    parsed: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
+
+
+class ChatCompletionRequest(SamplingFields):
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(
+        None, ge=1, le=MAX_TOKENS, description="Older name of max_completion_tokens."
+    )
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=MAX_TOKENS, description="Most tokens to generate. Unset: up to the context's end."
+    )
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    tools: Tools | None = Field(None, description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None,
+        description="`none`: the model is not shown the tools; `auto` (the default with tools): it may call "
+        "them; `required`: it must call at least one; a function: it must call this one.",
+    )
+    parallel_tool_calls: bool | None = Field(None, description="false: at most one call an answer.")
+    response_format: ResponseFormat | None = Field(
+        None, description="`json_object`: any JSON object; `json_schema`: one that matches the schema."
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="What the answer must match, under the names that vLLM gives it."
+    )
+
+    # Refused unless they ask for nothing (see app/dialects/openai/unsupported.py).
+    functions: Any = None
+    function_call: Any = None
+    modalities: Any = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
+
+    # They change nothing about the answer here, and SDKs send them.
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @model_validator(mode="after")
+    def _top_logprobs_need_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs is only allowed when logprobs is true")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprobInfo(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """They come with content: a piece of an answer that is all reasoning or calls of tools has none."""
+
+    content: list[TokenLogprobInfo] | None
+    refusal: None = None
+
+
+class AnswerFunction(BaseModel):
+    name: str
+    arguments: str
+
+
+class AnswerToolCall(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: AnswerFunction
+
+
+class AnswerMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str | None = Field(description="null if the answer only calls tools.")
+    refusal: None = None
+    reasoning_content: str | None = Field(None, description="Only if the model reasoned.")
+    tool_calls: list[AnswerToolCall] | None = Field(None, description="Only if the model called tools.")
+
+
+class Choice(BaseModel):
+    index: int
+    message: AnswerMessage
+    logprobs: ChoiceLogprobs | None
+    finish_reason: ChatFinishReason
+
+
+class ChatCompletion(BaseModel):
+    """The answer when `stream` is false; with `stream` it comes as `chat.completion.chunk` events."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageInfo

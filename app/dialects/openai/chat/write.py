@@ -1,0 +1,142 @@
+"""Writer of chat completions: ``chat.completion`` and ``chat.completion.chunk``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.dialects.openai.events import TextFrames, now, printable, usage_info
+from app.dialects.openai.wire import DONE
+from app.inference.answer import Answer, CalledTool
+from app.inference.dialect import AnswerContext
+from app.inference.task import Task
+from app.sse import sse
+from engines.base import Candidate, Chunk, TokenLogprob, ToolCallDelta, Usage
+from engines.text.answer_reader import AnswerPart
+
+
+class ChatWriter:
+    """Events and documents of one task (`AnswerWriter`)."""
+
+    def __init__(self, task: Task, context: AnswerContext) -> None:
+        begun = context.resume_point
+        self.created = now() if begun is None else begun.created
+        self._choices = context.choices
+        self._opens = begun is None
+        self._readers = context.readers
+        self._head = {
+            "id": f"chatcmpl-{context.request_id}",
+            "created": self.created,
+            "model": task.target.name,
+        }
+        self._tells_usage = task.include_usage
+        # With include_usage every event has the field: null until the last.
+        self._usage = {"usage": None} if task.include_usage else {}
+        self._content = TextFrames(lambda index, text: self._event(index, {"content": text}))
+        self._reasoning = TextFrames(lambda index, text: self._event(index, {"reasoning_content": text}))
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    def opening(self, index: int) -> bytes:
+        if not self._opens:
+            return b""
+        # Where there may be no content, none is announced.
+        return sse(self._event(index, {"role": "assistant", "content": None if self._readers else ""}))
+
+    def write(self, index: int, chunk: Chunk) -> bytes:
+        part: Chunk | AnswerPart = chunk
+        data = b""
+        if self._readers:
+            part = self._readers[index].read(chunk)
+            if part.reasoning:
+                data += self._reasoning.frame(index, part.reasoning)
+        if part.logprobs:
+            delta = {"content": part.text} if part.text or part.logprobs else {}
+            data += sse(self._event(index, delta, part.logprobs))
+        elif part.text:
+            data += self._content.frame(index, part.text)
+        if isinstance(part, AnswerPart) and part.tool_calls:
+            data += sse(self._event(index, {"tool_calls": [_call_delta(call) for call in part.tool_calls]}))
+        if part.finish_reason is not None:
+            # An event of its own: some clients drop text that comes with the finish reason.
+            data += sse(self._event(index, {}, finish_reason=part.finish_reason))
+        return data
+
+    def closing(self, usage: Usage) -> bytes:
+        if not self._tells_usage:
+            return DONE
+        event = {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage_info(usage)}
+        return sse(event) + DONE
+
+    # -- documents ---------------------------------------------------------------------------------
+
+    def answers(self) -> Sequence[Answer]:
+        if self._readers:
+            return [Answer(reader) for reader in self._readers]
+        return [Answer() for _ in range(self._choices)]
+
+    def document(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
+        choices = [
+            {
+                "index": index,
+                "message": _message(answer),
+                "logprobs": _logprobs(answer.logprobs),
+                "finish_reason": answer.finish_reason,
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage_info(usage)}
+
+    def _event(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: Sequence[TokenLogprob] = (),
+        finish_reason: str | None = None,
+    ) -> dict[str, Any]:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": _logprobs(logprobs),
+            "finish_reason": finish_reason,
+        }
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **self._usage}
+
+
+def _message(answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [_call(call) for _, call in sorted(answer.calls.items())]
+    return message
+
+
+def _call(call: CalledTool) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _call_delta(delta: ToolCallDelta) -> dict[str, Any]:
+    if delta.name is None:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    function = {"name": delta.name, "arguments": delta.arguments}
+    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
+
+
+def _logprobs(entries: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    if not entries:
+        return None
+    content = [
+        {**_candidate(entry.chosen), "top_logprobs": [_candidate(c) for c in entry.top]} for entry in entries
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "token": printable(candidate.text),
+        "logprob": candidate.logprob,
+        "bytes": list(candidate.text),
+    }

@@ -1,0 +1,62 @@
+"""Parser of text completions: a request's JSON to a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.dialects.openai.completions.schema import CompletionRequest
+from app.dialects.openai.sampling import MAX_CHOICES, check_min_tokens, with_defaults
+from app.dialects.openai.structure import of_structured_outputs
+from app.dialects.openai.unsupported import refuse_in_completion
+from app.inference.dialect import Resolve
+from app.inference.task import Task
+from engines.errors import RequestError
+
+
+def parse(document: Any, resolve: Resolve) -> Task:
+    """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
+    body = CompletionRequest.model_validate(document)
+    refuse_in_completion(body)
+    resolved = resolve(body.model)
+    body, defaults = with_defaults(body, resolved.sampling)
+    check_min_tokens(body, body.max_tokens)
+    prompts = _prompts(body.prompt)
+    if len(prompts) * body.n > MAX_CHOICES:
+        raise RequestError(
+            f"{len(prompts)} prompts with {body.n} answers each are more than {MAX_CHOICES} answers",
+            param="n",
+        )
+    structure = of_structured_outputs(body.structured_outputs)
+    needs = {}
+    if structure is not None:
+        needs["structured"] = "structured_outputs"
+    if resolved.target.adapter is not None:
+        needs["adapters"] = "model"
+    return Task(
+        target=resolved.target,
+        prompts=prompts,
+        sampling=body.sampling(),
+        n=body.n,
+        max_tokens=body.max_tokens,
+        min_tokens=body.min_tokens,
+        stop=body.stops,
+        ignore_eos=body.ignore_eos,
+        logprobs=body.logprobs,
+        structure=structure,
+        needs=needs,
+        stream=body.stream,
+        include_usage=body.include_usage,
+        echo=body.echo,
+        priority=body.priority,
+        keep_alive=body.keep_alive,
+        defaults=defaults,
+    )
+
+
+def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> tuple[str | tuple[int, ...], ...]:
+    """The prompts of a request, each a text or its token ids."""
+    if isinstance(prompt, str):
+        return (prompt,)
+    if isinstance(prompt[0], int):
+        return (tuple(prompt),)
+    return tuple(item if isinstance(item, str) else tuple(item) for item in prompt)

@@ -1,0 +1,63 @@
+"""Schema of text completions: requests and answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.dialects.openai.sampling import (
+    MAX_CHOICES,
+    MAX_TOKENS,
+    FinishReason,
+    SamplingFields,
+    TokenId,
+    UsageInfo,
+)
+from app.dialects.openai.structure import StructuredOutputs
+
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class CompletionRequest(SamplingFields):
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
+    ) = Field(description="Text, texts, token ids, or lists of token ids.")
+    max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS, description="null: up to the context's end.")
+    logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool = Field(False, description="Put the prompt in front of the answer.")
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="What the answer must match, under the names that vLLM gives it."
+    )
+
+    # Refused unless they ask for nothing (see app/dialects/openai/unsupported.py).
+    suffix: Any = None
+    best_of: Any = None
+
+
+class CompletionLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+
+
+class Completion(BaseModel):
+    """The answer; with `stream` it comes in pieces of the same shape."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: UsageInfo

@@ -1,0 +1,147 @@
+"""Fields that chat and text completions have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from app.schemas.common import KeepAlive, WireModel
+from engines.base import Sampling
+from engines.errors import RequestError
+from engines.models.catalog import SamplingDefaults
+
+MAX_TOKENS = 2**31 - 1
+MAX_CHOICES = 128
+MAX_STOPS = 16
+MAX_STOP_LENGTH = 1024
+MAX_TOP_LOGPROBS = 20
+
+# A limit has two names in chat requests: setting either is saying something.
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+
+# Engines know how many tokens there are, and refuse others.
+TokenId = Annotated[int, Field(ge=0, le=2**53)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+FinishReason = Literal["stop", "length"]
+
+
+class StreamOptions(WireModel):
+    include_usage: bool = Field(False, description="Send a last chunk with the token counts.")
+
+
+class ServedFields(WireModel):
+    """Fields of a request that say how it is served, whatever is asked of the model."""
+
+    model: str = Field(description="Name or alias of a served model, as in GET /v1/models.")
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    keep_alive: KeepAlive = None
+    priority: int = Field(
+        0, ge=-(2**31), lt=2**31, description="Of requests that wait, those with the lowest go first."
+    )
+    user: str | None = Field(None, description="Accepted and not used.")
+
+    @model_validator(mode="after")
+    def _stream_options_need_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only allowed when stream is true")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class SamplingFields(ServedFields):
+    """Fields of a request that say how tokens are drawn, and where an answer ends."""
+
+    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
+    top_p: float = Field(1.0, ge=0, le=1)
+    top_k: int = Field(0, ge=-1, description="Keep the k most likely tokens; 0 or -1: all.")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Drop tokens less likely than this part of the best one."
+    )
+    n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to generate.")
+    stop: Annotated[str, Field(max_length=MAX_STOP_LENGTH)] | list[Stop] | None = Field(
+        None, description=f"Up to {MAX_STOPS} strings that end the answer."
+    )
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="1 is off; sees the prompt too.")
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description="Token id (as a string) to what is added to its logit."
+    )
+    min_tokens: int = Field(0, ge=0, le=MAX_TOKENS, description="Do not end before this many tokens.")
+    ignore_eos: bool = Field(False, description="Never end before max_tokens.")
+
+    @field_validator("stop")
+    @classmethod
+    def _few_stops(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list) and len(value) > MAX_STOPS:
+            raise ValueError(f"at most {MAX_STOPS} stop strings")
+        return value
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for key in value or {}:
+            if not (key.isascii() and key.isdigit() and len(key) < 12):
+                raise ValueError(f"{key!r} is not a token id")
+        return value
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings; an empty string stops nothing."""
+        if self.stop is None:
+            return ()
+        return tuple(s for s in ([self.stop] if isinstance(self.stop, str) else self.stop) if s)
+
+    def sampling(self) -> Sampling:
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=max(self.top_k, 0),
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
+            seed=self.seed,
+        )
+
+
+Body = TypeVar("Body", bound=SamplingFields)
+
+
+def with_defaults(body: Body, defaults: SamplingDefaults) -> tuple[Body, dict[str, Any]]:
+    """``body``, where the client left a field out, as ``defaults`` says; and those fields, for backends that
+    do not know the catalog."""
+    if not defaults.model_fields_set:
+        return body, {}
+    given = body.model_fields_set
+    update: dict[str, Any] = {}
+    for name in defaults.model_fields_set - given:
+        value = getattr(defaults, name)
+        if value is None or (name == "max_tokens" and given & _LIMITS):
+            continue
+        update[name] = list(value) if name == "stop" else value
+    return (body.model_copy(update=update) if update else body), update
+
+
+def check_min_tokens(body: SamplingFields, limit: int | None) -> None:
+    """Raise `RequestError` if an answer must be longer than it may."""
+    if limit is not None and body.min_tokens > limit:
+        raise RequestError("min_tokens must not exceed max_tokens", param="min_tokens")
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int = Field(description="Prompt tokens found in the prefix cache.")
+
+
+class UsageInfo(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails

@@ -1,0 +1,111 @@
+"""Fields that say what an answer must look like, and the structure that they ask for."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from app.schemas.common import WireModel
+from engines.base import Structure
+from engines.text.tool_use import json_schema
+
+MAX_CHOICE_TEXTS = 1000
+# Objects and arrays within each other: what compiles a schema recurses as deep as it nests.
+MAX_NESTING = 48
+
+
+def _check_json(value: dict[str, Any]) -> dict[str, Any]:
+    """``value`` if it can be written as JSON and does not nest too deep. Raises `ValueError`."""
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING + 1):
+        if any(isinstance(node, float) and not math.isfinite(node) for node in level):
+            raise ValueError("NaN and Infinity are not JSON")
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return value
+    raise ValueError(f"objects and arrays may nest {MAX_NESTING} levels deep, not more")
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+def _check_text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair is no character") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
+# What functions and schemas may be called.
+Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class NamedSchema(WireModel):
+    name: Identifier
+    schema_: JsonObject = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = Field(None, description="Accepted; every answer matches the schema anyway.")
+
+
+class TextFormat(WireModel):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(WireModel):
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(WireModel):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
+class StructuredOutputs(WireModel):
+    """One of these."""
+
+    json_: JsonObject | None = Field(None, alias="json", description="A JSON schema.")
+    regex: Text | None = None
+    choice: Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICE_TEXTS)] | None = None
+    grammar: Text | None = Field(
+        None, description="A grammar in the engine's own notation (vLLM: EBNF, Lark)."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in (self.json_, self.regex, self.choice, self.grammar)) != 1:
+            raise ValueError("give exactly one of json, regex, choice and grammar")
+        return self
+
+
+def of_response_format(format: ResponseFormat | None) -> Structure | None:
+    match format:
+        case JsonSchemaFormat():
+            return json_schema(format.json_schema.schema_)
+        case JsonObjectFormat():
+            return Structure("json_object")
+        case _:
+            return None
+
+
+def of_structured_outputs(wanted: StructuredOutputs | None) -> Structure | None:
+    if wanted is None:
+        return None
+    if wanted.json_ is not None:
+        return json_schema(wanted.json_)
+    if wanted.choice is not None:
+        return Structure("choice", choices=tuple(wanted.choice))
+    if wanted.regex is not None:
+        return Structure("regex", wanted.regex)
+    return Structure("grammar", wanted.grammar or "")

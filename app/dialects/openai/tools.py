@@ -1,0 +1,97 @@
+"""Tools, and calls of them: their schema, and what a request wants of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from app.dialects.openai.structure import Identifier, JsonObject
+from app.schemas.common import WireModel
+from engines.errors import RequestError
+from engines.text.tool_use import ToolUse
+
+MAX_TOOLS = 128
+
+
+def _is_object_schema(value: dict[str, Any]) -> dict[str, Any]:
+    if value.get("type", "object") != "object":
+        raise ValueError("a function's parameters are an object: give a JSON schema of type object")
+    return value
+
+
+def _is_object(value: str) -> str:
+    try:
+        found = json.loads(value or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("the arguments of a call are a JSON object, as text")
+    return value
+
+
+def _unique(tools: list[Tool]) -> list[Tool]:
+    names = [tool.function.name for tool in tools]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two functions are called {twice}")
+    return tools
+
+
+class Function(WireModel):
+    name: Identifier
+    description: str | None = None
+    parameters: Annotated[JsonObject, AfterValidator(_is_object_schema)] | None = Field(
+        None, description="JSON schema of an object. Unset: no parameters."
+    )
+    strict: bool | None = Field(
+        None,
+        description="Accepted. Calls that `tool_choice` forces always match `parameters`; those that the "
+        "model chooses to make are in its own format, which nothing constrains.",
+    )
+
+
+class Tool(WireModel):
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(WireModel):
+    name: str
+
+
+class NamedToolChoice(WireModel):
+    type: Literal["function"]
+    function: FunctionName
+
+
+class CalledFunction(WireModel):
+    name: str
+    arguments: Annotated[str, AfterValidator(_is_object)] = Field(description="A JSON object, as text.")
+    parsed_arguments: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
+
+
+class ToolCall(WireModel):
+    """A call that an earlier answer made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = Field(None, description="Accepted, as streamed calls have it, and not used.")
+
+
+Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS), AfterValidator(_unique)]
+ToolChoice = Literal["none", "auto", "required"] | NamedToolChoice
+
+
+def tool_use(tools: list[Tool] | None, choice: ToolChoice | None, *, parallel: bool) -> ToolUse | None:
+    """None if the model is not to call anything. Raises `RequestError` for a choice that cannot be met."""
+    if not tools and choice not in (None, "none", "auto"):
+        raise RequestError("tool_choice asks for a call, but there are no tools", param="tool_choice")
+    if not tools or choice == "none":
+        return None
+    named = choice.function.name if isinstance(choice, NamedToolChoice) else None
+    if named is not None and all(tool.function.name != named for tool in tools):
+        raise RequestError(f"tool_choice names {named!r}, which is none of the tools", param="tool_choice")
+    definitions = tuple(tool.model_dump(exclude_none=True) for tool in tools)
+    return ToolUse(definitions, choice == "required", named, parallel)

@@ -1,0 +1,58 @@
+"""OpenAI's event streams and documents, as a proxy that does not read them must know them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from balancer.call import WireFormat
+from engines.base import Usage
+
+DONE = b"data: [DONE]\n\n"
+"""The last event of a stream."""
+
+# Inside of text the quotation marks would be escaped.
+_USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_MOST_BYTES = 4096
+# A field with text, whatever kind of event it stands in. An event brings one token or several.
+_TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)"\s*:\s*"(?!")')
+_decoder = json.JSONDecoder()
+
+
+def is_end(tail: bytes) -> bool:
+    """Whether a stream that ends with ``tail`` came to its end."""
+    return tail.rstrip().endswith((b"data: [DONE]", b"data:[DONE]"))
+
+
+def count_tokens(data: bytes) -> int:
+    """About how many tokens a piece of a stream carries: its events with text in them."""
+    return len(_TEXT.findall(data))
+
+
+def find_usage(tail: bytes) -> Usage | None:
+    """The last usage object in ``tail``, the last part of a JSON body or event stream."""
+    starts = [match.end() for match in _USAGE.finditer(tail)]
+    if not starts:
+        return None
+    text = tail[starts[-1] : starts[-1] + _MOST_BYTES].decode("utf-8", "replace")
+    try:
+        counts, _ = _decoder.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return usage_of(counts)
+
+
+def usage_of(counts: Mapping[str, Any]) -> Usage:
+    """``counts`` in OpenAI's form; what is missing or no count is 0."""
+    details = counts.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")), _count(cached))
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+WIRE = WireFormat(is_end=is_end, find_usage=find_usage, count_tokens=count_tokens)

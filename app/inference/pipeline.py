@@ -1,0 +1,218 @@
+"""The inference pipeline: the only place that starts an inference, for an HTTP request or without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from app.errors import to_api_error
+from app.inference import capabilities, merge, reply
+from app.inference.dialect import AnswerContext, Dialect
+from app.inference.outcome import RequestRecord, Status
+from app.inference.resume import is_resumable, refuse_readers
+from app.inference.targets import Resolved
+from app.inference.task import Task
+from balancer.balancer import Balancer
+from balancer.call import Call, Reply, ResumePoint, Target
+from balancer.dispatch import Dispatch, Failovers
+from engines.base import Engine, GenerationRequest, Prompt
+from engines.text.answer_reader import answer_readers
+
+MakeRecord = Callable[[Target, str, str], RequestRecord]
+"""Makes the record of a request from its target, its endpoint and its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """A request as it came: what workers and upstreams are sent.
+
+    ``for_parent``: it came from the server that started this one as a worker, whose stream has comments
+    then; ``resume_point``: the point of an answer to go on from, which only a parent can give.
+    """
+
+    request_id: str
+    path: str
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    for_parent: bool = False
+    resume_point: ResumePoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One inference that is about to run: `dispatch` finds it a backend."""
+
+    call: Call
+    dispatch: Dispatch
+    record: RequestRecord
+    dialect: Dialect
+    for_parent: bool = False
+
+    def end(self, status: int, error: str | None = None) -> None:
+        """Close the record with the answer's HTTP ``status``."""
+        self._end("finished" if status < 400 else "refused" if status < 500 else "error", error)
+
+    def abort(self) -> None:
+        """Close the record of a request that nobody waits for any more, unless it ended before."""
+        self._end("aborted", None)
+
+    def _end(self, status: Status, error: str | None) -> None:
+        self.record.end(status, error, backend=self.dispatch.backend, attempts=self.dispatch.attempts)
+
+
+class Pipeline:
+    """Starts inferences. ``is_worker``: the parent decides how long the model stays loaded."""
+
+    def __init__(
+        self, balancer: Balancer, failovers: Failovers, make_record: MakeRecord, *, is_worker: bool = False
+    ) -> None:
+        self._balancer = balancer
+        self._failovers = failovers
+        self._make_record = make_record
+        self._is_worker = is_worker
+
+    def begin(self, task: Task, dialect: Dialect, request: WireRequest) -> Inference:
+        """The inference of ``task`` on whatever backend serves its target."""
+        record = self._make_record(task.target, request.path, request.request_id)
+        call = Call(
+            request_id=request.request_id,
+            target=task.target,
+            path=request.path,
+            body=request.body,
+            stream=task.stream,
+            wire=dialect.wire,
+            run=partial(run, task, dialect, request, record),
+            headers=request.headers,
+            defaults=task.defaults,
+            meter=record,
+            resumable=is_resumable(task),
+            priority=task.priority,
+            conversation=task.conversation,
+            keep_alive=None if self._is_worker else task.keep_alive,
+        )
+        return self._inference(call, record, dialect, for_parent=request.for_parent)
+
+    def relay(
+        self, resolved: Resolved, dialect: Dialect, request: WireRequest, *, stream: bool, conversation: str
+    ) -> Inference:
+        """The inference of a request that only upstreams can serve, and that is passed on unread."""
+        record = self._make_record(resolved.target, request.path, request.request_id)
+        call = Call(
+            request_id=request.request_id,
+            target=resolved.target,
+            path=request.path,
+            body=request.body,
+            stream=stream,
+            wire=dialect.wire,
+            headers=request.headers,
+            meter=record,
+            conversation=lambda: conversation,
+        )
+        return self._inference(call, record, dialect)
+
+    async def answer(self, task: Task, dialect: Dialect, request: WireRequest) -> tuple[int, bytes]:
+        """The status and the whole body of the answer to ``task``, for who has no HTTP client.
+
+        Raises `EngineError` or `BalancerError`; cancelling it aborts the inference.
+        """
+        if task.stream:
+            task = replace(task, stream=False, defaults={**task.defaults, "stream": False})
+        inference = self.begin(task, dialect, request)
+        try:
+            answer, body = await inference.dispatch.open()
+            async for data in answer.body:
+                body += data
+            inference.end(answer.status)
+            inference.dispatch.finish()
+        except Exception as error:
+            inference.end(to_api_error(error).status, str(error))
+            raise
+        finally:
+            inference.abort()
+            inference.dispatch.close()
+        return answer.status, body
+
+    def _inference(
+        self, call: Call, record: RequestRecord, dialect: Dialect, *, for_parent: bool = False
+    ) -> Inference:
+        dispatch = Dispatch(self._balancer, call, self._failovers)
+        return Inference(call, dispatch, record, dialect, for_parent)
+
+
+async def run(
+    task: Task,
+    dialect: Dialect,
+    request: WireRequest,
+    record: RequestRecord,
+    engine: Engine,
+    resume_point: ResumePoint | None,
+) -> Reply:
+    """The reply of an engine of this process to ``task``, from ``resume_point`` on if there is one."""
+    resume_point = resume_point or request.resume_point
+    capabilities.check(task.needs, engine.info)
+    prompts = await _prompts(task, engine)
+    readers = [] if task.messages is None else answer_readers(engine, task.tools, prompts[0], task.n)
+    refuse_readers(resume_point, readers)
+    sequences = generation_requests(task, prompts, request.request_id, resume_point)
+    generation = merge.start(engine, sequences, record, answers=task.n)
+    writer = dialect.writer(
+        task,
+        AnswerContext(
+            request_id=request.request_id,
+            choices=len(sequences),
+            readers=readers,
+            echoes=[prompt.text or "" for prompt in prompts for _ in range(task.n)] if task.echo else (),
+            resume_point=resume_point,
+        ),
+    )
+    if not task.stream:
+        return await reply.whole(generation, writer)
+    return await reply.streamed(
+        generation,
+        writer,
+        resumable=is_resumable(task) and not readers,
+        resume_point=resume_point,
+        for_parent=request.for_parent,
+    )
+
+
+def generation_requests(
+    task: Task, prompts: Sequence[Prompt], request_id: str, resume_point: ResumePoint | None = None
+) -> list[GenerationRequest]:
+    """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices.
+
+    With a seed each answer gets its own, or they would all be the same.
+    """
+    return [
+        GenerationRequest(
+            request_id=request_id,
+            prompt=prompt,
+            sampling=task.sampling if seed is None else replace(task.sampling, seed=seed + i),
+            max_tokens=task.max_tokens,
+            min_tokens=task.min_tokens,
+            stop=task.stop,
+            ignore_eos=task.ignore_eos,
+            logprobs=task.logprobs,
+            structure=task.structure,
+            adapter=task.target.adapter,
+            generated=resume_point.token_ids if resume_point is not None else (),
+        )
+        for seed in (task.sampling.seed,)
+        for prompt in prompts
+        for i in range(task.n)
+    ]
+
+
+async def _prompts(task: Task, engine: Engine) -> list[Prompt]:
+    """The prompts of a task, rendered and tokenised; token ids are taken as they are."""
+    if task.messages is not None:
+        tools = task.tools.definitions if task.tools is not None else None
+        return [await engine.render_chat(task.messages, tools=tools)]
+    prompts: list[Prompt] = []
+    for item in task.prompts:
+        if isinstance(item, str):
+            prompts.append(Prompt(await engine.tokenize(item), item))
+        else:
+            prompts.append(Prompt(item, await engine.detokenize(item) if task.echo else None))
+    return prompts

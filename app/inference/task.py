@@ -1,0 +1,51 @@
+"""A task: a parsed request, whatever API it came by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from balancer.call import Target
+from engines.base import Sampling, Structure
+from engines.text.tool_use import ToolUse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What to generate, and how to answer.
+
+    ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
+    tool calls); without one, each of ``prompts`` is a text or its token ids. ``n`` answers are generated for
+    each prompt. ``max_tokens`` None is up to the context's end; ``logprobs`` as in `GenerationRequest`.
+    ``needs`` pairs a capability that not every engine has with the field that asks for it.
+
+    ``include_usage`` ends a stream with the token counts; ``echo`` puts the prompt in front of its answers.
+    Of requests that wait, those with the lowest ``priority`` go first; ``keep_alive`` as in `Call`.
+    ``defaults`` are sampling fields, as the API names them, that the catalog sets and the client did not.
+    """
+
+    target: Target
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    n: int = 1
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    tools: ToolUse | None = None
+    structure: Structure | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
+    include_usage: bool = False
+    echo: bool = False
+    priority: int = 0
+    keep_alive: float | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def conversation(self) -> str:
+        """The text whose beginning decides what a prefix cache is worth."""
+        return json.dumps(self.prompts if self.messages is None else self.messages)
