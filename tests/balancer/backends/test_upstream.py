@@ -225,8 +225,8 @@ async def test_its_limit() -> None:
 
 async def test_a_call_goes_where_the_url_says() -> None:
     bench = Bench(models={"m": "m"}, api_key="sk-1")
+    asked = call(body=b'{ "model": "m" }')
     with pytest.raises(BackendFailed):
-        asked = call(body=b'{ "model": "m" }')
         await bench.backend.run(asked)
     options = {"wire": WIRE, "meter": asked.meter, "key": "sk-1", "request_id": "req_1"}
     assert bench.relay.posts == [(f"{URL}/chat/completions", b'{ "model": "m" }', options)]

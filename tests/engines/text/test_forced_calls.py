@@ -6,9 +6,10 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from engines.text.forced_calls import CallArray, CallReader, NamedCall
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from engines.text.forced_calls import CallArray, CallReader, NamedCall
 
 often = settings(derandomize=True, max_examples=200, deadline=None)
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
