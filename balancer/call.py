@@ -74,7 +74,7 @@ class TokenMeter(Protocol):
         ...
 
     def tokens(self, count: int) -> None:
-        """``count`` more tokens came, 0 if bytes came that have none."""
+        """``count`` more tokens came; 0: bytes came in which no token can be seen."""
         ...
 
     def told(self, usage: Usage) -> None:

@@ -73,6 +73,7 @@ class RequestRecord:
         self._clock = clock
         self._arrived = clock()
         self._first_token: float | None = None
+        self._first_bytes: float | None = None
         self._last_token: dict[int, float] = {}
         self._usages: dict[int, Usage] = {}
         self._answers = 1
@@ -111,9 +112,10 @@ class RequestRecord:
         self._usages[0] = Usage(tokens, self._usages[0].completion_tokens)
 
     def tokens(self, count: int) -> None:
-        if count or 0 not in self._last_token:
+        if not count:
+            self._first_bytes = self._first_bytes or self._clock()
+        else:
             self._time(0, count)
-        if count:
             sofar = self._usages[0]
             self._usages[0] = Usage(sofar.prompt_tokens, sofar.completion_tokens + count, sofar.cached_tokens)
 
@@ -140,6 +142,10 @@ class RequestRecord:
         if self._ended:
             return
         self._ended = True
+        if not self._last_token and self._first_bytes is not None:
+            # A stream whose tokens cannot be seen: it began with its first bytes.
+            self._first_token = self._first_bytes - self._arrived
+            self._live.first_token(self._first_token, 0)
         outcome = RequestOutcome(
             request_id=self._request_id,
             target=self._target,

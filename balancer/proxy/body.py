@@ -85,7 +85,8 @@ class ProxiedBody(_Body):
         super().__init__(connection, release)
         self._wire = wire
         self._meter = meter
-        self._counts = is_events and not encoded
+        self._is_events = is_events
+        self._is_readable = not encoded
         self._keep = 0 if encoded else EVENTS_KEPT if is_events else DOCUMENT_KEPT
         self._tail: deque[bytes] = deque()
         self._kept = 0
@@ -101,13 +102,13 @@ class ProxiedBody(_Body):
             self._kept -= len(self._tail.popleft())
             if not self._tail:
                 break
-        if self._counts:
-            self._meter.tokens(self._wire.count_tokens(data))
+        if self._is_events:
+            self._meter.tokens(self._wire.count_tokens(data) if self._is_readable else 0)
         return data
 
     def _end(self, connection: Connection) -> None:
         tail = b"".join(self._tail)
-        if self._counts:
+        if self._is_events and self._is_readable:
             # Whatever happens to a connection after its end mark, the answer is there.
             is_whole = self._wire.is_end(tail[-END_KEPT:])
             error = connection.error or BackendFailed(
@@ -197,7 +198,7 @@ class WorkerBody(_Body):
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             self._failure = BackendFailed(f"a worker sent what makes no sense: {error}")
             return b""
-        if event:
+        if token_ids:
             self._meter.tokens(len(token_ids))
         return event
 
