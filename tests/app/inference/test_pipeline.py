@@ -1,0 +1,104 @@
+"""Inferences without an HTTP request, as batch jobs and tests start them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from app.dialects.openai.dialect import CHAT, COMPLETIONS
+from app.inference.outcome import RequestOutcome
+from app.inference.pipeline import WireRequest, generation_requests
+from app.inference.task import Task
+from app.server import Server
+from app.settings import Settings
+from balancer.call import Target
+from engines.base import Prompt, Sampling
+from engines.errors import ContextLengthExceeded
+
+BODY = {"model": "FAKE", "messages": [{"role": "user", "content": "one two"}], "stream": True}
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[Server]:
+    server = Server(Settings(_env_file=None, inference_engine="fake", **settings))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def outcomes_of(server: Server) -> list[RequestOutcome]:
+    outcomes: list[RequestOutcome] = []
+    server._sinks = (outcomes.append,)
+    return outcomes
+
+
+def request(body: dict[str, Any], path: str = "/v1/chat/completions") -> WireRequest:
+    return WireRequest("line-1", path, json.dumps(body).encode())
+
+
+async def test_an_answer_without_http() -> None:
+    async with running() as server:
+        outcomes = outcomes_of(server)
+        task = CHAT.parse(BODY, server.targets.resolve)
+        status, document = await server.pipeline.answer(task, CHAT, request(BODY))
+        answer = json.loads(document)
+        assert (status, answer["object"], answer["model"]) == (200, "chat.completion", "fake")
+        assert answer["choices"][0]["message"]["content"] == "user: one two\n"
+        [outcome] = outcomes
+        assert outcome.target == Target("fake", None, "FAKE")
+        assert (outcome.status, outcome.backend, outcome.attempts) == ("finished", "instance_0", 1)
+        assert (outcome.request_id, outcome.endpoint) == ("line-1", "/v1/chat/completions")
+        assert outcome.usage.completion_tokens == answer["usage"]["completion_tokens"]
+
+
+async def test_an_answer_of_a_worker_without_http() -> None:
+    """The worker is told that nothing is to be streamed, although the body says so."""
+    settings = {"inference_mode": "load_balance", "instance_kind": "process", "instance_port": 18740}
+    async with running(cluster_instances=1, auto_scaling=False, **settings) as server:
+        task = CHAT.parse(BODY, server.targets.resolve)
+        status, document = await server.pipeline.answer(task, CHAT, request(BODY))
+        assert (status, json.loads(document)["object"]) == (200, "chat.completion")
+
+
+async def test_a_refusal_is_an_outcome_too() -> None:
+    async with running(context_length=8) as server:
+        outcomes = outcomes_of(server)
+        body = {"model": "fake", "prompt": "word " * 50}
+        task = COMPLETIONS.parse(body, server.targets.resolve)
+        with pytest.raises(ContextLengthExceeded):
+            await server.pipeline.answer(task, COMPLETIONS, request(body, "/v1/completions"))
+        assert [(each.status, each.usage.prompt_tokens) for each in outcomes] == [("refused", 0)]
+
+
+async def test_cancelling_aborts() -> None:
+    async with running() as server:
+        outcomes = outcomes_of(server)
+        body = {"model": "fake", "prompt": "word", "max_tokens": 8000, "ignore_eos": True}
+        task = COMPLETIONS.parse(body, server.targets.resolve)
+        answering = asyncio.create_task(
+            server.pipeline.answer(task, COMPLETIONS, request(body, "/v1/completions"))
+        )
+        while not server.balancer.running:
+            await asyncio.sleep(0)
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+        assert server.balancer.running == 0
+        assert [each.status for each in outcomes] == ["aborted"]
+
+
+def test_every_answer_has_a_seed_of_its_own() -> None:
+    prompts = [Prompt((1,)), Prompt((2,))]
+    task = Task(target=Target("m", "a"), n=2, sampling=Sampling(seed=5), max_tokens=3)
+    requests = generation_requests(task, prompts, "r")
+    assert [(each.prompt, each.sampling.seed) for each in requests] == [
+        (prompts[0], 5), (prompts[0], 6), (prompts[1], 5), (prompts[1], 6),
+    ]  # fmt: skip
+    assert {each.adapter for each in requests} == {"a"}
