@@ -1,8 +1,7 @@
-"""One model in a process of its own: ``python -m app.worker``, which `balancer.workers.worker` starts.
+"""A worker: the server with one model, in a process of its own (``python -m app.worker``).
 
-It is the server with nothing but this model, on the socket that it is given. Its stdin is its life line,
-its stdout tells the parent how far it is, and its stderr is its log. What crosses is described in
-`balancer.workers.protocol`.
+`balancer.workers.worker` starts it, on a socket that it is given. Its stdin is its life line, its stdout
+tells the parent how far it is, and its stderr is its log; `balancer.workers.protocol` says what crosses.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def main() -> None:
     listener = socket.socket(fileno=start.listener)
     listener.set_inheritable(False)
     try:
-        app = create_instance_app(start.spec, send)
+        app = create_worker_app(start.spec, send)
     except (EngineError, CatalogError) as error:
         fail(send, error if isinstance(error, EngineError) else ModelLoadError(str(error)))
     settings: Settings = app.state.server.settings
@@ -72,10 +71,10 @@ def main() -> None:
     server.run(sockets=[listener])
 
 
-def create_instance_app(spec: WorkerSpec, send: Send) -> FastAPI:
+def create_worker_app(spec: WorkerSpec, send: Send) -> FastAPI:
     """The app for one model; ``send`` gets its messages. Raises `EngineError` and `CatalogError`."""
     options = LoadOptions(**spec.options)
-    app = create_app(instance_settings(spec), worker_model=WorkerModel(spec.model, spec.path, options))
+    app = create_app(worker_settings(spec), worker_model=WorkerModel(spec.model, spec.path, options))
     app.include_router(router)
     server: Server = app.state.server
     inner = app.router.lifespan_context
@@ -93,8 +92,8 @@ def create_instance_app(spec: WorkerSpec, send: Send) -> FastAPI:
     return app
 
 
-def instance_settings(spec: WorkerSpec) -> Settings:
-    """The settings of ``spec``, and those that make a server an instance. The parent has read ``.env``."""
+def worker_settings(spec: WorkerSpec) -> Settings:
+    """The settings of ``spec``, and those that make a server a worker. The parent has read ``.env``."""
     fixed = {
         "inference_mode": "single",
         "max_concurrent_models": 1,
@@ -115,8 +114,8 @@ def instance_settings(spec: WorkerSpec) -> Settings:
 
 
 @router.get(STATUS_PATH)
-async def instance_status(request: Request) -> dict[str, Any]:
-    """How the instance does, for the process that started it. O(1)."""
+async def worker_status(request: Request) -> dict[str, Any]:
+    """Health and figures of the worker, for the process that started it. O(1)."""
     server: Server = request.app.state.server
     name = server.default.name
     engine, status = server.manager.resident(name), server.manager.status(name)
@@ -130,7 +129,7 @@ def _metrics(engine: object) -> dict[str, float]:
 
 
 async def tell(server: Server, options: LoadOptions, send: Send) -> None:
-    """Tell the parent how the load goes, and end the process if it fails or the engine does, later."""
+    """Report the load to the parent; end the process if it fails, or if the engine does later."""
     name = server.default.name
     events = server.manager.events.subscribe()
     progress = asyncio.create_task(_tell_progress(server, name, send))

@@ -1,4 +1,4 @@
-"""Starts the child processes that are instances, with what they need of this server's settings."""
+"""The launcher of workers: child processes with one model each, and what they need of the settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engines.lifecycle.states import LoadOptions
 from engines.lifecycle.transitions import Report
 from engines.models.library import Library
 
-# Settings that a child process has from its parent.
+# Settings that a worker has from its parent.
 _INHERITED = {
     "inference_engine",
     "device_type",
@@ -34,7 +34,7 @@ _FIXED = {"max_concurrent_requests": 100_000, "max_queued_requests": 100_000, "m
 
 
 class WorkerLauncher:
-    """``on_down`` gets the key of an instance whose process ended or hangs."""
+    """Starts a worker for an instance. ``on_down`` gets the key of one whose process ended or hangs."""
 
     def __init__(
         self, settings: Settings, library: Library, instances: Instances, on_down: Callable[[str], None]

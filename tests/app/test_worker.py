@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from app import worker as instance
-from app.worker import create_instance_app, instance_settings
+from app.worker import create_worker_app, worker_settings
 from balancer.workers.ports import listen
 from balancer.workers.protocol import STATUS_PATH, Message, Start, WorkerSpec, info_from
 from engines.fake import FakeEngine
@@ -46,7 +46,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
 
 @pytest.fixture
 async def app(tmp_path: Path, sent: list[Message]) -> AsyncIterator[FastAPI]:
-    app = create_instance_app(spec(tmp_path), sent.append)
+    app = create_worker_app(spec(tmp_path), sent.append)
     async with app.router.lifespan_context(app):
         yield app
 
@@ -110,7 +110,7 @@ async def test_a_load_that_fails_is_told(tmp_path: Path, sent: list[Message]) ->
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF")
     settings = {"inference_engine": "llama_cpp", "model_base_path": str(tmp_path)}
-    app = create_instance_app(WorkerSpec("m", 8001, "k", str(broken), settings), sent.append)
+    app = create_worker_app(WorkerSpec("m", 8001, "k", str(broken), settings), sent.append)
     async with app.router.lifespan_context(app), asyncio.timeout(10):
         while not sent:
             await asyncio.sleep(0.005)
@@ -121,7 +121,7 @@ def test_settings_of_an_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name, value in {"UPSTREAMS": "http://b:1/v1", "API_KEYS": "other", "MAX_SEQUENCES": "7"}.items():
         monkeypatch.setenv(name, value)
     given = {"inference_mode": "load_balance", "context_length": 512, "max_sequences": 3, "keep_alive": "5m"}
-    settings = instance_settings(spec(tmp_path, **given))
+    settings = worker_settings(spec(tmp_path, **given))
     assert settings.inference_mode == "single"
     assert settings.upstreams == ""
     assert settings.api_keys == {"k"}
