@@ -10,9 +10,9 @@ from typing import Protocol
 from engines.lifecycle.loader import ModelLoader
 from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import FOREVER, LoadOptions, Policy
-from engines.lifecycle.transitions import Report
 from engines.llamacpp.threads import usable_cores
 from engines.machine.footprint import Footprint
+from engines.progress import PhaseProgress
 
 
 class InstanceKind(StrEnum):
@@ -82,7 +82,9 @@ class Instances:
 class StartWorker(Protocol):
     """Starts a child process that serves an instance's model."""
 
-    def __call__(self, instance: Instance, options: LoadOptions, report: Report) -> Awaitable[Resident]: ...
+    def __call__(
+        self, instance: Instance, options: LoadOptions, report: PhaseProgress
+    ) -> Awaitable[Resident]: ...
 
 
 class InstanceLoader:
@@ -102,7 +104,7 @@ class InstanceLoader:
     def estimate(self, name: str, options: LoadOptions) -> Footprint:
         return self._models.estimate(self._model(name), options, beside=self._shares(name))
 
-    async def load(self, name: str, options: LoadOptions, report: Report) -> Resident:
+    async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> Resident:
         instance = self._instances.get(name)
         if instance is not None and instance.kind is InstanceKind.PROCESS:
             return await self._start_process(instance, options, report)

@@ -10,7 +10,7 @@ from engines.base import Engine
 from engines.errors import CannotLoad, ModelFileNotFound
 from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import LoadOptions, Policy
-from engines.lifecycle.transitions import Report
+from engines.load_spec import Adapter, LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.memory import gpu_memory_total
 from engines.machine.platform import EngineChoice, Facts, ModelFormat, choose_engine
@@ -18,7 +18,8 @@ from engines.models import facts as model_facts
 from engines.models.catalog import FOREVER
 from engines.models.library import Library, Model, missing
 from engines.models.store import ModelFile
-from engines.registry import Adapter, EngineRegistry, LoadSpec
+from engines.progress import PhaseProgress
+from engines.registry import EngineRegistry
 
 LONGEST_AUTO_CONTEXT = 8192
 # Work space beside weights and KV cache, in bytes: a guess until the engine was loaded once.
@@ -80,7 +81,7 @@ class ModelLoader:
         return self._footprint(spec, weights + kv + WORK_SPACE)
 
     async def load(
-        self, name: str, options: LoadOptions, report: Report, *, threads: int | None = None
+        self, name: str, options: LoadOptions, report: PhaseProgress, *, threads: int | None = None
     ) -> Engine:
         """``threads``: unless the settings or the catalog say how many."""
         model = self._library.find(name)
@@ -131,7 +132,7 @@ class ModelLoader:
         )
         return spec, file
 
-    async def _convert(self, spec: LoadSpec, file: ModelFile, report: Report) -> LoadSpec:
+    async def _convert(self, spec: LoadSpec, file: ModelFile, report: PhaseProgress) -> LoadSpec:
         # Imported here: most loads convert nothing.
         from engines.models.convert import ensure_converted
 
@@ -171,7 +172,7 @@ def _converts(spec: LoadSpec) -> bool:
     return spec.quantization is not None and spec.engine in ("llama_cpp", "mlx")
 
 
-def _rest_of(report: Report, fraction: float) -> None:
+def _rest_of(report: PhaseProgress, fraction: float) -> None:
     report("loading", CONVERSION_SHARE + (1 - CONVERSION_SHARE) * fraction)
 
 

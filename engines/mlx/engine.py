@@ -22,7 +22,7 @@ from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
 
 if TYPE_CHECKING:
-    from engines.registry import LoadSpec
+    from engines.load_spec import LoadSpec
 
 if importlib.util.find_spec("mlx_lm") is None:
     raise ImportError("No module named 'mlx_lm'")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engines.errors import ModelFileNotFound, ModelLoadError
 
 if TYPE_CHECKING:
-    from engines.registry import LoadSpec
+    from engines.load_spec import LoadSpec
 
 DTYPES = ("float32", "float16", "bfloat16")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")

@@ -22,7 +22,7 @@ from engines.mlx.memory import KvCost
 from engines.mlx.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from engines.registry import LoadSpec
+    from engines.load_spec import LoadSpec
 
 logger = logging.getLogger("engines.mlx")
 

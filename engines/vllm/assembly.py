@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
-from engines.registry import LoadSpec
+from engines.load_spec import LoadSpec
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
 from engines.vllm.options import own_options

@@ -22,8 +22,8 @@ from engines.base import (
 )
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_tools
+from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
-from engines.registry import LoadSpec
 from engines.stream import ended, resume
 from engines.text.output import TextAssembler
 from engines.vllm.assembly import Assembled, assemble

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import ModelLoadError
-from engines.registry import Adapter
+from engines.load_spec import Adapter
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.errors import ModelLoadError
-from engines.registry import LoadSpec
+from engines.load_spec import LoadSpec
 from engines.vllm.folder import largest_rank
 
 OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")

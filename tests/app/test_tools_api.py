@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 from engines.base import AnswerDelta, Chunk, Structure, ToolCallDelta
 from engines.fake import FakeEngine
-from engines.registry import EngineRegistry, LoadSpec
+from engines.load_spec import LoadSpec
+from engines.registry import EngineRegistry
 from support.server import LiveServer, live_server
 
 CHAT = "/v1/chat/completions"

@@ -16,7 +16,8 @@ import pytest_asyncio
 from engines.base import Chunk, Engine, GenerationRequest, Prompt, Sampling, Usage
 from engines.errors import ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
 from engines.fake import FakeEngine
-from engines.registry import EngineRegistry, LoadSpec
+from engines.load_spec import LoadSpec
+from engines.registry import EngineRegistry
 from support.models import smollm2, smollm2_folder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

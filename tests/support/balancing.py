@@ -24,8 +24,8 @@ from engines.errors import EngineError, ModelFileNotFound, ModelLoadError
 from engines.lifecycle import manager
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, Policy
-from engines.lifecycle.transitions import Report
 from engines.machine.footprint import Footprint
+from engines.progress import PhaseProgress
 
 T = TypeVar("T")
 
@@ -307,7 +307,7 @@ class StubLoader:
         return None
 
     async def load(
-        self, name: str, options: LoadOptions, report: Report, *, threads: int | None = None
+        self, name: str, options: LoadOptions, report: PhaseProgress, *, threads: int | None = None
     ) -> StubEngine:
         self.loads.append(name)
         self.options.append(options)
@@ -431,7 +431,9 @@ class World:
             raise ModelFileNotFound(f"there is no model {model}")
         return self.setup.plans.get(model, Plan())
 
-    async def _start_process(self, instance: Instance, options: LoadOptions, report: Report) -> StubEngine:
+    async def _start_process(
+        self, instance: Instance, options: LoadOptions, report: PhaseProgress
+    ) -> StubEngine:
         assert instance.kind is InstanceKind.PROCESS
         self.started.append(instance.id)
         if instance.model in self.loader.failures:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from engines.machine.job_process import ChildDied, JobFailed, Message, run_child
 from engines.machine.platform import ModelFormat
 from engines.models.convert.cache import Kept
 from engines.models.convert.plan import Plan, make_plan
+from engines.progress import Progress
 
 logger = logging.getLogger("engines.models.convert")
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)

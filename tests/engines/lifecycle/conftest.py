@@ -15,8 +15,8 @@ from engines.base import Engine, EngineInfo, EngineStats, Health
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError, UnsupportedFeature
 from engines.lifecycle.manager import ModelLimits, ModelManager
 from engines.lifecycle.states import LoadOptions, ModelState, Policy
-from engines.lifecycle.transitions import Report
 from engines.machine.footprint import Footprint
+from engines.progress import PhaseProgress
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class StubLoader:
         size = self.real_sizes.get(engine.info.model)
         return None if size is None else Footprint(ram=size)
 
-    async def load(self, name: str, options: LoadOptions, report: Report) -> StubEngine:
+    async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> StubEngine:
         assert name not in self.pending, "two loads of one model at once"
         self.started.append((name, options))
         self.pending[name] = asyncio.get_running_loop().create_future()

@@ -12,10 +12,12 @@ from engines.errors import ModelLoadError
 from engines.fake import FakeEngine
 from engines.lifecycle.loader import CONVERSION_SHARE, LoadDefaults, ModelLoader
 from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions
+from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
 from engines.models.library import Library
-from engines.registry import EngineRegistry, LoadSpec, Progress
+from engines.progress import Progress
+from engines.registry import EngineRegistry
 from support.models import bundled
 
 GIB = 2**30

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.load_spec import Adapter, LoadSpec
 from engines.mlx.folder import check_folder, check_settings
-from engines.registry import Adapter, LoadSpec
 
 
 def safetensors(payload: int = 8) -> bytes:
