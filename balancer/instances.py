@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from engines.base import Resident
 from engines.lifecycle.loader import ModelLoader
-from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import FOREVER, LoadOptions, Policy
 from engines.llamacpp.threads import usable_cores
 from engines.machine.footprint import Footprint

@@ -24,11 +24,12 @@ from engines.base import (
     GenerationRequest,
     Health,
     Prompt,
+    Structure,
     TokenLogprob,
     Usage,
 )
 from engines.errors import EngineError, RequestError, UnsupportedFeature
-from engines.limits import generation_limit, refuse_extras, refuse_tools
+from engines.limits import generation_limit, no_structures, refuse_extras, refuse_tools
 from engines.stream import ChunkStream, resume
 from engines.text.output import Released, TextAssembler
 
@@ -141,6 +142,10 @@ class FakeEngine:
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         self._vocabulary.check(token_ids)
         return b"".join(map(self._vocabulary.piece, token_ids)).decode("utf-8", "replace")
+
+    async def prepare(self, structure: Structure) -> None:
+        if "structured" not in self._info.capabilities:
+            raise no_structures()
 
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed:

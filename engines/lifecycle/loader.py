@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines.base import Engine
+from engines.base import Engine, Resident
 from engines.errors import CannotLoad, ModelFileNotFound
-from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import LoadOptions, Policy
 from engines.load_spec import Adapter, LoadSpec
 from engines.machine.footprint import Footprint

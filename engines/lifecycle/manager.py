@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from engines.base import Resident
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.errors import InsufficientMemory, ModelConflict
 from engines.lifecycle.events import EventHub
 from engines.lifecycle.planner import Plan, Want, plan
 from engines.lifecycle.record import Record
-from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
 from engines.lifecycle.transitions import Lifecycle, Loader
 from engines.machine.footprint import Footprint

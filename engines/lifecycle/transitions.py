@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
+from engines.base import Resident
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.events import EventHub
 from engines.lifecycle.record import Record
-from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState, Policy
 from engines.machine.footprint import Footprint
 from engines.machine.malloc import give_memory_back

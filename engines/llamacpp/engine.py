@@ -16,9 +16,16 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import psutil
 
-from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt
+from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Structure
 from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_extras, refuse_tools
+from engines.limits import (
+    check_token_ids,
+    generation_limit,
+    no_chat_template,
+    no_structures,
+    refuse_extras,
+    refuse_tools,
+)
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
@@ -156,6 +163,9 @@ class LlamaEngine:
     async def detokenize(self, token_ids: Seq[int]) -> str:
         check_token_ids(token_ids, self._model.n_vocab)
         return self._model.detokenize(token_ids)
+
+    async def prepare(self, structure: Structure) -> None:
+        raise no_structures()
 
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed or not self._worker.is_alive:

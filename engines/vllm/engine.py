@@ -18,6 +18,7 @@ from engines.base import (
     GenerationRequest,
     Health,
     Prompt,
+    Structure,
     TokenStream,
 )
 from engines.errors import EngineError, UnsupportedFeature
@@ -112,6 +113,10 @@ class VllmEngine:
         vocabulary = self._open().vocabulary
         check_token_ids(token_ids, vocabulary.size)
         return vocabulary.decode(token_ids)
+
+    async def prepare(self, structure: Structure) -> None:
+        """Nothing yet: `generate` has vLLM check the structure, and vLLM compiles it off the loop."""
+        self._open()
 
     def generate(self, request: GenerationRequest) -> TokenStream:
         parts = self._open()
