@@ -22,6 +22,7 @@ from app.telemetry.models import ModelCollector
 from balancer.balancer import Balancer
 from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
+from engines import selection
 from engines.errors import ModelFileNotFound
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
@@ -32,7 +33,7 @@ from engines.models.catalog import CatalogError, parse_duration
 from engines.models.library import Library, Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
-from engines.registry import EngineRegistry
+from engines.registry import EngineRegistry, needs_file
 
 logger = logging.getLogger("server")
 
@@ -65,7 +66,7 @@ class Server:
             self.default = default_model(self.library, settings)
         else:
             self.default = instance_model(self.library, settings, instance)
-        facts = platform.detect()
+        facts = selection.detect()
         loader = ModelLoader(
             self.library,
             EngineRegistry(),
@@ -278,15 +279,16 @@ def open_library(settings: Settings) -> Library:
 
 def default_model(library: Library, settings: Settings) -> Model:
     """The model that is loaded at the start. Raises `ModelFileNotFound` or `ModelLoadError`."""
-    if settings.inference_engine == "fake":
-        return library.add_fake("fake" if settings.default_model == "auto" else settings.default_model)
+    if not needs_file(settings.inference_engine):
+        wanted = settings.default_model
+        return library.add_without_file(settings.inference_engine if wanted == "auto" else wanted)
     return library.default(settings.default_model)
 
 
 def instance_model(library: Library, settings: Settings, instance: Instance) -> Model:
     """Raises `ModelFileNotFound` or `ModelLoadError`."""
-    if settings.inference_engine == "fake":
-        return library.add_fake(instance.model)
+    if not needs_file(settings.inference_engine):
+        return library.add_without_file(instance.model)
     if instance.path is None:
         return library.find(instance.model)
     return library.put(instance.model, Path(instance.path))

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
-from engines.machine.platform import ModelFormat
 from engines.models import gguf, hf
+from engines.models.formats import ModelFormat
 
 logger = logging.getLogger("engines.models.store")
 

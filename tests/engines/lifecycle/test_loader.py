@@ -21,7 +21,7 @@ from engines.registry import EngineRegistry
 from support.models import bundled
 
 GIB = 2**30
-FACTS = Facts("linux", "x86_64", "3.11", 2, 2, 16 * GIB, 8 * GIB, packages=frozenset({"llama_cpp", "mlx_lm"}))
+FACTS = Facts("linux", "x86_64", "3.11", 2, 2, 16 * GIB, 8 * GIB, packages={"llama_cpp": "", "mlx_lm": ""})
 CATALOG = """
 defaults: {keep_alive: 5m}
 models:
@@ -97,7 +97,7 @@ async def test_what_cannot_be_loaded_says_what_to_do(library: Library) -> None:
     with pytest.raises(ModelLoadError, match="enginehouse pull away"):
         loader(library).estimate("away", DEFAULT_OPTIONS)
     with pytest.raises(ModelLoadError, match="pip install"):
-        loader(library, facts=replace(FACTS, packages=frozenset())).estimate("plain", DEFAULT_OPTIONS)
+        loader(library, facts=replace(FACTS, packages={})).estimate("plain", DEFAULT_OPTIONS)
     with pytest.raises(ModelLoadError, match="GGUF"):
         loader(library).estimate("plain", LoadOptions(engine="mlx"))
 
