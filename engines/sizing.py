@@ -17,8 +17,8 @@ WORK_SPACE = 64 * 2**20
 """Bytes for intermediate results, beside weights and KV cache: what was measured with small models."""
 
 
-def auto_context(trained: int) -> int:
-    """The context in tokens for a model that was trained for ``trained``, 0 if that is unknown."""
+def auto_context(trained: int | None) -> int:
+    """The context in tokens for a model that was trained for ``trained``, 0 or None if that is unknown."""
     return min(trained or LONGEST_AUTO_CONTEXT, LONGEST_AUTO_CONTEXT)
 
 

@@ -36,6 +36,7 @@ from engines.llamacpp.scheduler import Scheduler
 from engines.llamacpp.sequence import Sequence
 from engines.llamacpp.worker import Worker
 from engines.machine.dedicated_thread import in_own_thread
+from engines.sizing import AUTO_KV_MEMORY_SHARE, WORK_SPACE, auto_context
 from engines.stream import ChunkStream, ended, resume
 from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
@@ -43,13 +44,8 @@ from engines.text.renderer import ChatTemplate, TemplateWorker
 logger = logging.getLogger("engines.llamacpp")
 
 CELL_GRANULE = 256  # llama.cpp rounds contexts up to this
-LONGEST_AUTO_CONTEXT = 8192
-# Without a given size the KV cache takes at most this part of the memory that is free.
-AUTO_KV_MEMORY_SHARE = 0.25
 # A full context for every sequence is taken unasked if it is this cheap.
 AUTO_SPLIT_MEMORY_SHARE = 1 / 16
-# Bytes that llama.cpp takes for intermediate results: what was measured with small models.
-WORK_SPACE = 64 * 2**20
 # Tokenising more text than this would hold up the loop.
 INLINE_TEXT = 4096
 
@@ -324,7 +320,7 @@ def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> 
     Given sizes are kept; a context never exceeds the cells. A cache that holds a full context for every
     sequence is split, as there is nothing to gain from a pool then.
     """
-    context = options.context_length or min(model.n_ctx_train or LONGEST_AUTO_CONTEXT, LONGEST_AUTO_CONTEXT)
+    context = options.context_length or auto_context(model.n_ctx_train)
     affordable = free_memory // max(1, model.kv_bytes_per_token())
     whole = _round_up(context) * options.max_sequences
     cells = options.kv_cells

@@ -50,7 +50,7 @@ def test_what_is_no_folder_is_refused(folder: Path) -> None:
         ("model.safetensors", b"<html>", "is broken"),
         ("model.safetensors", b"", "is broken"),
         ("model.safetensors", safetensors()[:20], "cut off"),
-        ("model.safetensors.index.json", b'{"weight_map": {"w": "model-2.safetensors"}}', "lacks model-2"),
+        ("model.safetensors.index.json", b'{"weight_map": {"w": "model-2.safetensors"}}', "missing, model-2"),
         ("model.safetensors.index.json", b"[]", "cannot be read"),
     ],
 )
