@@ -9,7 +9,7 @@ from typing import Protocol
 
 from engines.base import Resident
 from engines.lifecycle.loader import ModelLoader
-from engines.lifecycle.states import FOREVER, LoadOptions, Policy
+from engines.lifecycle.states import FOREVER, LoadOptions, Retention
 from engines.llamacpp.threads import usable_cores
 from engines.machine.footprint import Footprint
 from engines.progress import PhaseProgress
@@ -95,11 +95,11 @@ class InstanceLoader:
         self._instances = instances
         self._start_process = start_worker
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         instance = self._instances.get(name)
         if instance is None or not instance.is_replica:
-            return self._models.policy(name)
-        return Policy(keep_alive=FOREVER, replica_of=instance.model)
+            return self._models.retention(name)
+        return Retention(keep_alive=FOREVER, replica_of=instance.model)
 
     def estimate(self, name: str, options: LoadOptions) -> Footprint:
         return self._models.estimate(self._model(name), options, beside=self._shares(name))

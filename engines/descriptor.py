@@ -32,7 +32,7 @@ class Suitability(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """Whether an engine can run on a machine; ``reason`` says why, or what is missing and how to get it.
 
     ``suitability`` counts as if the engine could run: the order in which people are told of engines
@@ -84,7 +84,7 @@ class EngineDescriptor:
 
     name: str
     label: str
-    judge: Callable[[Facts], Verdict]
+    judge: Callable[[Facts], Judgement]
     estimate: Estimate
     opener: Callable[[], Load]
     capabilities: frozenset[str]

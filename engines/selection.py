@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.descriptor import EngineDescriptor, Suitability, Verdict
+from engines.descriptor import EngineDescriptor, Judgement, Suitability
 from engines.machine import platform
 from engines.machine.platform import Facts
 from engines.models.formats import FORMAT_TEXTS, ModelFormat
@@ -36,7 +36,7 @@ def detect() -> Facts:
 
 def explain(facts: Facts) -> tuple[EngineReport, ...]:
     """One report for each engine that "auto" may choose, in the order in which it prefers them here."""
-    return tuple(_report(engine, verdict, None) for engine, verdict in _preference(facts))
+    return tuple(_report(engine, judgement, None) for engine, judgement in _preference(facts))
 
 
 def choose_engine(facts: Facts, requested: str = AUTO, format: ModelFormat | None = None) -> EngineChoice:
@@ -51,24 +51,24 @@ def choose_engine(facts: Facts, requested: str = AUTO, format: ModelFormat | Non
     else:
         known = ", ".join(engine.name for engine, _ in _preference(facts))
         return EngineChoice(None, (f"no engine is named {requested}; choose from {known}",))
-    reports = [_report(engine, verdict, format) for engine, verdict in judged]
+    reports = [_report(engine, judgement, format) for engine, judgement in judged]
     usable = next((report for report in reports if report.can_run), None)
     if usable is not None:
         return EngineChoice(usable.engine, (f"{usable.engine}: {usable.reason}",))
     return EngineChoice(None, tuple(f"{report.engine}: {report.reason}" for report in reports))
 
 
-def _preference(facts: Facts) -> list[tuple[EngineDescriptor, Verdict]]:
+def _preference(facts: Facts) -> list[tuple[EngineDescriptor, Judgement]]:
     """The engines that "auto" may choose, most suitable first, as if all could run and load everything."""
     judged = [(engine, engine.judge(facts)) for engine in ENGINES.values()]
     offered = [each for each in judged if each[1].suitability > Suitability.ON_REQUEST]
     return sorted(offered, key=lambda each: -each[1].suitability)
 
 
-def _report(engine: EngineDescriptor, verdict: Verdict, format: ModelFormat | None) -> EngineReport:
+def _report(engine: EngineDescriptor, judgement: Judgement, format: ModelFormat | None) -> EngineReport:
     if format is not None and engine.formats and format not in engine.formats:
         return EngineReport(engine.name, False, _wrong_format(engine, format))
-    return EngineReport(engine.name, verdict.can_run, verdict.reason)
+    return EngineReport(engine.name, judgement.can_run, judgement.reason)
 
 
 def _wrong_format(engine: EngineDescriptor, format: ModelFormat) -> str:

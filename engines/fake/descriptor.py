@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.base import Engine
-from engines.descriptor import EngineDescriptor, Load, Suitability, Verdict
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
@@ -12,8 +12,8 @@ from engines.progress import Progress
 NAME = "fake"
 
 
-def _judge(facts: Facts) -> Verdict:
-    return Verdict(True, "it was asked for; it makes text up", Suitability.ON_REQUEST)
+def _judge(facts: Facts) -> Judgement:
+    return Judgement(True, "it was asked for; it makes text up", Suitability.ON_REQUEST)
 
 
 def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint:

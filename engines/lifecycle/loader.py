@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.base import Engine, Resident
 from engines.errors import CannotLoad, ModelFileNotFound
-from engines.lifecycle.states import LoadOptions, Policy
+from engines.lifecycle.states import LoadOptions, Retention
 from engines.load_spec import Adapter, LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
@@ -58,10 +58,10 @@ class ModelLoader:
         self._facts = facts
         self._converted = converted
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         entry = self._library.find(name).entry
         keep_alive = self._defaults.keep_alive if entry.keep_alive is None else entry.keep_alive
-        return Policy(pin=entry.pin, keep_alive=keep_alive)
+        return Retention(pin=entry.pin, keep_alive=keep_alive)
 
     def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
         """``beside``: an engine of the same model is loaded, and those that can share its weights do."""

@@ -13,7 +13,7 @@ from engines.base import Resident
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.events import EventHub
 from engines.lifecycle.record import Record
-from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState, Policy
+from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState, Retention
 from engines.machine.footprint import Footprint
 from engines.machine.malloc import give_memory_back
 from engines.progress import PhaseProgress
@@ -24,7 +24,7 @@ logger = logging.getLogger("engines.lifecycle")
 class Loader(Protocol):
     """Knows how each model is loaded and what that takes."""
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         """Raises `ModelFileNotFound` for a model that does not exist."""
         ...
 

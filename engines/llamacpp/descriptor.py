@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engines.base import Engine
-from engines.descriptor import EngineDescriptor, Load, Suitability, Verdict
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import ModelLoadError
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -26,16 +26,16 @@ def _packages() -> Mapping[str, str]:
     return {"llama_cpp": version_of("llama-cpp-python")} if is_importable("llama_cpp") else {}
 
 
-def _judge(facts: Facts) -> Verdict:
+def _judge(facts: Facts) -> Judgement:
     if "llama_cpp" not in facts.packages:
-        return Verdict(False, f"llama-cpp-python is not installed: {_INSTALL}", Suitability.GOOD)
+        return Judgement(False, f"llama-cpp-python is not installed: {_INSTALL}", Suitability.GOOD)
     if facts.metal:
         how = "its macOS builds use Metal"
     elif facts.cuda:
         how = "it uses CUDA if it was built for it"
     else:
         how = "it runs on the CPU"
-    return Verdict(True, f"llama-cpp-python is installed; {how}", Suitability.GOOD)
+    return Judgement(True, f"llama-cpp-python is installed; {how}", Suitability.GOOD)
 
 
 def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engines.base import Engine
-from engines.descriptor import EngineDescriptor, Load, Suitability, Verdict
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import ModelLoadError
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
@@ -26,12 +26,12 @@ def _packages() -> Mapping[str, str]:
     return {"mlx_lm": version_of("mlx-lm")}
 
 
-def _judge(facts: Facts) -> Verdict:
+def _judge(facts: Facts) -> Judgement:
     suitability = Suitability.BEST if facts.metal else Suitability.FAIR
     if obstacle := _obstacle(facts):
-        return Verdict(False, obstacle, suitability)
+        return Judgement(False, obstacle, suitability)
     how = "it uses Metal" if facts.metal else "it runs on the CPU, or on CUDA if MLX was built for it"
-    return Verdict(True, f"mlx-lm is installed; {how}", suitability)
+    return Judgement(True, f"mlx-lm is installed; {how}", suitability)
 
 
 def _obstacle(facts: Facts) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from engines.base import Engine
-from engines.descriptor import EngineDescriptor, Load, Suitability, Verdict
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import ModelLoadError
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
@@ -36,14 +36,14 @@ def _is_for_cpu(facts: Facts) -> bool:
     return facts.packages.get("vllm", "").endswith(_CPU)
 
 
-def _judge(facts: Facts) -> Verdict:
+def _judge(facts: Facts) -> Judgement:
     uses_cuda = facts.cuda and "vllm" in facts.packages and not _is_for_cpu(facts)
     suitability = Suitability.BEST if uses_cuda and not facts.metal else Suitability.POOR
     if obstacle := _obstacle(facts):
-        return Verdict(False, obstacle, suitability)
+        return Judgement(False, obstacle, suitability)
     installed = f"vLLM {_release(facts)}".strip() + " is installed"
     how = "it uses CUDA" if uses_cuda else "it runs on the CPU"
-    return Verdict(True, f"{installed}; {how}", suitability)
+    return Judgement(True, f"{installed}; {how}", suitability)
 
 
 def _release(facts: Facts) -> str:

@@ -15,7 +15,7 @@ from app.schemas.models import LoadRequest
 from app.settings import Settings
 from engines import registry, selection
 from engines.base import Engine, GenerationRequest, Sampling
-from engines.descriptor import EngineDescriptor, Load, Suitability, Verdict
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.fake import FakeEngine
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
 from engines.lifecycle.manager import ModelLimits, ModelManager
@@ -52,7 +52,7 @@ class ToyPackage:
             formats=frozenset({"gguf"}),
             capabilities=frozenset({"chat", "completion"}),
             packages=lambda: {"toylib": "1.0"},
-            judge=lambda facts: Verdict("toylib" in facts.packages, "toylib is installed", suitability),
+            judge=lambda facts: Judgement("toylib" in facts.packages, "toylib is installed", suitability),
             estimate=self._estimate,
             opener=self._opener,
         )

@@ -23,7 +23,7 @@ from engines.base import EngineInfo, EngineStats, Health, Usage
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError
 from engines.lifecycle import manager
 from engines.lifecycle.manager import ModelManager
-from engines.lifecycle.states import LoadOptions, Policy
+from engines.lifecycle.states import LoadOptions, Retention
 from engines.machine.footprint import Footprint
 from engines.progress import PhaseProgress
 
@@ -287,7 +287,7 @@ class StubLoader:
 
     def __init__(self, sizes: dict[str, int]) -> None:
         self.sizes = sizes
-        self.policies: dict[str, Policy] = {}
+        self.retentions: dict[str, Retention] = {}
         self.failures: dict[str, EngineError] = {}
         self.go: dict[str, asyncio.Event] = {}
         self.loads: list[str] = []
@@ -295,10 +295,10 @@ class StubLoader:
         self.threads: list[int | None] = []
         self.engines: list[StubEngine] = []
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         if name not in self.sizes:
             raise ModelFileNotFound(f"there is no model {name}")
-        return self.policies.get(name, Policy())
+        return self.retentions.get(name, Retention())
 
     def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
         return Footprint(ram=self.sizes[name])

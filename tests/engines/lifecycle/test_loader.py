@@ -76,9 +76,9 @@ async def test_the_catalog_counts_before_the_settings_and_options_before_both(li
     assert asked.context_length == 256
 
 
-async def test_policy(library: Library) -> None:
-    assert loader(library).policy("tuned").pin
-    assert loader(library).policy("plain").keep_alive == 300.0
+async def test_retention(library: Library) -> None:
+    assert loader(library).retention("tuned").pin
+    assert loader(library).retention("plain").keep_alive == 300.0
 
 
 async def test_an_estimate_is_weights_and_cache(library: Library) -> None:
