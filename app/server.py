@@ -26,6 +26,7 @@ from balancer.balancer import Balancer
 from balancer.call import Target
 from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
+from engines import selection
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
 from engines.lifecycle.manager import ModelLimits, ModelManager
@@ -35,7 +36,7 @@ from engines.models.catalog import CatalogError, parse_duration
 from engines.models.library import Library, Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
-from engines.registry import EngineRegistry
+from engines.registry import EngineRegistry, needs_file
 
 logger = logging.getLogger("server")
 
@@ -68,7 +69,7 @@ class Server:
             self.default = default_model(self.library, settings)
         else:
             self.default = worker_library_model(self.library, settings, worker_model)
-        facts = platform.detect()
+        facts = selection.detect()
         loader = ModelLoader(
             self.library,
             EngineRegistry(),
@@ -264,15 +265,16 @@ def open_library(settings: Settings) -> Library:
 
 def default_model(library: Library, settings: Settings) -> Model:
     """The model that is loaded at the start. Raises `ModelFileNotFound` or `ModelLoadError`."""
-    if settings.inference_engine == "fake":
-        return library.add_fake("fake" if settings.default_model == "auto" else settings.default_model)
+    if not needs_file(settings.inference_engine):
+        wanted = settings.default_model
+        return library.add_without_file(settings.inference_engine if wanted == "auto" else wanted)
     return library.default(settings.default_model)
 
 
 def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
     """Raises `ModelFileNotFound` or `ModelLoadError`."""
-    if settings.inference_engine == "fake":
-        return library.add_fake(wanted.model)
+    if not needs_file(settings.inference_engine):
+        return library.add_without_file(wanted.model)
     if wanted.path is None:
         return library.find(wanted.model)
     return library.put(wanted.model, Path(wanted.path))

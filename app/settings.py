@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from balancer.backends.upstream_config import parse_upstreams
 from balancer.policies import Strategy
 from engines.machine.memory import parse_memory
-from engines.models.catalog import parse_duration
+from engines.models.catalog import EngineName, parse_duration
 
 Auto = Literal["auto"]
 
@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     # Keys are among the input.
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    inference_engine: Literal["auto", "vllm", "mlx", "llama_cpp", "fake"] = Field(
+    inference_engine: EngineName = Field(
         "auto",
         description="Which engine runs models. `auto` picks, for each model, the best one that this "
         "machine and the model's format allow.",

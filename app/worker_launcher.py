@@ -11,8 +11,8 @@ from balancer.instances import Instance, Instances, device_of
 from balancer.workers.protocol import WorkerSpec
 from balancer.workers.worker import Worker
 from engines.lifecycle.states import LoadOptions
-from engines.lifecycle.transitions import Report
 from engines.models.library import Library
+from engines.progress import PhaseProgress
 
 # Settings that a worker has from its parent.
 _INHERITED = {
@@ -48,7 +48,7 @@ class WorkerLauncher:
         self._ports: dict[str, int] = {}
         self._threads: dict[str, int] = {}
 
-    async def __call__(self, instance: Instance, options: LoadOptions, report: Report) -> Worker:
+    async def __call__(self, instance: Instance, options: LoadOptions, report: PhaseProgress) -> Worker:
         settings, others = self._settings, self._instances.keys() - {instance.key}
         process = await Worker.start(
             self._spec(instance, options),

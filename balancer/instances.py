@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from engines.base import Resident
 from engines.lifecycle.loader import ModelLoader
-from engines.lifecycle.resident import Resident
-from engines.lifecycle.states import FOREVER, LoadOptions, Policy
-from engines.lifecycle.transitions import Report
+from engines.lifecycle.states import FOREVER, LoadOptions, Retention
 from engines.llamacpp.threads import usable_cores
 from engines.machine.footprint import Footprint
+from engines.progress import PhaseProgress
 
 
 class InstanceKind(StrEnum):
@@ -82,7 +82,9 @@ class Instances:
 class StartWorker(Protocol):
     """Starts a child process that serves an instance's model."""
 
-    def __call__(self, instance: Instance, options: LoadOptions, report: Report) -> Awaitable[Resident]: ...
+    def __call__(
+        self, instance: Instance, options: LoadOptions, report: PhaseProgress
+    ) -> Awaitable[Resident]: ...
 
 
 class InstanceLoader:
@@ -93,16 +95,16 @@ class InstanceLoader:
         self._instances = instances
         self._start_process = start_worker
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         instance = self._instances.get(name)
         if instance is None or not instance.is_replica:
-            return self._models.policy(name)
-        return Policy(keep_alive=FOREVER, replica_of=instance.model)
+            return self._models.retention(name)
+        return Retention(keep_alive=FOREVER, replica_of=instance.model)
 
     def estimate(self, name: str, options: LoadOptions) -> Footprint:
         return self._models.estimate(self._model(name), options, beside=self._shares(name))
 
-    async def load(self, name: str, options: LoadOptions, report: Report) -> Resident:
+    async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> Resident:
         instance = self._instances.get(name)
         if instance is not None and instance.kind is InstanceKind.PROCESS:
             return await self._start_process(instance, options, report)

@@ -223,11 +223,33 @@ class TokenStream(Protocol):
     def close(self) -> None: ...
 
 
-class Engine(Protocol):
-    """One loaded model on one set of devices. All methods are called on the event loop's thread."""
+class Resident(Protocol):
+    """A loaded model that holds memory: an engine of this process, or a worker process with one in it."""
 
     @property
     def info(self) -> EngineInfo: ...
+
+    async def health(self) -> Health:
+        """Progress-based: an engine with work that takes no step is unhealthy even if its thread lives."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """O(1), no I/O: read for every scrape and every balancing decision."""
+        ...
+
+    async def sleep(self) -> None:
+        """Give memory back but stay quick to `wake`. Raises `UnsupportedFeature` without "sleep"."""
+        ...
+
+    async def wake(self) -> None: ...
+
+    async def close(self) -> None:
+        """Fail what is in flight, free everything, and return when it is freed. Idempotent."""
+        ...
+
+
+class Generates(Protocol):
+    """The ability to generate text. All methods are called on the event loop's thread."""
 
     async def render_chat(
         self,
@@ -249,8 +271,24 @@ class Engine(Protocol):
     ) -> AnswerParser | None:
         """A parser for one answer of this model to ``prompt``; None where all of the text is content.
 
-        The prompt tells it whether the template has already begun, or ended, the reasoning. Raises
+        The prompt tells the parser whether the template has already begun, or ended, the reasoning. Raises
         `UnsupportedFeature` for ``tools`` without the capability "tools".
+        """
+        ...
+
+    async def prepare(self, structure: Structure) -> None:
+        """Compile and check ``structure``, so that a bad grammar is refused before a slot is taken.
+
+        Awaited before `generate` for every request with a structure. Raises `RequestError`, and
+        `UnsupportedFeature` without the capability "structured".
+        """
+        ...
+
+    def generate(self, request: GenerationRequest) -> TokenStream:
+        """Queue the request and return its stream at once.
+
+        Raises `ContextLengthExceeded` or `RequestError` before anything is queued, and
+        `EngineError` if the engine is closed.
         """
         ...
 
@@ -262,31 +300,9 @@ class Engine(Protocol):
         """Text of ``token_ids``; bytes that form no character become U+FFFD."""
         ...
 
-    def generate(self, request: GenerationRequest) -> TokenStream:
-        """Queue the request and return its stream at once.
 
-        Raises `ContextLengthExceeded` or `RequestError` before anything is queued, and
-        `EngineError` if the engine is closed.
-        """
-        ...
-
-    async def health(self) -> Health:
-        """Progress-based: an engine with work that takes no step is unhealthy even if its thread lives."""
-        ...
-
-    def stats(self) -> EngineStats:
-        """O(1), no I/O: read for every scrape and every balancing decision."""
-        ...
-
-    async def sleep(self) -> None:
-        """Give memory back but stay quick to `wake`. Raises `UnsupportedFeature` without "sleep"."""
-        ...
-
-    async def wake(self) -> None: ...
-
-    async def close(self) -> None:
-        """Fail what is in flight, free everything, and return when it is freed. Idempotent."""
-        ...
+class Engine(Resident, Generates, Protocol):
+    """One loaded model on one set of devices that generates text in this process."""
 
 
 @runtime_checkable

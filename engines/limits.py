@@ -62,9 +62,14 @@ def refuse_tools(tools: Sequence[Mapping[str, Any]] | None) -> None:
 def refuse_extras(request: GenerationRequest) -> None:
     """For engines without the capabilities "structured" and "adapters"."""
     if request.structure is not None:
-        raise UnsupportedFeature("this model's engine has no structured output", param="response_format")
+        raise no_structures()
     if request.adapter is not None:
         raise UnsupportedFeature("this model's engine has no adapters", param="model")
+
+
+def no_structures() -> UnsupportedFeature:
+    """For an engine without the capability "structured"."""
+    return UnsupportedFeature("this model's engine has no structured output", param="response_format")
 
 
 def no_chat_template(model: str) -> UnsupportedFeature:

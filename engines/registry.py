@@ -1,126 +1,51 @@
-"""Makes engines. The optional packages behind them are imported only when one is asked for."""
+"""All engines, and what loads models with them. A new engine is a package of its own and one line here."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from engines.base import Engine
+from engines.descriptor import EngineDescriptor, Load
 from engines.errors import ModelLoadError
+from engines.fake.descriptor import DESCRIPTOR as FAKE
+from engines.llamacpp.descriptor import DESCRIPTOR as LLAMA_CPP
+from engines.load_spec import LoadSpec
+from engines.mlx.descriptor import DESCRIPTOR as MLX
+from engines.progress import Progress
+from engines.vllm.descriptor import DESCRIPTOR as VLLM
 
-if TYPE_CHECKING:
-    from engines.llamacpp.model import ModelCache
+AUTO = "auto"
+"""In the place of an engine's name: the most suitable one."""
 
-Progress = Callable[[float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA adapter: a folder in PEFT's format, and the name that requests use."""
-
-    name: str
-    path: Path
+ENGINES: dict[str, EngineDescriptor] = {
+    VLLM.name: VLLM,
+    MLX.name: MLX,
+    LLAMA_CPP.name: LLAMA_CPP,
+    FAKE.name: FAKE,
+}
+"""By name. Equally suitable engines are preferred in this order."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSpec:
-    """What to load and how; None leaves a choice to the engine. Lengths in tokens.
+def engine_names() -> tuple[str, ...]:
+    """What may be written where an engine is chosen."""
+    return (AUTO, *ENGINES)
 
-    ``path`` is a GGUF file or a folder in Hugging Face's format. ``use_gpu`` True fails where the engine
-    has no GPU to use; None uses one if there is one. ``gpu_memory`` is the share of a GPU that vLLM may
-    take. ``dtype``, ``quantization`` (how weights are read, not how they are converted), the parallel
-    sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
-    step, with work waiting, the engine counts as hung; ``options`` are passed on to the engine's
-    own configuration by name, and one that it does not know is an error.
-    """
 
-    engine: str
-    name: str
-    path: Path | None = None
-    context_length: int | None = None
-    kv_cache_tokens: int | None = None
-    max_sequences: int = 32
-    threads: int | None = None
-    use_gpu: bool | None = None
-    cache_prefixes: bool = True
-    gpu_memory: float = 0.8
-    dtype: str | None = None
-    quantization: str | None = None
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    adapters: tuple[Adapter, ...] = ()
-    stall_timeout: float = 60.0
-    options: Mapping[str, Any] = field(default_factory=dict)
+def needs_file(name: str) -> bool:
+    """Whether the engine called ``name``, or whichever "auto" chooses, loads model files."""
+    return name not in ENGINES or bool(ENGINES[name].formats)
 
 
 class EngineRegistry:
     """Owns what engines of one process share, such as weights loaded once for several slots."""
 
     def __init__(self) -> None:
-        self._llama_models: ModelCache | None = None
-        # vLLM is set up through the process's environment while it loads.
-        self._vllm_loads = asyncio.Lock()
+        self._opened: dict[str, Load] = {}
 
     async def load(self, spec: LoadSpec, progress: Progress | None = None) -> Engine:
-        """Load a model; ``progress`` gets 0..1, from any thread. Raises `ModelLoadError`."""
-        if spec.engine == "fake":
-            return self._fake(spec)
-        if spec.engine == "llama_cpp":
-            return await self._llama_cpp(spec, progress)
-        if spec.engine == "mlx":
-            return await self._mlx(spec, progress)
-        if spec.engine == "vllm":
-            return await self._vllm(spec, progress)
-        raise ModelLoadError(f"there is no engine {spec.engine!r}")
-
-    def _fake(self, spec: LoadSpec) -> Engine:
-        from engines.fake import FakeEngine
-
-        return FakeEngine(spec.name, context_length=spec.context_length or 8192)
-
-    async def _llama_cpp(self, spec: LoadSpec, progress: Progress | None) -> Engine:
-        try:
-            from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-            from engines.llamacpp.model import ModelCache
-        except ImportError as error:
-            raise ModelLoadError(
-                f"llama-cpp-python cannot be imported ({error}): `pip install llama-cpp-python` installs it"
-            ) from error
-        if spec.path is None:
-            raise ModelLoadError("llama.cpp needs a model file")
-        self._llama_models = self._llama_models or ModelCache()
-        options = LlamaOptions(
-            name=spec.name,
-            path=spec.path,
-            context_length=spec.context_length,
-            kv_cells=spec.kv_cache_tokens,
-            max_sequences=spec.max_sequences,
-            threads=spec.threads,
-            offload=spec.use_gpu,
-            cache_prefixes=spec.cache_prefixes,
-            stall_timeout=spec.stall_timeout,
-        )
-        return await LlamaEngine.load(options, self._llama_models, progress)
-
-    async def _mlx(self, spec: LoadSpec, progress: Progress | None) -> Engine:
-        try:
-            from engines.mlx.engine import MlxEngine
-        except ImportError as error:
-            raise ModelLoadError(
-                f"mlx-lm cannot be imported ({error}): `pip install 'enginehouse[mlx]'` installs it"
-            ) from error
-        return await MlxEngine.load(spec, progress)
-
-    async def _vllm(self, spec: LoadSpec, progress: Progress | None) -> Engine:
-        try:
-            from engines.vllm.engine import VllmEngine
-        except ImportError as error:
-            raise ModelLoadError(
-                f"vLLM cannot be imported ({error}): `pip install 'enginehouse[vllm]'` installs it; "
-                "for a machine without a GPU see the README"
-            ) from error
-        async with self._vllm_loads:
-            return await VllmEngine.load(spec, progress)
+        """Load a model. Raises `ModelLoadError`."""
+        descriptor = ENGINES.get(spec.engine)
+        if descriptor is None:
+            raise ModelLoadError(f"there is no engine {spec.engine!r}")
+        load = self._opened.get(spec.engine)
+        if load is None:
+            load = self._opened[spec.engine] = descriptor.opener()
+        return await load(spec, progress)

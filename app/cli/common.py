@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from app.settings import Settings
-from engines.machine.platform import EngineChoice, Facts
+from engines.machine.platform import Facts
 from engines.models.catalog import CatalogError
 from engines.models.library import Library, Model
+from engines.selection import EngineChoice
 
 # For other programs lines stay whole, however long.
 UNLIMITED = 10_000  # columns

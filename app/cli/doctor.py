@@ -12,6 +12,7 @@ from rich.table import Table
 from app.cli.common import engine_for, load_settings, out
 from app.cli.text import size_text
 from app.settings import Settings
+from engines import selection
 from engines.errors import EngineError
 from engines.machine import platform
 from engines.models.catalog import CatalogError, load_catalog
@@ -24,7 +25,7 @@ class Findings:
 
     library: Library | CatalogError
     model: Model | str
-    choice: platform.EngineChoice
+    choice: selection.EngineChoice
 
     @property
     def can_serve(self) -> bool:
@@ -37,7 +38,7 @@ def doctor() -> None:
     The exit status is 1 if nothing could be served.
     """
     settings = load_settings()
-    facts = platform.detect()
+    facts = selection.detect()
     findings = _look(settings, facts)
     for section in (_facts(facts), _engines(facts, findings.choice), _outcome(settings, facts, findings)):
         out.print(section)
@@ -50,7 +51,7 @@ def doctor() -> None:
 def _look(settings: Settings, facts: platform.Facts) -> Findings:
     from app import server as composition
 
-    without_model = platform.choose_engine(facts, settings.inference_engine)
+    without_model = selection.choose_engine(facts, settings.inference_engine)
     try:
         library = composition.open_library(settings)
     except CatalogError as error:
@@ -66,9 +67,9 @@ def _facts(facts: platform.Facts) -> Table:
     return _grid(*platform.describe(facts))
 
 
-def _engines(facts: platform.Facts, choice: platform.EngineChoice) -> Table:
+def _engines(facts: platform.Facts, choice: selection.EngineChoice) -> Table:
     table = Table("Engine", "Can run", "Why", box=None, pad_edge=False)
-    for report in platform.explain(facts):
+    for report in selection.explain(facts):
         chosen = report.engine == choice.engine
         can_run = "[green]yes[/]" if report.can_run else "[red]no[/]"
         table.add_row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -12,19 +11,25 @@ from app.cli.follow import Request, follow
 from app.cli.progress import load_step
 from app.cli.server import ApiKey, Url, errors_told, find_server
 from app.cli.text import size_text
+from engines.registry import engine_names
 
 
-class Engine(StrEnum):
-    AUTO = "auto"
-    LLAMA_CPP = "llama_cpp"
-    MLX = "mlx"
-    VLLM = "vllm"
-    FAKE = "fake"
+def _known_engine(name: str | None) -> str | None:
+    if name is not None and name not in engine_names():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, engine_names()))}.")
+    return name
 
 
 def load(
     name: Annotated[str, typer.Argument(help="A model of the server, or a new name for --path.")],
-    engine: Annotated[Engine | None, typer.Option(help="Default: the catalog's, else the server's.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar=f"[{'|'.join(engine_names())}]",
+            callback=_known_engine,
+            help="Default: the catalog's, else the server's.",
+        ),
+    ] = None,
     quantization: Annotated[
         str | None,
         typer.Option(help="Convert it once, such as q4_0 (GGUF) or 4bit (MLX), and keep the result."),

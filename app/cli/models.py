@@ -12,6 +12,7 @@ from rich.text import Text
 from app.cli.common import Json, engine_for, err, load_settings, open_library, out
 from app.cli.text import size_text
 from app.settings import Settings
+from engines import selection
 from engines.machine import platform
 from engines.models.library import Model
 
@@ -54,7 +55,7 @@ def models(as_json: Json = False) -> None:
 
 
 def _listed(models: list[Model], settings: Settings) -> list[Listed]:
-    facts = platform.detect()
+    facts = selection.detect()
     return [_choose(model, settings, facts) for model in models]
 
 

@@ -18,8 +18,8 @@ from rich.markup import escape
 from app.cli.common import engine_for, err, fail, find_model, load_settings, public_url
 from app.settings import Settings
 from app.uvicorn_options import allow_open_files, end_well_on_sigterm, uvicorn_options
+from engines import selection
 from engines.errors import EngineError
-from engines.machine import platform
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,7 +90,7 @@ def check_model(settings: Settings) -> str:
         raise fail(error.message) from None
     if model.is_absent:
         raise fail(f"{model.name} is not on disk. Download it: enginehouse pull {model.name}")
-    choice = engine_for(model, settings, platform.detect())
+    choice = engine_for(model, settings, selection.detect())
     if choice.engine is None:
         raise fail(f"No engine can run {model.name} here.\n  " + "\n  ".join(choice.reasons))
     return model.name

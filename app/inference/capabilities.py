@@ -6,15 +6,9 @@ from collections.abc import Mapping
 
 from engines.base import EngineInfo
 from engines.errors import UnsupportedFeature
+from engines.registry import ENGINES
 
 _FEATURES = {"tools": "tool calling", "structured": "structured output", "adapters": "LoRA adapters"}
-_ENGINES = {"llama_cpp": "llama.cpp", "mlx": "MLX", "vllm": "vLLM", "fake": "the fake engine"}
-# vLLM can do it, but has not been told how for this model.
-_VLLM_HELP = {
-    "tools": "vLLM knows no parser for its calls of tools: name one in models/models.yaml, such as "
-    "`options: {tool_call_parser: hermes}`",
-    "adapters": "it was loaded without adapters: load it again with those of models/models.yaml",
-}
 
 
 def check(needs: Mapping[str, str], engine: EngineInfo) -> None:
@@ -28,8 +22,12 @@ def check(needs: Mapping[str, str], engine: EngineInfo) -> None:
 
 
 def _refusal(capability: str, engine: EngineInfo) -> str:
-    feature = _FEATURES[capability]
-    if engine.engine == "vllm":
-        return f"model {engine.model} has no {feature}: {_VLLM_HELP.get(capability, 'vLLM lacks it here')}"
-    name = _ENGINES.get(engine.engine, engine.engine)
-    return f"model {engine.model} runs on {name}, which has no {feature} yet: load it with vLLM"
+    feature, descriptor = _FEATURES[capability], ENGINES.get(engine.engine)
+    label = engine.engine if descriptor is None else descriptor.label
+    if descriptor is not None and capability in descriptor.capabilities:
+        help = descriptor.help.get(capability, f"{label} lacks it here")
+        return f"model {engine.model} has no {feature}: {help}"
+    able = [each.label for each in ENGINES.values() if capability in each.capabilities]
+    return (
+        f"model {engine.model} runs on {label}, which has no {feature} yet: load it with {' or '.join(able)}"
+    )

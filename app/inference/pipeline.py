@@ -151,6 +151,8 @@ async def run(
     """The reply of an engine of this process to ``task``, from ``resume_point`` on if there is one."""
     resume_point = resume_point or request.resume_point
     capabilities.check(task.needs, engine.info)
+    if task.structure is not None:
+        await engine.prepare(task.structure)
     prompts = await _prompts(task, engine)
     readers = [] if task.messages is None else answer_readers(engine, task.tools, prompts[0], task.n)
     refuse_readers(resume_point, readers)

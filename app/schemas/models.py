@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from app.schemas.common import KeepAlive, WireModel
 from engines.lifecycle.states import ModelState
+from engines.models.catalog import EngineName
 
-EngineName = Literal["auto", "llama_cpp", "mlx", "vllm", "fake"]
 # Who owns the models that this server runs itself.
 OWN = "enginehouse"
 Text = Annotated[str, Field(min_length=1, max_length=1024)]

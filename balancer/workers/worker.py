@@ -25,10 +25,10 @@ from balancer.workers.protocol import STATUS_PATH, WorkerSpec, stats_from
 from balancer.workers.usage import Figures, Meter
 from engines.base import EngineInfo, EngineStats, Health
 from engines.errors import ModelLoadError, UnsupportedFeature
+from engines.progress import PhaseProgress
 
 logger = logging.getLogger("balancer.workers.worker")
 
-Report = Callable[[str, float], None]
 
 # By name: this package knows nothing of the application.
 COMMAND = (sys.executable, "-m", "app.worker")
@@ -81,7 +81,7 @@ class Worker:
         spec: WorkerSpec,
         name: str,
         *,
-        report: Report,
+        report: PhaseProgress,
         interval: float,
         grace: float,
         on_down: Callable[[], None] = lambda: None,
@@ -109,7 +109,7 @@ class Worker:
 
     @staticmethod
     async def _spawn(
-        spec: WorkerSpec, name: str, report: Report, taken: Collection[int], command: Sequence[str]
+        spec: WorkerSpec, name: str, report: PhaseProgress, taken: Collection[int], command: Sequence[str]
     ) -> tuple[WorkerSpec, Child]:
         try:
             with listen(spec.port, taken) as listener:

@@ -6,23 +6,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines.base import Engine
+from engines.base import Engine, Resident
 from engines.errors import CannotLoad, ModelFileNotFound
-from engines.lifecycle.resident import Resident
-from engines.lifecycle.states import LoadOptions, Policy
-from engines.lifecycle.transitions import Report
+from engines.lifecycle.states import LoadOptions, Retention
+from engines.load_spec import Adapter, LoadSpec
 from engines.machine.footprint import Footprint
-from engines.machine.memory import gpu_memory_total
-from engines.machine.platform import EngineChoice, Facts, ModelFormat, choose_engine
-from engines.models import facts as model_facts
+from engines.machine.platform import Facts
 from engines.models.catalog import FOREVER
+from engines.models.convert import ensure_converted
+from engines.models.convert.plan import Quantizer
+from engines.models.formats import ModelFormat
 from engines.models.library import Library, Model, missing
-from engines.models.store import ModelFile
-from engines.registry import Adapter, EngineRegistry, LoadSpec
+from engines.progress import PhaseProgress
+from engines.registry import AUTO, ENGINES, EngineRegistry
+from engines.selection import EngineChoice, choose_engine
 
-LONGEST_AUTO_CONTEXT = 8192
-# Work space beside weights and KV cache, in bytes: a guess until the engine was loaded once.
-WORK_SPACE = 64 * 2**20
 # Of a load that has to convert the model first, so much of the progress is the conversion's.
 CONVERSION_SHARE = 0.8
 
@@ -31,7 +29,7 @@ CONVERSION_SHARE = 0.8
 class LoadDefaults:
     """What the settings say of every model; a catalog entry may say otherwise. Lengths in tokens."""
 
-    engine: str = "auto"
+    engine: str = AUTO
     context_length: int | None = None
     kv_cache_tokens: int | None = None
     max_sequences: int = 32
@@ -60,49 +58,44 @@ class ModelLoader:
         self._facts = facts
         self._converted = converted
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         entry = self._library.find(name).entry
         keep_alive = self._defaults.keep_alive if entry.keep_alive is None else entry.keep_alive
-        return Policy(pin=entry.pin, keep_alive=keep_alive)
+        return Retention(pin=entry.pin, keep_alive=keep_alive)
 
     def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
         """``beside``: an engine of the same model is loaded, and those that can share its weights do."""
-        spec, file = self._spec(self._library.find(name), options)
-        if spec.engine == "fake":
-            return Footprint()
-        if spec.engine == "vllm" and self._on_gpu(spec):
-            return Footprint(gpu=int(gpu_memory_total() * spec.gpu_memory))
-        facts = model_facts.describe(file.path)
-        trained = facts.context_length or LONGEST_AUTO_CONTEXT
-        context = spec.context_length or min(trained, LONGEST_AUTO_CONTEXT)
-        kv = (spec.kv_cache_tokens or 2 * context) * facts.kv_bytes_per_token
-        weights = 0 if beside and spec.engine == "llama_cpp" else facts.weight_bytes
-        return self._footprint(spec, weights + kv + WORK_SPACE)
+        spec = self._spec(self._library.find(name), options)
+        engine = ENGINES[spec.engine]
+        return engine.estimate(spec, self._facts, weights_loaded=beside and engine.shares_weights)
 
     async def load(
-        self, name: str, options: LoadOptions, report: Report, *, threads: int | None = None
+        self, name: str, options: LoadOptions, report: PhaseProgress, *, threads: int | None = None
     ) -> Engine:
         """``threads``: unless the settings or the catalog say how many."""
         model = self._library.find(name)
-        spec, file = self._spec(model, options)
+        spec = self._spec(model, options)
         if spec.threads is None:
             spec = replace(spec, threads=threads)
         loading = partial(report, "loading")
-        if _converts(spec):
-            spec = await self._convert(spec, file, report)
+        quantizer = ENGINES[spec.engine].quantizer
+        if spec.quantization is not None and quantizer is not None:
+            spec = await self._convert(spec, quantizer, report)
             loading = partial(_rest_of, report)
         return await self._registry.load(spec, loading)
 
     def measured(self, name: str, engine: Resident, *, beside: bool = False) -> Footprint | None:
         info = engine.info
-        # What stays when llama.cpp's engines sleep are the weights.
-        size = info.memory - (info.memory_asleep if beside and info.engine == "llama_cpp" else 0)
+        # What stays when an engine that shares its weights sleeps are the weights.
+        descriptor = ENGINES.get(info.engine)
+        shared = beside and descriptor is not None and descriptor.shares_weights
+        size = info.memory - (info.memory_asleep if shared else 0)
         if not size:
             return None
         on_gpu = "cpu" not in engine.info.devices and not self._facts.metal
         return Footprint(gpu=size) if on_gpu else Footprint(ram=size)
 
-    def _spec(self, model: Model, options: LoadOptions) -> tuple[LoadSpec, ModelFile]:
+    def _spec(self, model: Model, options: LoadOptions) -> LoadSpec:
         """Raises `ModelFileNotFound` if the model is not on disk, `CannotLoad` if no engine can load it."""
         file, entry, defaults = model.file, model.entry, self._defaults
         if file is None:
@@ -110,7 +103,7 @@ class ModelLoader:
         choice = engine_for(model, defaults.engine, self._facts, wish=options.engine)
         if choice.engine is None:
             raise CannotLoad(f"no engine can load {model.name} here: {'; '.join(choice.reasons)}")
-        spec = LoadSpec(
+        return LoadSpec(
             engine=choice.engine,
             name=model.name,
             path=file.path,
@@ -129,54 +122,29 @@ class ModelLoader:
             stall_timeout=defaults.stall_timeout,
             options=entry.options,
         )
-        return spec, file
 
-    async def _convert(self, spec: LoadSpec, file: ModelFile, report: Report) -> LoadSpec:
-        # Imported here: most loads convert nothing.
-        from engines.models.convert import ensure_converted
-
+    async def _convert(self, spec: LoadSpec, quantizer: Quantizer, report: PhaseProgress) -> LoadSpec:
         assert spec.quantization is not None
-        assert file.format != "none"
+        assert spec.path is not None
         converted = await ensure_converted(
-            file.path,
+            spec.path,
             spec.quantization,
-            file.format,
+            quantizer,
             fallback_dir=self._converted,
             on_progress=lambda fraction: report("converting", CONVERSION_SHARE * fraction),
         )
         return replace(spec, path=converted.path, quantization=None)
 
-    def _on_gpu(self, spec: LoadSpec) -> bool:
-        if spec.use_gpu is False or not self._facts.cuda:
-            return False
-        return spec.engine != "vllm" or not self._facts.vllm_cpu
-
-    def _footprint(self, spec: LoadSpec, size: int) -> Footprint:
-        offloads = spec.engine == "llama_cpp" and self._on_gpu(spec) and _llama_offloads()
-        return Footprint(gpu=size) if offloads else Footprint(ram=size)
-
 
 def engine_for(model: Model, default: str, facts: Facts, wish: str | None = None) -> EngineChoice:
     """The engine that runs ``model``: what ``wish`` says, else the catalog, else ``default``."""
     listed = model.entry.engine
-    requested = wish or (default if listed == "auto" else listed)
+    requested = wish or (default if listed == AUTO else listed)
     format: ModelFormat | None = None
     if model.file is not None and model.file.format != "none":
         format = model.file.format
     return choose_engine(facts, requested, format)
 
 
-def _converts(spec: LoadSpec) -> bool:
-    """vLLM quantises while it loads, or takes weights that are quantised; the others need other files."""
-    return spec.quantization is not None and spec.engine in ("llama_cpp", "mlx")
-
-
-def _rest_of(report: Report, fraction: float) -> None:
+def _rest_of(report: PhaseProgress, fraction: float) -> None:
     report("loading", CONVERSION_SHARE + (1 - CONVERSION_SHARE) * fraction)
-
-
-def _llama_offloads() -> bool:
-    """Whether llama.cpp was built for a GPU."""
-    import llama_cpp.llama_cpp as lib
-
-    return bool(lib.llama_supports_gpu_offload())

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from engines.base import Resident
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.errors import InsufficientMemory, ModelConflict
 from engines.lifecycle.events import EventHub
-from engines.lifecycle.planner import Plan, Want, plan
+from engines.lifecycle.planner import AdmissionPlan, Want, plan
 from engines.lifecycle.record import Record
-from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
 from engines.lifecycle.transitions import Lifecycle, Loader
 from engines.machine.footprint import Footprint
@@ -241,8 +241,8 @@ class ModelManager:
         record = self._records.get(name)
         if record is None:
             return
-        policy = self._loader.policy(name)
-        record.pinned, record.keep_alive = policy.pin, policy.keep_alive
+        retention = self._loader.retention(name)
+        record.pinned, record.keep_alive = retention.pin, retention.keep_alive
         if not record.occupies:
             record.memory = None
         self._forgive(record)
@@ -376,7 +376,7 @@ class ModelManager:
         finally:
             self._planning = False
 
-    def _next_plan(self) -> Plan:
+    def _next_plan(self) -> AdmissionPlan:
         self._wanted = wants = self._wants()
         # What a sleeper keeps is part of what it takes when it wakes.
         waking = {want.name for want in wants}
@@ -424,7 +424,7 @@ class ModelManager:
             record.memory_of = record.options
         return True
 
-    def _apply(self, decided: Plan) -> None:
+    def _apply(self, decided: AdmissionPlan) -> None:
         news = False
         for record in self._records.values():
             yielding, refusal = record.name in decided.yielding, decided.refused.get(record.name)
@@ -461,8 +461,10 @@ class ModelManager:
         return record
 
     def _new_record(self, name: str) -> Record:
-        policy = self._loader.policy(name)
-        return Record(name, pinned=policy.pin, keep_alive=policy.keep_alive, replica_of=policy.replica_of)
+        retention = self._loader.retention(name)
+        return Record(
+            name, pinned=retention.pin, keep_alive=retention.keep_alive, replica_of=retention.replica_of
+        )
 
     def _original(self, record: Record) -> Record | None:
         """The model that ``record`` is a replica of."""

@@ -52,7 +52,7 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AdmissionPlan:
     """What to do now.
 
     ``load`` fits at once. ``evict`` are idle. ``yielding`` are busy and to take no younger requests.
@@ -84,7 +84,9 @@ class _Room:
         self.memory += memory
 
 
-def plan(occupants: Sequence[Occupant], wants: Sequence[Want], *, max_models: int, budget: Footprint) -> Plan:
+def plan(
+    occupants: Sequence[Occupant], wants: Sequence[Want], *, max_models: int, budget: Footprint
+) -> AdmissionPlan:
     """The plan for ``wants``, most urgent first; each is given its room before the next is looked at."""
     now = _Room(max_models, budget)
     for occupant in occupants:
@@ -116,7 +118,7 @@ def plan(occupants: Sequence[Occupant], wants: Sequence[Want], *, max_models: in
         if settled and now.holds(want):
             now.take(want.memory, want.places)
             load.append(want.name)
-    return Plan(tuple(load), tuple(evict), frozenset(yielding), refused)
+    return AdmissionPlan(tuple(load), tuple(evict), frozenset(yielding), refused)
 
 
 def _reluctance(occupant: Occupant) -> tuple[bool, bool, bool, bool, bool, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from engines.base import Resident
 from engines.errors import EngineError
 from engines.lifecycle.planner import Occupant
-from engines.lifecycle.resident import Resident
 from engines.lifecycle.states import DEFAULT_OPTIONS, FOREVER, LoadOptions, ModelState, ModelStatus
 from engines.machine.footprint import Footprint
 

@@ -38,7 +38,7 @@ DEFAULT_OPTIONS = LoadOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Retention:
     """How a model is to be kept. ``keep_alive`` in seconds after its last use.
 
     ``replica_of`` another model: it takes no place of its own, and the other counts as used while it is.

@@ -9,24 +9,22 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
+from engines.base import Resident
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.events import EventHub
 from engines.lifecycle.record import Record
-from engines.lifecycle.resident import Resident
-from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState, Policy
+from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState, Retention
 from engines.machine.footprint import Footprint
 from engines.machine.malloc import give_memory_back
+from engines.progress import PhaseProgress
 
 logger = logging.getLogger("engines.lifecycle")
-
-Report = Callable[[str, float], None]
-"""Gets a phase ("loading", "converting") and how much of it is done, 0..1; from any thread."""
 
 
 class Loader(Protocol):
     """Knows how each model is loaded and what that takes."""
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         """Raises `ModelFileNotFound` for a model that does not exist."""
         ...
 
@@ -34,8 +32,11 @@ class Loader(Protocol):
         """Memory that the model will take. Quick. Raises `ModelLoadError` if it cannot be loaded at all."""
         ...
 
-    async def load(self, name: str, options: LoadOptions, report: Report) -> Resident:
-        """Raises `ModelLoadError`; cancelling leaves nothing behind."""
+    async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> Resident:
+        """Load the model; ``report`` gets the phases "converting" and "loading".
+
+        Raises `ModelLoadError`; cancelling leaves nothing behind.
+        """
         ...
 
     def measured(self, name: str, engine: Resident) -> Footprint | None:

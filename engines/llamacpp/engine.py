@@ -16,9 +16,16 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import psutil
 
-from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt
+from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Structure
 from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_extras, refuse_tools
+from engines.limits import (
+    check_token_ids,
+    generation_limit,
+    no_chat_template,
+    no_structures,
+    refuse_extras,
+    refuse_tools,
+)
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
@@ -29,6 +36,7 @@ from engines.llamacpp.scheduler import Scheduler
 from engines.llamacpp.sequence import Sequence
 from engines.llamacpp.worker import Worker
 from engines.machine.dedicated_thread import in_own_thread
+from engines.sizing import AUTO_KV_MEMORY_SHARE, WORK_SPACE, auto_context
 from engines.stream import ChunkStream, ended, resume
 from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
@@ -36,13 +44,8 @@ from engines.text.renderer import ChatTemplate, TemplateWorker
 logger = logging.getLogger("engines.llamacpp")
 
 CELL_GRANULE = 256  # llama.cpp rounds contexts up to this
-LONGEST_AUTO_CONTEXT = 8192
-# Without a given size the KV cache takes at most this part of the memory that is free.
-AUTO_KV_MEMORY_SHARE = 0.25
 # A full context for every sequence is taken unasked if it is this cheap.
 AUTO_SPLIT_MEMORY_SHARE = 1 / 16
-# Bytes that llama.cpp takes for intermediate results: what was measured with small models.
-WORK_SPACE = 64 * 2**20
 # Tokenising more text than this would hold up the loop.
 INLINE_TEXT = 4096
 
@@ -156,6 +159,9 @@ class LlamaEngine:
     async def detokenize(self, token_ids: Seq[int]) -> str:
         check_token_ids(token_ids, self._model.n_vocab)
         return self._model.detokenize(token_ids)
+
+    async def prepare(self, structure: Structure) -> None:
+        raise no_structures()
 
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed or not self._worker.is_alive:
@@ -314,7 +320,7 @@ def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> 
     Given sizes are kept; a context never exceeds the cells. A cache that holds a full context for every
     sequence is split, as there is nothing to gain from a pool then.
     """
-    context = options.context_length or min(model.n_ctx_train or LONGEST_AUTO_CONTEXT, LONGEST_AUTO_CONTEXT)
+    context = options.context_length or auto_context(model.n_ctx_train)
     affordable = free_memory // max(1, model.kv_bytes_per_token())
     whole = _round_up(context) * options.max_sequences
     cells = options.kv_cells

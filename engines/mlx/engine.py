@@ -10,9 +10,16 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, Any
 
-from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt
+from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Structure
 from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_extras, refuse_tools
+from engines.limits import (
+    check_token_ids,
+    generation_limit,
+    no_chat_template,
+    no_structures,
+    refuse_extras,
+    refuse_tools,
+)
 from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import Sequence
 from engines.mlx.vocabulary import Vocabulary
@@ -22,7 +29,7 @@ from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
 
 if TYPE_CHECKING:
-    from engines.registry import LoadSpec
+    from engines.load_spec import LoadSpec
 
 if importlib.util.find_spec("mlx_lm") is None:
     raise ImportError("No module named 'mlx_lm'")
@@ -106,6 +113,9 @@ class MlxEngine:
     async def detokenize(self, token_ids: Seq[int]) -> str:
         check_token_ids(token_ids, self._vocabulary.n_vocab)
         return self._vocabulary.detokenize(token_ids)
+
+    async def prepare(self, structure: Structure) -> None:
+        raise no_structures()
 
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed or not self._worker.is_alive:

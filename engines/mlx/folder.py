@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.models import hf
 
 if TYPE_CHECKING:
-    from engines.registry import LoadSpec
+    from engines.load_spec import LoadSpec
 
 DTYPES = ("float32", "float16", "bfloat16")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _LONGEST_HEADER = 100 * 2**20  # the safetensors format's own limit, in bytes
 
 
@@ -39,43 +39,14 @@ def check_folder(path: Path | None) -> tuple[Path, dict[str, Any]]:
         )
     if not path.is_dir():
         raise ModelFileNotFound(f"there is no folder {path}")
-    config = _read_config(path)
-    shards = sorted(path.glob("model*.safetensors"))
-    if not shards:
+    if not any(path.glob("model*.safetensors")):
         raise ModelLoadError(f"{path} has no model*.safetensors: download the model again, weights included")
-    _check_index(path)
-    for shard in shards:
+    folder = hf.read_folder(path)
+    if not isinstance(folder.config.get("model_type"), str):
+        raise ModelLoadError(f"{path / hf.CONFIG} names no model_type")
+    for shard in folder.weights:
         _check_complete(shard)
-    if not any((path / name).exists() for name in _TOKENIZER_FILES):
-        raise ModelLoadError(f"{path} has no tokenizer (tokenizer.json): download the whole model folder")
-    return path, config
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((path / "config.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise ModelLoadError(
-            f"{path} has no config.json: it is not a model in Hugging Face's format"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{path / 'config.json'} cannot be read: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ModelLoadError(f"{path / 'config.json'} names no model_type")
-    return config
-
-
-def _check_index(path: Path) -> None:
-    """A model in several files lists them."""
-    index = path / "model.safetensors.index.json"
-    if not index.exists():
-        return
-    try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelLoadError(f"{index} cannot be read: {error!r}") from error
-    if missing := sorted(name for name in names if not (path / name).exists()):
-        raise ModelLoadError(f"{path} lacks {missing[0]} ({len(missing)} files in all): download it again")
+    return path, dict(folder.config)
 
 
 def _check_complete(shard: Path) -> None:

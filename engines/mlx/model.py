@@ -20,16 +20,16 @@ from engines.mlx.folder import check_folder
 from engines.mlx.library import load_model, load_tokenizer, make_prompt_cache
 from engines.mlx.memory import KvCost
 from engines.mlx.vocabulary import Vocabulary
+from engines.sizing import auto_context
 
 if TYPE_CHECKING:
-    from engines.registry import LoadSpec
+    from engines.load_spec import LoadSpec
 
 logger = logging.getLogger("engines.mlx")
 
 # Gets 0..1; raises to give the load up.
 Report = Callable[[float], None]
 
-LONGEST_AUTO_CONTEXT = 8192
 # Without a given size KV caches take at most this part of the memory that is free.
 AUTO_KV_SHARE = {"cpu": 0.25, "gpu": 0.5}
 _EVALUATE_AT_ONCE = 256 * 2**20  # bytes of weights between two reports
@@ -145,7 +145,7 @@ def choose_sizes(spec: LoadSpec, loaded: LoadedModel, cost: KvCost, free: int) -
     Given sizes are kept; a context never exceeds what the budget holds for one sequence alone.
     """
     trained = _trained_context(loaded.config)
-    context = spec.context_length or min(trained or LONGEST_AUTO_CONTEXT, LONGEST_AUTO_CONTEXT)
+    context = spec.context_length or auto_context(trained)
     if spec.kv_cache_tokens is not None:
         budget = cost.sequence(spec.kv_cache_tokens)
     else:

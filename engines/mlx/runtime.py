@@ -17,7 +17,7 @@ from engines.mlx.sampling import LogitsEditor, LogprobRecorder, RawLogprob, Shar
 from engines.mlx.sequence import Drawn, Sequence
 
 if TYPE_CHECKING:
-    from engines.registry import LoadSpec
+    from engines.load_spec import LoadSpec
 
 PREFILL_TOGETHER = 8  # prompts
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engines.errors import ModelLoadError
+from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
 
 
 class Vocabulary:
@@ -30,10 +30,11 @@ class Vocabulary:
         self.eos_text: str = tokenizer.eos_token or ""
         self.chat_template = _template(tokenizer.chat_template)
         self._backend = backend
-        decoder = json.loads(backend.to_str())["decoder"] or {}
-        kinds = _decoder_kinds(decoder)
+        kinds = decoder_kinds(backend)
         self._strips_space = "Strip" in kinds or "Metaspace" in kinds
-        self._labels = _labels(backend, tokenizer.added_tokens_decoder, "ByteLevel" in kinds, n_vocab)
+        self._labels = _labels(
+            backend, tokenizer.added_tokens_decoder, rule(kinds) or sentence_piece, n_vocab
+        )
         self._silent = frozenset(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)
 
     def is_end(self, token: int) -> bool:
@@ -64,44 +65,12 @@ def _template(source: Any) -> str | None:
     return source if isinstance(source, str) and source else None
 
 
-def _decoder_kinds(decoder: dict[str, Any]) -> set[str]:
-    kinds = {str(decoder.get("type"))}
-    for part in decoder.get("decoders", ()):
-        kinds |= _decoder_kinds(part)
-    return kinds
-
-
-def _labels(backend: Any, added: dict[int, Any], byte_level: bool, n_vocab: int) -> list[bytes]:
+def _labels(
+    backend: Any, added: dict[int, Any], to_bytes: Callable[[str], bytes], n_vocab: int
+) -> list[bytes]:
     """The bytes of every id; a model may know more ids than its tokenizer, and those have none."""
-    to_bytes = _byte_level if byte_level else _sentencepiece
     labels = [b""] * n_vocab
     for text, i in backend.get_vocab(with_added_tokens=True).items():
         if i < n_vocab:
             labels[i] = added[i].content.encode() if i in added else to_bytes(text)
     return labels
-
-
-def _byte_level(text: str) -> bytes:
-    """GPT-2 writes each byte as a printable character."""
-    try:
-        return bytes(_BYTES[char] for char in text)
-    except KeyError:
-        return text.encode()
-
-
-def _sentencepiece(text: str) -> bytes:
-    """Bytes outside the vocabulary are written like ``<0x0A>``, spaces as U+2581."""
-    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
-        return bytes([int(text[3:5], 16)])
-    return text.replace("\u2581", " ").encode()
-
-
-def _byte_characters() -> dict[str, int]:
-    """The inverse of GPT-2's ``bytes_to_unicode``: printable bytes stand for themselves, the others for
-    the characters from 256 on, in order."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTES = _byte_characters()

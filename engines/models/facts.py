@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import ModelFileNotFound, ModelLoadError
-from engines.machine.platform import ModelFormat
 from engines.models import gguf, hf
+from engines.models.formats import ModelFormat
 
 
 @dataclass(frozen=True, slots=True)

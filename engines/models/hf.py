@@ -39,13 +39,23 @@ class HfFolder:
 
 def read_folder(path: Path) -> HfFolder:
     """The model in the folder ``path``. Raises `ModelLoadError`, saying what is missing or wrong."""
-    config = read_json(path / CONFIG)
-    weights = _weights(path)
+    config = read_config(path)
+    weights = weight_files(path)
     if not weights:
         raise ModelLoadError(f"{path.name} has no weights: neither *.safetensors nor *.bin files")
     if not any(next(path.glob(pattern), None) for pattern in _TOKENIZERS):
         raise ModelLoadError(f"{path.name} has no tokenizer: download the repository's other files too")
-    return HfFolder(path, config, "mlx" if _is_for_mlx(config, weights[0]) else "hf", weights)
+    return HfFolder(path, config, "mlx" if is_for_mlx(config) or _says_mlx(weights[0]) else "hf", weights)
+
+
+def read_config(folder: Path) -> Config:
+    """The folder's ``config.json``. Raises `ModelLoadError`."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ModelLoadError(
+            f"{folder} has no {CONFIG}: it cannot be read as a model in Hugging Face's format"
+        )
+    return read_json(path)
 
 
 def read_json(path: Path) -> Config:
@@ -57,7 +67,7 @@ def read_json(path: Path) -> Config:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise ModelLoadError(f"{path} holds no JSON object")
+        raise ModelLoadError(f"{path} cannot be read: it holds no JSON object")
     return value
 
 
@@ -113,8 +123,11 @@ def has_chat_template(path: Path) -> bool:
     return tokenizer.is_file() and bool(read_json(tokenizer).get("chat_template"))
 
 
-def _weights(path: Path) -> tuple[Path, ...]:
-    """The weight files. Raises `ModelLoadError` if the index names some that are not there."""
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """The weight files of the folder, in the form that engines load.
+
+    Raises `ModelLoadError` if the index names some that are not there.
+    """
     for index in _INDEXES:
         if (path / index).is_file():
             return _indexed(path, path / index)
@@ -143,10 +156,14 @@ def _all_text(values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _is_for_mlx(config: Config, weights: Path) -> bool:
+def is_for_mlx(config: Config) -> bool:
+    """Whether the weights were quantised for MLX, so that nothing else can load them."""
     declared = config.get("quantization")
-    if isinstance(declared, dict) and {"group_size", "bits"} <= declared.keys():
-        return True
+    return isinstance(declared, dict) and {"group_size", "bits"} <= declared.keys()
+
+
+def _says_mlx(weights: Path) -> bool:
+    """Whether MLX wrote the file."""
     if weights.suffix != ".safetensors":
         return False
     with weights.open("rb") as file:

@@ -14,6 +14,7 @@ from engines.models import store
 from engines.models.catalog import Catalog, CatalogEntry, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
 from engines.models.store import ModelFile, Skipped, Survey
+from engines.registry import needs_file
 
 logger = logging.getLogger("engines.models.library")
 
@@ -153,8 +154,8 @@ class Library:
         self._merge()
         return self.find(name)
 
-    def add_fake(self, name: str) -> Model:
-        """A model without a file, for the fake engine."""
+    def add_without_file(self, name: str) -> Model:
+        """A model without a file, for an engine that needs none."""
         return self._register(name, _no_file(name))
 
     def reload(self) -> Changes:
@@ -257,7 +258,7 @@ class _Merger:
         registered = self.registered.get(entry.name.lower())
         if registered is not None:
             return registered
-        if entry.engine == "fake":
+        if not needs_file(entry.engine):
             return _no_file(entry.name)
         if entry.path is not None:
             return self._at_path(entry.name, entry.path)

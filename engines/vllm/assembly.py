@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
-from engines.registry import LoadSpec
+from engines.load_spec import LoadSpec
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
 from engines.vllm.options import own_options
 from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
 from engines.vllm.rendering import ChatRenderer
-from engines.vllm.vocabulary import Vocabulary
+from engines.vllm.vocabulary import VllmVocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Assembled:
 
     launched: Launched
     renderer: ChatRenderer
-    vocabulary: Vocabulary
+    vocabulary: VllmVocabulary
     parsers: AnswerParsers
     adapters: dict[str, Any]
     info: EngineInfo
@@ -49,7 +49,7 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         reasoning_parser=options["reasoning_parser"],
     )
     size = launched.config.model_config.get_vocab_size()
-    vocabulary = Vocabulary(
+    vocabulary = VllmVocabulary(
         renderer.tokenizer, size, end_ids=_end_ids(launched.llm), keep_special=parsers.keep_special
     )
     adapters = {

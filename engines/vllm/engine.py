@@ -18,12 +18,13 @@ from engines.base import (
     GenerationRequest,
     Health,
     Prompt,
+    Structure,
     TokenStream,
 )
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_tools
+from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
-from engines.registry import LoadSpec
 from engines.stream import ended, resume
 from engines.text.output import TextAssembler
 from engines.vllm.assembly import Assembled, assemble
@@ -112,6 +113,10 @@ class VllmEngine:
         vocabulary = self._open().vocabulary
         check_token_ids(token_ids, vocabulary.size)
         return vocabulary.decode(token_ids)
+
+    async def prepare(self, structure: Structure) -> None:
+        """Nothing yet: `generate` has vLLM check the structure, and vLLM compiles it off the loop."""
+        self._open()
 
     def generate(self, request: GenerationRequest) -> TokenStream:
         parts = self._open()

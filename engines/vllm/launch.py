@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 from engines.errors import ModelLoadError
+from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
-from engines.registry import LoadSpec
 from engines.vllm.child_output import ChildOutput
 from engines.vllm.folder import check_folder
 from engines.vllm.metrics import Counters, stat_logger

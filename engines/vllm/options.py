@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.errors import ModelLoadError
-from engines.registry import LoadSpec
+from engines.load_spec import LoadSpec
+from engines.sizing import AUTO_KV_MEMORY_SHARE
 from engines.vllm.folder import largest_rank
 
 OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
@@ -18,8 +19,6 @@ OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
 # Ranks that vLLM's kernels are built for.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 FIT_CONTEXT = -1  # vLLM: the model's own context, or what of it fits the KV cache
-# On a CPU, without a given size, the KV cache takes at most this part of the memory that is free.
-AUTO_KV_MEMORY_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)

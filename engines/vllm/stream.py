@@ -14,7 +14,7 @@ from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, Toke
 from engines.errors import EngineError
 from engines.text.output import TextAssembler
 from engines.vllm.sampling import is_request_fault, request_error
-from engines.vllm.vocabulary import Vocabulary
+from engines.vllm.vocabulary import VllmVocabulary
 
 DIED = "vLLM's engine process died"
 _REASONS: dict[str, FinishReason] = {"length": "length", "stop": "stop", "repetition": "stop"}
@@ -38,7 +38,7 @@ class VllmStream:
     def __init__(
         self,
         request: GenerationRequest,
-        vocabulary: Vocabulary,
+        vocabulary: VllmVocabulary,
         assembler: TextAssembler,
         start: asyncio.Task[Any],
         on_end: Callable[[VllmStream, bool], None],

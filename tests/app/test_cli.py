@@ -20,6 +20,7 @@ from app.cli import chat as chat_module
 from app.cli import cli, client, common, follow, load
 from app.cli import serve as serve_module
 from app.settings import Settings
+from engines import selection
 from engines.machine import platform
 from support.stub_server import WORDS, Stub, running
 
@@ -68,7 +69,7 @@ def closed_port() -> int:
 
 
 def facts(**changes: Any) -> platform.Facts:
-    given: dict[str, Any] = {"packages": frozenset({"llama_cpp"}), **changes}
+    given: dict[str, Any] = {"packages": {"llama_cpp": ""}, **changes}
     return platform.Facts("linux", "x86_64", "3.11.7", 2, 2, 8 * 2**30, 4 * 2**30, **given)
 
 
@@ -150,7 +151,7 @@ def test_an_invalid_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_doctor_says_what_would_run(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gguf(tmp_path / "models")
-    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr(selection, "detect", facts)
     result = invoke("doctor")
     assert result.exit_code == 0
     assert "4.0 GiB available of 8.0 GiB" in result.stdout
@@ -165,12 +166,12 @@ def test_doctor_chooses_the_engine_for_the_models_format(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hf_folder(tmp_path / "models" / "Tiny")
-    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr(selection, "detect", facts)
     monkeypatch.setenv("DEFAULT_MODEL", "Tiny")
     result = invoke("doctor")
     assert result.exit_code == 1
     assert "llama.cpp loads GGUF files, and this model is a Hugging Face folder" in result.stdout
-    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset({"llama_cpp", "mlx_lm"})))
+    monkeypatch.setattr(selection, "detect", lambda: facts(packages={"llama_cpp": "", "mlx_lm": ""}))
     result = invoke("doctor")
     assert result.exit_code == 0
     assert "mlx (INFERENCE_ENGINE=auto)" in result.stdout
@@ -182,7 +183,7 @@ def test_doctor_counts_the_catalog_and_names_what_is_skipped(
     gguf(tmp_path / "models")
     (tmp_path / "models" / "split-00001-of-00002.gguf").write_bytes(b"GGUF")
     catalog(tmp_path, "models: [{name: tiny}, {name: far, hub: acme/far}]")
-    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr(selection, "detect", facts)
     result = invoke("doctor")
     assert "2 models, 1 of them not on disk" in result.stdout
     assert "split-00001-of-00002.gguf: " in result.stdout
@@ -197,7 +198,7 @@ def test_doctor_lists_the_catalogs_mistakes(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     catalog(tmp_path, BROKEN)
-    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr(selection, "detect", facts)
     result = invoke("doctor")
     assert result.exit_code == 1
     assert "models.yaml:3: models[0].pinn: there is no such field; did you mean pin?" in result.stdout
@@ -205,14 +206,14 @@ def test_doctor_lists_the_catalogs_mistakes(
 
 
 def test_doctor_fails_where_nothing_runs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset()))
+    monkeypatch.setattr(selection, "detect", lambda: facts(packages={}))
     result = invoke("doctor")
     assert result.exit_code == 1
     assert "pip install llama-cpp-python" in result.stdout
 
 
 def test_doctor_fails_without_the_model(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr(selection, "detect", facts)
     monkeypatch.setenv("DEFAULT_MODEL", "no-such-model")
     result = invoke("doctor")
     assert result.exit_code == 1
@@ -225,7 +226,7 @@ def test_models_lists_what_there_is_and_could_be(
     path = gguf(tmp_path / "models")
     hf_folder(tmp_path / "models" / "Folder")
     catalog(tmp_path, "models: [{name: tiny, aliases: [gpt-4o]}, {name: far, hub: acme/far}]")
-    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr(selection, "detect", facts)
     rows = {line.split()[0]: line for line in invoke("models").stdout.splitlines()}
     assert rows["tiny"].split()[1:6] == ["gguf", "llama_cpp", "2", "MB", "gpt-4o"]
     assert str(path.relative_to(tmp_path)) in rows["tiny"]
@@ -259,7 +260,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What `uvicorn.run` would have been called with; a model and an engine exist."""
     calls: dict[str, Any] = {}
     gguf(tmp_path / "models")
-    monkeypatch.setattr(platform, "detect", facts)
+    monkeypatch.setattr(selection, "detect", facts)
     monkeypatch.setattr("uvicorn.run", lambda app, **options: calls.update(options, app=app))
     return calls
 
@@ -339,7 +340,7 @@ def test_serve_an_unknown_model(invoke: Invoke, served: dict[str, Any]) -> None:
 def test_serve_without_engine(
     invoke: Invoke, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset()))
+    monkeypatch.setattr(selection, "detect", lambda: facts(packages={}))
     result = invoke("serve", "--port", "0")
     assert result.exit_code == 1
     assert "pip install llama-cpp-python" in result.stderr
@@ -360,7 +361,7 @@ def test_serve_a_model_that_no_engine_here_can_load(
 def test_serve_a_folder(
     invoke: Invoke, served: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform, "detect", lambda: facts(packages=frozenset({"mlx_lm"})))
+    monkeypatch.setattr(selection, "detect", lambda: facts(packages={"mlx_lm": ""}))
     folder = hf_folder(tmp_path / "elsewhere")
     result = invoke("serve", "--model", str(folder), "--port", "0")
     assert result.exit_code == 0, result.output

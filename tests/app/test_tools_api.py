@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 from engines.base import AnswerDelta, Chunk, Structure, ToolCallDelta
 from engines.fake import FakeEngine
-from engines.registry import EngineRegistry, LoadSpec
+from engines.load_spec import LoadSpec
+from engines.registry import EngineRegistry
 from support.server import LiveServer, live_server
 
 CHAT = "/v1/chat/completions"
@@ -71,7 +72,7 @@ class MarkParser:
         return delta
 
 
-def make_fake(registry: EngineRegistry, spec: LoadSpec) -> FakeEngine:
+async def make_fake(registry: EngineRegistry, spec: LoadSpec, progress: object = None) -> FakeEngine:
     if spec.name == "able":
         return FakeEngine(spec.name, capabilities=ALL, make_parser=MarkParser)
     return FakeEngine(spec.name)
@@ -83,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     (base / "models.yaml").write_text(CATALOG)
     modes = {"inference_mode": "multi_instance", "max_concurrent_models": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EngineRegistry, "_fake", make_fake)
+        patch.setattr(EngineRegistry, "load", make_fake)
         with live_server(model_base_path=base, default_model="able", **modes) as server:
             yield server
 

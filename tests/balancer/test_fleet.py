@@ -19,7 +19,7 @@ from balancer.lease import Lease
 from balancer.policies import Strategy
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.errors import ModelConflict
-from engines.lifecycle.states import LoadOptions, ModelState, Policy
+from engines.lifecycle.states import LoadOptions, ModelState, Retention
 from support.balancing import EngineBody, StubBackend, World, call, turns
 
 MakeWorld = Callable[..., World]
@@ -154,7 +154,7 @@ async def test_replicas_go_with_an_evicted_model(make_world: MakeWorld) -> None:
 
 async def test_replicas_go_when_the_model_expires(make_world: MakeWorld) -> None:
     world = make_world(plans=THREE)
-    world.loader.policies["a"] = Policy(keep_alive=10.0)
+    world.loader.retentions["a"] = Retention(keep_alive=10.0)
     await world.ready()
     await world.later(9)
     assert world.states() == ["ready"] * 3
@@ -166,7 +166,7 @@ async def test_replicas_go_when_the_model_expires(make_world: MakeWorld) -> None
 
 async def test_a_model_with_a_busy_replica_does_not_expire(make_world: MakeWorld) -> None:
     world = make_world(plans={"a": Plan(2)})
-    world.loader.policies["a"] = Policy(keep_alive=10.0)
+    world.loader.retentions["a"] = Retention(keep_alive=10.0)
     await world.ready()
     held = await leases(world, 2)
     replica = next(lease for lease in held if lease.backend.name == "instance_1")
@@ -221,7 +221,7 @@ async def test_unloading_by_force(make_world: MakeWorld) -> None:
 
 async def test_a_pinned_model_keeps_its_replicas(make_world: MakeWorld) -> None:
     world = make_world(plans={"a": Plan(2)})
-    world.loader.policies["a"] = Policy(pin=True)
+    world.loader.retentions["a"] = Retention(pin=True)
     await world.ready()
     with pytest.raises(ModelConflict):
         await world.fleet.unload("a")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from balancer import instances as module
 from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances, device_of
 from engines.errors import ModelFileNotFound
-from engines.lifecycle.states import DEFAULT_OPTIONS, FOREVER, Policy
+from engines.lifecycle.states import DEFAULT_OPTIONS, FOREVER, Retention
 from engines.machine.footprint import Footprint
 from support.balancing import StubEngine, StubLoader
 
@@ -57,7 +57,7 @@ def test_instances_that_compute_at_once_share_the_cores(monkeypatch: pytest.Monk
 class Models(StubLoader):
     def __init__(self) -> None:
         super().__init__({"a": 4})
-        self.policies["a"] = Policy(pin=True, keep_alive=5.0)
+        self.retentions["a"] = Retention(pin=True, keep_alive=5.0)
         self.shared: list[bool] = []
 
     def estimate(self, name: str, options: Any, *, beside: bool = False) -> Footprint:
@@ -82,8 +82,8 @@ async def test_replicas_are_loaded_as_their_model() -> None:
 
     loader = InstanceLoader(models, instances, start)  # type: ignore[arg-type]
     first, local, child = (instances.add("a", kind) for kind in (LOCAL, LOCAL, PROCESS))
-    assert loader.policy("a") == Policy(pin=True, keep_alive=5.0)
-    assert loader.policy(local.key) == Policy(keep_alive=FOREVER, replica_of="a")
+    assert loader.retention("a") == Retention(pin=True, keep_alive=5.0)
+    assert loader.retention(local.key) == Retention(keep_alive=FOREVER, replica_of="a")
     for instance in (first, local, child):
         loader.estimate(instance.key, DEFAULT_OPTIONS)
         loader.measured(instance.key, await loader.load(instance.key, DEFAULT_OPTIONS, report))
@@ -92,7 +92,7 @@ async def test_replicas_are_loaded_as_their_model() -> None:
     # Weights are shared with the first engine of this process, and by no other process.
     assert models.shared == [False, False, True, True, False, False]
     with pytest.raises(ModelFileNotFound):
-        loader.policy("other")
+        loader.retention("other")
 
 
 @pytest.mark.parametrize(

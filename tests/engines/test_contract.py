@@ -13,10 +13,11 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from engines.base import Chunk, Engine, GenerationRequest, Prompt, Sampling, Usage
+from engines.base import Chunk, Engine, GenerationRequest, Prompt, Sampling, Structure, Usage
 from engines.errors import ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
 from engines.fake import FakeEngine
-from engines.registry import EngineRegistry, LoadSpec
+from engines.load_spec import LoadSpec
+from engines.registry import EngineRegistry
 from support.models import smollm2, smollm2_folder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -222,6 +223,18 @@ async def test_bad_prompts_are_refused(engine: Engine) -> None:
             engine.generate(GenerationRequest("r", Prompt(tokens), GREEDY, max_tokens=4))
     with pytest.raises(RequestError):
         await engine.detokenize([2**31 - 1])
+
+
+async def test_a_structure_is_prepared_where_the_engine_has_structures(engine: Engine) -> None:
+    structure = Structure("json_schema", '{"type": "object"}')
+    if "structured" in engine.info.capabilities:
+        await engine.prepare(structure)
+        return
+    with pytest.raises(UnsupportedFeature) as prepared:
+        await engine.prepare(structure)
+    with pytest.raises(UnsupportedFeature) as generated:
+        engine.generate(await request_for(engine, structure=structure))
+    assert (prepared.value.message, prepared.value.param) == (generated.value.message, generated.value.param)
 
 
 async def test_odd_text_survives(engine: Engine) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from engines.fake import FakeEngine
-from engines.registry import EngineRegistry, LoadSpec
+from engines.load_spec import LoadSpec
+from engines.registry import EngineRegistry
 from engines.vllm.engine import VllmEngine
 
 

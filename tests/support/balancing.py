@@ -24,9 +24,9 @@ from engines.base import EngineInfo, EngineStats, Health, Usage
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError
 from engines.lifecycle import manager
 from engines.lifecycle.manager import ModelManager
-from engines.lifecycle.states import LoadOptions, Policy
-from engines.lifecycle.transitions import Report
+from engines.lifecycle.states import LoadOptions, Retention
 from engines.machine.footprint import Footprint
+from engines.progress import PhaseProgress
 
 T = TypeVar("T")
 
@@ -289,7 +289,7 @@ class StubLoader:
 
     def __init__(self, sizes: dict[str, int]) -> None:
         self.sizes = sizes
-        self.policies: dict[str, Policy] = {}
+        self.retentions: dict[str, Retention] = {}
         self.failures: dict[str, EngineError] = {}
         self.go: dict[str, asyncio.Event] = {}
         self.loads: list[str] = []
@@ -297,10 +297,10 @@ class StubLoader:
         self.threads: list[int | None] = []
         self.engines: list[StubEngine] = []
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         if name not in self.sizes:
             raise ModelFileNotFound(f"there is no model {name}")
-        return self.policies.get(name, Policy())
+        return self.retentions.get(name, Retention())
 
     def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
         return Footprint(ram=self.sizes[name])
@@ -309,7 +309,7 @@ class StubLoader:
         return None
 
     async def load(
-        self, name: str, options: LoadOptions, report: Report, *, threads: int | None = None
+        self, name: str, options: LoadOptions, report: PhaseProgress, *, threads: int | None = None
     ) -> StubEngine:
         self.loads.append(name)
         self.options.append(options)
@@ -433,7 +433,9 @@ class World:
             raise ModelFileNotFound(f"there is no model {model}")
         return self.setup.plans.get(model, Plan())
 
-    async def _start_process(self, instance: Instance, options: LoadOptions, report: Report) -> StubEngine:
+    async def _start_process(
+        self, instance: Instance, options: LoadOptions, report: PhaseProgress
+    ) -> StubEngine:
         assert instance.kind is InstanceKind.PROCESS
         self.started.append(instance.id)
         if instance.model in self.loader.failures:

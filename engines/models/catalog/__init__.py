@@ -2,6 +2,7 @@
 
 from engines.models.catalog.catalog import Catalog, load_catalog, parse_catalog
 from engines.models.catalog.durations import FOREVER, parse_duration
+from engines.models.catalog.engine_name import EngineName
 from engines.models.catalog.errors import CatalogError, Problem
 from engines.models.catalog.schema import (
     AdapterEntry,
@@ -18,6 +19,7 @@ __all__ = [
     "Catalog",
     "CatalogEntry",
     "CatalogError",
+    "EngineName",
     "FOREVER",
     "HubSource",
     "ModelSettings",

@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from engines.models.catalog import tree
 from engines.models.catalog.errors import CatalogError, Problem
 from engines.models.catalog.schema import (
     AdapterEntry,
@@ -21,6 +20,8 @@ from engines.models.catalog.schema import (
     SamplingDefaults,
     UpstreamEntry,
 )
+from engines.models.catalog.tree import Path as TreePath
+from engines.models.catalog.tree import Tree, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def load_catalog(path: Path) -> Catalog:
 
 def parse_catalog(text: str, file: str) -> Catalog:
     """The catalog that ``text`` describes; ``file`` is what messages call it. Raises `CatalogError`."""
-    parsed = tree.parse(text)
+    parsed = parse(text)
     problems = [*parsed.problems, *_names_used_twice(parsed)]
     content = CatalogFile()
     if parsed.value is not None:
@@ -79,7 +80,7 @@ def _with_defaults(entry: CatalogEntry, defaults: ModelSettings) -> CatalogEntry
     return entry.model_copy(update=update) if update else entry
 
 
-def _names_used_twice(parsed: tree.Tree) -> Iterator[Problem]:
+def _names_used_twice(parsed: Tree) -> Iterator[Problem]:
     """Requests name models, aliases and adapters in one field: each name must mean one thing."""
     first: dict[str, int] = {}
     for path, name in _names(parsed.value):
@@ -89,10 +90,10 @@ def _names_used_twice(parsed: tree.Tree) -> Iterator[Problem]:
         first.setdefault(name.lower(), line)
 
 
-def _names(value: Any) -> Iterator[tuple[tree.Path, str]]:
+def _names(value: Any) -> Iterator[tuple[TreePath, str]]:
     """Every name and where it stands, as far as the document has the right form."""
     for index, entry in enumerate(_sequence(value, "models")):
-        at: tree.Path = ("models", index)
+        at: TreePath = ("models", index)
         candidates = [((*at, "name"), _field(entry, "name"))]
         candidates += [((*at, "aliases", n), alias) for n, alias in enumerate(_sequence(entry, "aliases"))]
         candidates += [
@@ -111,7 +112,7 @@ def _sequence(value: Any, key: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _explain(error: ValidationError, parsed: tree.Tree) -> Iterator[Problem]:
+def _explain(error: ValidationError, parsed: Tree) -> Iterator[Problem]:
     for item in error.errors(include_url=False, include_context=False):
         location = parsed.locate(item["loc"])
         if item["type"] == "missing":
@@ -163,6 +164,6 @@ _OWNERS: dict[int | str, type[BaseModel]] = {
 }
 
 
-def _shown(path: tree.Path) -> str:
+def _shown(path: TreePath) -> str:
     """``models[1].keep_alive``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")

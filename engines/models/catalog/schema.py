@@ -16,6 +16,8 @@ from pydantic import (
 )
 
 from engines.models.catalog.durations import parse_duration
+from engines.models.catalog.engine_name import EngineName
+from engines.registry import AUTO
 
 MAX_NAME = 200
 MAX_STOPS = 16
@@ -148,7 +150,7 @@ class ModelSettings(CatalogModel):
     Lengths are in tokens; ``keep_alive`` in seconds, -1 is forever.
     """
 
-    engine: Literal["auto", "llama_cpp", "mlx", "vllm", "fake"] = "auto"
+    engine: EngineName = AUTO
     context_length: Count | None = None
     slots: Annotated[int, Field(ge=1, le=1024)] | None = None
     kv_cache_tokens: Count | None = None

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import ModelLoadError
-from engines.machine.job_process import ChildDied, JobFailed, Message, run_child
-from engines.machine.platform import ModelFormat
+from engines.machine.job_process import ChildDied, JobFailed, run_child
 from engines.models.convert.cache import Kept
-from engines.models.convert.plan import Plan, make_plan
+from engines.models.convert.plan import ConversionPlan, Quantizer
+from engines.progress import Progress
 
 logger = logging.getLogger("engines.models.convert")
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +26,15 @@ class Converted:
 
 
 async def ensure_converted(
-    source: Path, quantization: str, format: ModelFormat, *, fallback_dir: Path, on_progress: Progress
+    source: Path, quantization: str, quantizer: Quantizer, *, fallback_dir: Path, on_progress: Progress
 ) -> Converted:
     """``source`` in ``quantization``: itself, what was made of it before, or what is made now.
 
-    ``quantization`` is one of llama.cpp's types for GGUF files (``q4_0``, ``Q4_K_M``, …) and ``4bit`` or
-    ``8bit`` for folders, which become MLX's. Results are kept in ``.enginehouse`` beside the model, or in
-    ``fallback_dir`` where that cannot be. ``on_progress`` gets 0..1; MLX says only when it is done.
-    Raises `ModelLoadError`. Cancelling stops at once and leaves nothing. Calls for the same result wait
-    for the first, also from several processes.
+    ``quantization`` is one that ``quantizer`` knows. Results are kept in ``.enginehouse`` beside the model,
+    or in ``fallback_dir`` where that cannot be. Raises `ModelLoadError`. Cancelling stops at once and
+    leaves nothing. Calls for the same result wait for the first, also from several processes.
     """
-    plan = await asyncio.to_thread(make_plan, source, quantization, format, fallback_dir)
+    plan = await asyncio.to_thread(quantizer.plan, source, quantization, fallback_dir)
     if plan is None:
         return Converted(source, made=False)
     kept = Kept(plan.target)
@@ -49,7 +44,7 @@ async def ensure_converted(
     return Converted(plan.target, made)
 
 
-async def _convert(plan: Plan, kept: Kept, on_progress: Progress) -> bool:
+async def _convert(plan: ConversionPlan, kept: Kept, on_progress: Progress) -> bool:
     """Convert; False if meanwhile another call did. Raises `ModelLoadError`."""
     if plan.degrades:
         logger.warning(
@@ -61,7 +56,7 @@ async def _convert(plan: Plan, kept: Kept, on_progress: Progress) -> bool:
     finished = False
     try:
         result = await run_child(
-            "engines.models.convert.worker", _order(plan), lambda message: on_progress(message["progress"])
+            "engines.models.convert.worker", plan.order, lambda message: on_progress(message["progress"])
         )
         finished = True
     except JobFailed as failure:
@@ -76,14 +71,3 @@ async def _convert(plan: Plan, kept: Kept, on_progress: Progress) -> bool:
         name, place = plan.source.name, plan.target
         logger.info("converted %s to %s in %.1f s, kept in %s", name, plan.name, seconds, place)
     return bool(result["made"])
-
-
-def _order(plan: Plan) -> Message:
-    return {
-        "tool": plan.tool,
-        "source": str(plan.source.absolute()),
-        "target": str(plan.target.absolute()),
-        "level": plan.level,
-        "stamp": plan.stamp,
-        "source_bytes": plan.source_bytes,
-    }

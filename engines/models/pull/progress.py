@@ -13,7 +13,7 @@ REPORT_SECONDS = 0.2
 SMOOTHING_SECONDS = 3.0
 
 
-class Meter:
+class TransferMeter:
     """Progress of one phase after another. Thread-safe."""
 
     def __init__(self, send: Send, clock: Callable[[], float] = time.monotonic) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.machine.job_process import JobFailed, Message, Send, serve_job
 from engines.models.pull.download import Fetcher, retried
-from engines.models.pull.progress import Meter
+from engines.models.pull.progress import TransferMeter
 from engines.models.pull.selection import check_path, choose
 from engines.models.pull.sources import RemoteFile, Source, source_named
 from engines.models.pull.staging import Staging
@@ -22,7 +22,7 @@ BLOCK = 2**20
 
 def pull(order: Message, send: Send) -> Message:
     """Do what `engines.models.pull.puller.Puller` ordered. Raises `JobFailed`."""
-    meter = Meter(send)
+    meter = TransferMeter(send)
     meter.start("resolving")
     target = Path(order["target"])
     staging = Staging(target)
@@ -54,7 +54,7 @@ def _resolve(order: Message, source: Source, send: Send) -> list[RemoteFile]:
     return [by_path[path] for path in chosen]
 
 
-def _missing(files: Sequence[RemoteFile], staging: Staging, meter: Meter) -> list[RemoteFile]:
+def _missing(files: Sequence[RemoteFile], staging: Staging, meter: TransferMeter) -> list[RemoteFile]:
     """Those that the target does not have, or has in another version."""
     candidates = [file for file in files if _has_size(staging.installed(file), file.size)]
     if not candidates:
@@ -66,7 +66,7 @@ def _missing(files: Sequence[RemoteFile], staging: Staging, meter: Meter) -> lis
 
 
 def _download(
-    files: Sequence[RemoteFile], staging: Staging, meter: Meter, source: Source, backoff: float
+    files: Sequence[RemoteFile], staging: Staging, meter: TransferMeter, source: Source, backoff: float
 ) -> None:
     staging.drop_others(files)
     total = sum(file.size for file in files)
@@ -85,7 +85,7 @@ def _download(
     meter.finish()
 
 
-def _verify(files: Sequence[RemoteFile], staging: Staging, meter: Meter) -> None:
+def _verify(files: Sequence[RemoteFile], staging: Staging, meter: TransferMeter) -> None:
     """Raises `JobFailed` if a file is not what the hub has; it is removed."""
     meter.start("verifying", sum(file.size for file in files))
     broken = [file for file in files if not _is_intact(file, staging.part(file), meter)]
@@ -104,7 +104,7 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _is_intact(file: RemoteFile, path: Path, meter: Meter) -> bool:
+def _is_intact(file: RemoteFile, path: Path, meter: TransferMeter) -> bool:
     """Whether ``path`` has the size and, where the hub tells it, the checksum of ``file``."""
     if not _has_size(path, file.size):
         return False

@@ -14,9 +14,9 @@ import pytest
 from engines.base import Engine, EngineInfo, EngineStats, Health
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError, UnsupportedFeature
 from engines.lifecycle.manager import ModelLimits, ModelManager
-from engines.lifecycle.states import LoadOptions, ModelState, Policy
-from engines.lifecycle.transitions import Report
+from engines.lifecycle.states import LoadOptions, ModelState, Retention
 from engines.machine.footprint import Footprint
+from engines.progress import PhaseProgress
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class StubLoader:
     """Loads end when the test says so. Every model exists unless its name begins with "no-"."""
 
     def __init__(self) -> None:
-        self.policies: dict[str, Policy] = {}
+        self.retentions: dict[str, Retention] = {}
         self.sizes: dict[str, int] = defaultdict(lambda: 1)
         self.real_sizes: dict[str, int] = {}
         self.unreadable: dict[str, str] = {}
@@ -83,10 +83,10 @@ class StubLoader:
         self.engines: list[StubEngine] = []
         self.cleanups = 0
 
-    def policy(self, name: str) -> Policy:
+    def retention(self, name: str) -> Retention:
         if name.startswith("no-"):
             raise ModelFileNotFound(f"there is no model {name}")
-        return self.policies.get(name, Policy())
+        return self.retentions.get(name, Retention())
 
     def estimate(self, name: str, options: LoadOptions) -> Footprint:
         if name in self.unreadable:
@@ -97,7 +97,7 @@ class StubLoader:
         size = self.real_sizes.get(engine.info.model)
         return None if size is None else Footprint(ram=size)
 
-    async def load(self, name: str, options: LoadOptions, report: Report) -> StubEngine:
+    async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> StubEngine:
         assert name not in self.pending, "two loads of one model at once"
         self.started.append((name, options))
         self.pending[name] = asyncio.get_running_loop().create_future()

@@ -10,7 +10,7 @@ import pytest
 
 from engines.errors import ModelLoadError
 from engines.lifecycle.errors import InsufficientMemory, ModelConflict
-from engines.lifecycle.states import LoadOptions, ModelState, Policy
+from engines.lifecycle.states import LoadOptions, ModelState, Retention
 
 if TYPE_CHECKING:
     from conftest import House
@@ -277,7 +277,7 @@ async def test_unloading_forgets_options(house: House) -> None:
 
 
 async def test_a_pinned_model_is_unloaded_by_force_only(house: House) -> None:
-    house.loader.policies["a"] = Policy(pin=True)
+    house.loader.retentions["a"] = Retention(pin=True)
     await house.serve("a")
     with pytest.raises(ModelConflict, match="pinned"):
         await house.manager.unload("a")

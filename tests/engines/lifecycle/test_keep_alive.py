@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engines.lifecycle.states import FOREVER, ModelState, Policy
+from engines.lifecycle.states import FOREVER, ModelState, Retention
 
 if TYPE_CHECKING:
     from conftest import House
@@ -23,7 +23,7 @@ async def test_forever_is_the_default(house: House) -> None:
 
 
 async def test_it_is_unloaded_that_long_after_its_last_use(house: House) -> None:
-    house.loader.policies["a"] = Policy(keep_alive=10)
+    house.loader.retentions["a"] = Retention(keep_alive=10)
     await house.serve("a")
     await house.later(6)
     await house.serve("a")
@@ -36,7 +36,7 @@ async def test_it_is_unloaded_that_long_after_its_last_use(house: House) -> None
 
 
 async def test_a_use_may_last_longer(house: House) -> None:
-    house.loader.policies["a"] = Policy(keep_alive=10)
+    house.loader.retentions["a"] = Retention(keep_alive=10)
     request = house.ask("a")
     await house.loaded("a")
     await house.later(100)
@@ -84,7 +84,7 @@ async def test_zero_does_not_stand_in_the_way_of_a_switch(house: House) -> None:
 
 
 async def test_a_use_overrides_the_models_own(house: House) -> None:
-    house.loader.policies["a"] = Policy(keep_alive=10)
+    house.loader.retentions["a"] = Retention(keep_alive=10)
     await house.serve("a", keep_alive=100)
     await house.later(50)
     assert house.state("a") is ModelState.READY
@@ -137,7 +137,7 @@ async def test_zero_for_an_idle_model_unloads_it(house: House) -> None:
 
 
 async def test_pinned_models_do_not_expire(house: House) -> None:
-    house.loader.policies["a"] = Policy(pin=True, keep_alive=1)
+    house.loader.retentions["a"] = Retention(pin=True, keep_alive=1)
     await house.serve("a")
     await house.later(100)
     assert house.state("a") is ModelState.READY
@@ -147,7 +147,7 @@ async def test_pinned_models_do_not_expire(house: House) -> None:
 
 
 async def test_a_loaded_model_that_nobody_came_for_expires(house: House) -> None:
-    house.loader.policies["a"] = Policy(keep_alive=10)
+    house.loader.retentions["a"] = Retention(keep_alive=10)
     house.leave(house.ask("a"))
     await house.loaded("a")
     await house.later(10)

@@ -12,14 +12,16 @@ from engines.errors import ModelLoadError
 from engines.fake import FakeEngine
 from engines.lifecycle.loader import CONVERSION_SHARE, LoadDefaults, ModelLoader
 from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions
+from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
 from engines.models.library import Library
-from engines.registry import EngineRegistry, LoadSpec, Progress
+from engines.progress import Progress
+from engines.registry import EngineRegistry
 from support.models import bundled
 
 GIB = 2**30
-FACTS = Facts("linux", "x86_64", "3.11", 2, 2, 16 * GIB, 8 * GIB, packages=frozenset({"llama_cpp", "mlx_lm"}))
+FACTS = Facts("linux", "x86_64", "3.11", 2, 2, 16 * GIB, 8 * GIB, packages={"llama_cpp": "", "mlx_lm": ""})
 CATALOG = """
 defaults: {keep_alive: 5m}
 models:
@@ -74,9 +76,9 @@ async def test_the_catalog_counts_before_the_settings_and_options_before_both(li
     assert asked.context_length == 256
 
 
-async def test_policy(library: Library) -> None:
-    assert loader(library).policy("tuned").pin
-    assert loader(library).policy("plain").keep_alive == 300.0
+async def test_retention(library: Library) -> None:
+    assert loader(library).retention("tuned").pin
+    assert loader(library).retention("plain").keep_alive == 300.0
 
 
 async def test_an_estimate_is_weights_and_cache(library: Library) -> None:
@@ -95,7 +97,7 @@ async def test_what_cannot_be_loaded_says_what_to_do(library: Library) -> None:
     with pytest.raises(ModelLoadError, match="enginehouse pull away"):
         loader(library).estimate("away", DEFAULT_OPTIONS)
     with pytest.raises(ModelLoadError, match="pip install"):
-        loader(library, facts=replace(FACTS, packages=frozenset())).estimate("plain", DEFAULT_OPTIONS)
+        loader(library, facts=replace(FACTS, packages={})).estimate("plain", DEFAULT_OPTIONS)
     with pytest.raises(ModelLoadError, match="GGUF"):
         loader(library).estimate("plain", LoadOptions(engine="mlx"))
 

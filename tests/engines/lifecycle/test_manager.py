@@ -9,7 +9,7 @@ import pytest
 
 from engines.errors import ModelFileNotFound
 from engines.lifecycle.errors import InsufficientMemory
-from engines.lifecycle.states import ModelState, Policy
+from engines.lifecycle.states import ModelState, Retention
 from engines.machine.footprint import Footprint
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ async def test_a_model_that_can_never_fit_is_refused_at_once(make_house: MakeHou
 
 
 async def test_a_place_that_is_pinned_is_refused_until_it_is_not(house: House) -> None:
-    house.loader.policies["a"] = Policy(pin=True)
+    house.loader.retentions["a"] = Retention(pin=True)
     await house.serve("a")
     request = house.ask("b")
     assert "pinned models (a)" in house.refused[request].message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.lifecycle.planner import Occupant, Plan, Want, plan
+from engines.lifecycle.planner import AdmissionPlan, Occupant, Want, plan
 from engines.machine.footprint import Footprint
 
 ONE = Footprint(ram=1)
@@ -16,21 +16,21 @@ def occupant(name: str, used: float = 0.0, memory: Footprint = ONE, **fields: bo
     return Occupant(name, memory, last_used=used, **fields)
 
 
-def run(occupants: list[Occupant], *wants: str | Want, max_models: int = 2) -> Plan:
+def run(occupants: list[Occupant], *wants: str | Want, max_models: int = 2) -> AdmissionPlan:
     wanted = [Want(w, ONE) if isinstance(w, str) else w for w in wants]
     return plan(occupants, wanted, max_models=max_models, budget=BUDGET)
 
 
 def test_what_fits_is_loaded() -> None:
-    assert run([], "a", "b") == Plan(load=("a", "b"))
+    assert run([], "a", "b") == AdmissionPlan(load=("a", "b"))
 
 
 def test_the_least_recently_used_idle_model_goes() -> None:
-    assert run([occupant("a", 2), occupant("b", 1)], "c") == Plan(evict=("b",))
+    assert run([occupant("a", 2), occupant("b", 1)], "c") == AdmissionPlan(evict=("b",))
 
 
 def test_an_idle_model_goes_before_a_busy_one_however_recent() -> None:
-    assert run([occupant("a", 1, busy=True), occupant("b", 9)], "c") == Plan(evict=("b",))
+    assert run([occupant("a", 1, busy=True), occupant("b", 9)], "c") == AdmissionPlan(evict=("b",))
 
 
 def test_with_all_busy_the_least_recently_used_makes_way() -> None:
@@ -46,17 +46,17 @@ def test_who_makes_way_keeps_making_way() -> None:
 def test_pinned_and_loading_models_stay() -> None:
     loading = occupant("a", evictable=False, busy=True)
     pinned = occupant("b", evictable=False, pinned=True)
-    assert run([loading, pinned], "c") == Plan()
+    assert run([loading, pinned], "c") == AdmissionPlan()
 
 
 def test_nothing_is_loaded_before_the_room_is_free() -> None:
-    assert run([occupant("a"), occupant("b", leaving=True)], "c") == Plan()
-    assert run([occupant("a")], "c") == Plan(load=("c",))
+    assert run([occupant("a"), occupant("b", leaving=True)], "c") == AdmissionPlan()
+    assert run([occupant("a")], "c") == AdmissionPlan(load=("c",))
 
 
 def test_memory_counts_as_much_as_places() -> None:
     big = Want("big", Footprint(ram=2))
-    assert run([occupant("a", 1), occupant("b", 2)], big, max_models=9) == Plan(evict=("a",))
+    assert run([occupant("a", 1), occupant("b", 2)], big, max_models=9) == AdmissionPlan(evict=("a",))
     assert run([occupant("a", 1, Footprint(gpu=2))], Want("g", Footprint(gpu=1))).evict == ("a",)
 
 
@@ -120,7 +120,7 @@ def test_no_plan_breaks_a_promise(
         if any(needs[name].ram for name in result.load):
             assert total.ram <= ram
     if not wants:
-        assert result == Plan()
+        assert result == AdmissionPlan()
     # A want that nothing permanent stands against is loaded, makes someone go, or waits for one that goes.
     settled = [o for o in occupants if o.evictable or o.leaving]
     if wants and len(settled) == len(occupants) and wants[0].name not in result.refused:

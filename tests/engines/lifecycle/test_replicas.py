@@ -11,7 +11,7 @@ from engines.errors import ModelLoadError
 from engines.lifecycle.errors import InsufficientMemory, ModelConflict
 from engines.lifecycle.planner import Occupant, Want, plan
 from engines.lifecycle.record import LONGEST_RESTART_PAUSE, STABLE_AFTER, Record
-from engines.lifecycle.states import LoadOptions, ModelState, Policy
+from engines.lifecycle.states import LoadOptions, ModelState, Retention
 from engines.machine.footprint import Footprint
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ READY, STOPPED = ModelState.READY, ModelState.STOPPED
 async def pair(make_house: Callable[..., House]) -> House:
     """One place, memory for three; model a and its replica are loaded."""
     house = make_house(max_models=1, ram=3)
-    house.loader.policies["a2"] = Policy(replica_of="a")
+    house.loader.retentions["a2"] = Retention(replica_of="a")
     await house.serve("a")
     house.manager.want("a2", modest=True)
     await house.loaded("a2")

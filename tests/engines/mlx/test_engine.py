@@ -15,9 +15,9 @@ import pytest
 
 from engines.base import Chunk, GenerationRequest, Prompt, Sampling
 from engines.errors import ModelLoadError
+from engines.load_spec import LoadSpec
 from engines.mlx.engine import MlxEngine
 from engines.mlx.worker import Worker
-from engines.registry import LoadSpec
 from support.models import smollm2_folder
 
 GREEDY = Sampling(temperature=0.0)

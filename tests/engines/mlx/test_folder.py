@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.load_spec import Adapter, LoadSpec
 from engines.mlx.folder import check_folder, check_settings
-from engines.registry import Adapter, LoadSpec
 
 
 def safetensors(payload: int = 8) -> bytes:
@@ -50,7 +50,7 @@ def test_what_is_no_folder_is_refused(folder: Path) -> None:
         ("model.safetensors", b"<html>", "is broken"),
         ("model.safetensors", b"", "is broken"),
         ("model.safetensors", safetensors()[:20], "cut off"),
-        ("model.safetensors.index.json", b'{"weight_map": {"w": "model-2.safetensors"}}', "lacks model-2"),
+        ("model.safetensors.index.json", b'{"weight_map": {"w": "model-2.safetensors"}}', "missing, model-2"),
         ("model.safetensors.index.json", b"[]", "cannot be read"),
     ],
 )

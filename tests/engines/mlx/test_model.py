@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from engines.errors import ModelLoadError
+from engines.load_spec import LoadSpec
 from engines.mlx.memory import KvCost
-from engines.mlx.model import AUTO_KV_SHARE, LONGEST_AUTO_CONTEXT, LoadedModel, choose_sizes
-from engines.registry import LoadSpec
+from engines.mlx.model import AUTO_KV_SHARE, LoadedModel, choose_sizes
+from engines.sizing import LONGEST_AUTO_CONTEXT
 
 COST = KvCost(per_token=10)
 PLENTY = 10**12

@@ -9,7 +9,8 @@ import pytest
 
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
 from engines.models import store
-from engines.models.store import PathNotAllowed
+from engines.models.library import Library
+from engines.models.store import ModelFile, PathNotAllowed
 
 
 @pytest.fixture
@@ -33,8 +34,12 @@ def put_folder(path: Path, config: str = "{}", **files: bytes) -> Path:
     return path
 
 
+def found(base: Path) -> list[ModelFile]:
+    return store.look_into(base).models
+
+
 def names(base: Path) -> list[str]:
-    return [model.name for model in store.discover(base)]
+    return [model.name for model in found(base)]
 
 
 def reasons(base: Path) -> dict[str, str]:
@@ -54,7 +59,7 @@ def reasons(base: Path) -> dict[str, str]:
 )
 def test_names_leave_the_quantisation_out(base: Path, file: str, name: str) -> None:
     put(base, file)
-    (model,) = store.discover(base)
+    (model,) = found(base)
     assert (model.name, model.size, model.source) == (name, 8, "disk")
     assert model.answers_to(name.upper())
     assert model.answers_to(file)
@@ -62,13 +67,13 @@ def test_names_leave_the_quantisation_out(base: Path, file: str, name: str) -> N
 
 def test_later_parts_are_no_models_of_their_own(base: Path) -> None:
     put(base, *(f"big-0000{i}-of-00003.gguf" for i in (1, 2, 3)))
-    (model,) = store.discover(base)
+    (model,) = found(base)
     assert (model.path.name, model.size) == ("big-00001-of-00003.gguf", 24)
 
 
 def test_two_quantisations_of_one_model_have_two_names(base: Path) -> None:
     put(base, "m.Q4_0.gguf", "sub/m.Q8_0.gguf")
-    assert [model.name for model in store.discover(base)] == ["m", "m.Q8_0"]
+    assert [model.name for model in found(base)] == ["m", "m.Q8_0"]
     assert store.resolve("m.Q8_0", base).path.parent.name == "sub"
 
 
@@ -92,7 +97,7 @@ def test_what_is_missing_is_said_with_what_there_is(base: Path) -> None:
 
 
 def test_a_missing_folder_is_an_empty_one(base: Path) -> None:
-    assert store.discover(base / "nowhere") == []
+    assert found(base / "nowhere") == []
 
 
 # -- folders ----------------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ def test_a_missing_folder_is_an_empty_one(base: Path) -> None:
 
 def test_a_folder_is_named_as_on_the_hub(base: Path) -> None:
     put_folder(base / "Qwen" / "Qwen2.5-7B-Instruct")
-    (model,) = store.discover(base)
+    (model,) = found(base)
     assert (model.name, model.aliases) == ("Qwen2.5-7B-Instruct", ("Qwen/Qwen2.5-7B-Instruct",))
     assert (model.format, model.size) == ("hf", 9)
     assert store.resolve("qwen/qwen2.5-7b-instruct", base) == model
@@ -108,7 +113,7 @@ def test_a_folder_is_named_as_on_the_hub(base: Path) -> None:
 
 def test_a_folder_for_mlx_is_told_apart(base: Path) -> None:
     put_folder(base / "m-4bit", '{"quantization": {"group_size": 64, "bits": 4}}')
-    (model,) = store.discover(base)
+    (model,) = found(base)
     assert (model.name, model.format, model.aliases) == ("m-4bit", "mlx", ())
 
 
@@ -161,6 +166,7 @@ def test_incomplete_models_are_skipped_with_the_reason(base: Path, caplog: pytes
     put(base, "good.gguf")
     assert names(base) == ["good"]
     found = reasons(base)
+    Library(base, base / "models.yaml")
     assert "1 of 2 weight files are missing, 2.safetensors" in found["shards"]
     assert "no weights" in found["bare"]
     assert "config.json" in found["broken"]
@@ -175,7 +181,7 @@ def test_discovering_reads_no_weights(base: Path) -> None:
     for weights in (base / "m.gguf", base / "f" / "model.safetensors"):
         with weights.open("ab") as file:
             file.truncate(2**40)
-    assert [model.size for model in store.discover(base)] == [2**40, 2**40]
+    assert [model.size for model in found(base)] == [2**40, 2**40]
 
 
 def test_what_is_at_a_path(base: Path) -> None:
@@ -313,6 +319,6 @@ def test_a_path_inside_where_nothing_is(base: Path) -> None:
 
 
 def test_the_bundled_model_is_found_without_importing_its_package(tmp_path: Path) -> None:
-    (model,) = store.discover(tmp_path)
+    (model,) = found(tmp_path)
     assert (model.name, model.source) == ("SmolLM2-135M-Instruct", "bundled")
     assert model.path.is_file()

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, Structure
 from engines.errors import EngineError, ModelLoadError, RequestError, UnsupportedFeature
-from engines.registry import LoadSpec
+from engines.load_spec import LoadSpec
 from engines.vllm.engine import VllmEngine
 from engines.vllm.parsers import AnswerParsers
 from engines.vllm.sampling import sampling_params

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import ModelLoadError
-from engines.registry import Adapter, LoadSpec
+from engines.load_spec import Adapter, LoadSpec
 from engines.vllm.folder import check_folder, largest_rank, weight_bytes
 from engines.vllm.options import KvSize, cpu_environment, engine_args, kv_size, own_options
 from engines.vllm.version import check_version

@@ -18,6 +18,7 @@ from engines.errors import ModelLoadError
 from engines.models.convert import plan
 from engines.models.convert.converter import Converted, ensure_converted
 from engines.models.facts import describe
+from engines.registry import ENGINES
 from support.models import bundled, smollm2_folder
 
 SLOW = "iq4_nl"  # takes half a minute of computing, where the others take one second
@@ -39,11 +40,12 @@ class Conversion:
         self.progress: list[float] = []
 
     async def run(self) -> Converted:
-        format = "hf" if self.source.is_dir() else "gguf"
+        quantizer = ENGINES["mlx" if self.source.is_dir() else "llama_cpp"].quantizer
+        assert quantizer is not None
         return await ensure_converted(
             self.source,
             self.quantization,
-            format,  # type: ignore[arg-type]
+            quantizer,
             fallback_dir=self.fallback,
             on_progress=self.progress.append,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engines.machine.job_process import Message
-from engines.models.pull.progress import Meter
+from engines.models.pull.progress import TransferMeter
 
 
 class Clock:
@@ -21,7 +21,7 @@ def reports(messages: list[Message]) -> list[dict[str, Any]]:
 
 def test_speed_follows_and_time_left_is_from_it() -> None:
     clock, sent = Clock(), []
-    meter = Meter(sent.append, clock)
+    meter = TransferMeter(sent.append, clock)
     meter.start("downloading", 10_000, 1000)
     for rate in [100] * 10 + [1000] * 20:
         clock.now += 1
@@ -34,7 +34,7 @@ def test_speed_follows_and_time_left_is_from_it() -> None:
 
 def test_reports_are_few_and_the_last_is_complete() -> None:
     clock, sent = Clock(), []
-    meter = Meter(sent.append, clock)
+    meter = TransferMeter(sent.append, clock)
     meter.start("verifying", 1000)
     for _ in range(1000):
         clock.now += 0.001
@@ -46,7 +46,7 @@ def test_reports_are_few_and_the_last_is_complete() -> None:
 
 def test_a_phase_knows_nothing_of_the_last() -> None:
     clock, sent = Clock(), []
-    meter = Meter(sent.append, clock)
+    meter = TransferMeter(sent.append, clock)
     meter.start("downloading", 10)
     clock.now += 1
     meter.add(10, "a")

@@ -7,8 +7,6 @@ that what passes here means something.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,49 +22,17 @@ from engines.base import (
     GenerationRequest,
     Health,
     Prompt,
+    Structure,
     TokenLogprob,
     Usage,
 )
-from engines.errors import EngineError, RequestError, UnsupportedFeature
-from engines.limits import generation_limit, refuse_extras, refuse_tools
+from engines.errors import EngineError, UnsupportedFeature
+from engines.fake.vocabulary import WordVocabulary
+from engines.limits import generation_limit, no_structures, refuse_extras, refuse_tools
 from engines.stream import ChunkStream, resume
 from engines.text.output import Released, TextAssembler
 
 _FOREVER = 2**62
-
-
-class Vocabulary:
-    """One token a byte, and the words seen so far under their hash: the same in every fake engine, so that
-    one can go on with what another began."""
-
-    size = 257 + 2**48
-
-    def __init__(self) -> None:
-        self._pieces = {0: b""} | {1 + i: bytes([i]) for i in range(256)}
-        self._ids: dict[bytes, int] = {}
-
-    def check(self, tokens: Sequence[int], *, param: str = "prompt") -> None:
-        """Raise `RequestError` unless every token is known."""
-        if unknown := set(tokens) - self._pieces.keys():
-            raise RequestError(f"unknown token ids: {sorted(unknown)[:8]}", param=param)
-
-    def piece(self, token: int) -> bytes:
-        return self._pieces[token]
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """ASCII words with their leading space are one token each; anything else is one a byte."""
-        tokens: list[int] = []
-        for word in re.findall(r"\s?[A-Za-z0-9_]+|\s|[^\sA-Za-z0-9_]", text):
-            raw = word.encode("utf-8", "replace")
-            tokens.extend([self._word(raw)] if word.isascii() else [1 + byte for byte in raw])
-        return tuple(tokens)
-
-    def _word(self, raw: bytes) -> int:
-        token = self._ids.get(raw)
-        if token is None:
-            token = self._ids[raw] = 257 + int.from_bytes(hashlib.blake2b(raw, digest_size=6).digest())
-            self._pieces[token] = raw
-        return token
 
 
 class FakeEngine:
@@ -105,7 +71,7 @@ class FakeEngine:
         self.last_request: GenerationRequest | None = None
         self._delay = token_delay
         self._make_parser = make_parser
-        self._vocabulary = Vocabulary()
+        self._vocabulary = WordVocabulary()
         self._slots = asyncio.Semaphore(max_sequences)
         self._tasks: dict[asyncio.Task[None], ChunkStream] = {}
         self._running = 0
@@ -142,12 +108,18 @@ class FakeEngine:
         self._vocabulary.check(token_ids)
         return b"".join(map(self._vocabulary.piece, token_ids)).decode("utf-8", "replace")
 
+    async def prepare(self, structure: Structure) -> None:
+        if "structured" not in self._info.capabilities:
+            raise no_structures()
+
     def generate(self, request: GenerationRequest) -> ChunkStream:
         if self._closed:
             raise EngineError("the engine is closed")
         self._check_extras(request)
         self.last_request = request
-        limit = generation_limit(request, context_length=self._info.context_length, n_vocab=Vocabulary.size)
+        limit = generation_limit(
+            request, context_length=self._info.context_length, n_vocab=WordVocabulary.size
+        )
         self._vocabulary.check(request.prompt.token_ids)
         source = self._source(request)
         self._vocabulary.check(request.generated, param="continuation")

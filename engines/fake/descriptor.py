@@ -1,0 +1,39 @@
+"""The fake engine: it needs no model and no machine, and is only used where it is asked for."""
+
+from __future__ import annotations
+
+from engines.base import Engine
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
+from engines.load_spec import LoadSpec
+from engines.machine.footprint import Footprint
+from engines.machine.platform import Facts
+from engines.progress import Progress
+
+NAME = "fake"
+
+
+def _judge(facts: Facts) -> Judgement:
+    return Judgement(True, "it was asked for; it makes text up", Suitability.ON_REQUEST)
+
+
+def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint:
+    return Footprint()
+
+
+def _opener() -> Load:
+    async def load(spec: LoadSpec, progress: Progress | None) -> Engine:
+        from engines.fake.engine import FakeEngine
+
+        return FakeEngine(spec.name, context_length=spec.context_length or 8192)
+
+    return load
+
+
+DESCRIPTOR = EngineDescriptor(
+    name=NAME,
+    label="the fake engine",
+    capabilities=frozenset({"chat", "completion"}),
+    judge=_judge,
+    estimate=_estimate,
+    opener=_opener,
+)

@@ -1,0 +1,97 @@
+"""What llama.cpp can do here, without importing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from engines.base import Engine
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
+from engines.errors import ModelLoadError
+from engines.llamacpp.quantizer import QUANTIZER
+from engines.load_spec import LoadSpec
+from engines.machine.footprint import Footprint
+from engines.machine.platform import Facts, is_importable, version_of
+from engines.progress import Progress
+from engines.sizing import may_use_cuda, memory_of
+
+if TYPE_CHECKING:
+    from engines.llamacpp.model import ModelCache
+
+NAME = "llama_cpp"
+_INSTALL = "pip install llama-cpp-python"
+
+
+def _packages() -> Mapping[str, str]:
+    return {"llama_cpp": version_of("llama-cpp-python")} if is_importable("llama_cpp") else {}
+
+
+def _judge(facts: Facts) -> Judgement:
+    if "llama_cpp" not in facts.packages:
+        return Judgement(False, f"llama-cpp-python is not installed: {_INSTALL}", Suitability.GOOD)
+    if facts.metal:
+        how = "its macOS builds use Metal"
+    elif facts.cuda:
+        how = "it uses CUDA if it was built for it"
+    else:
+        how = "it runs on the CPU"
+    return Judgement(True, f"llama-cpp-python is installed; {how}", Suitability.GOOD)
+
+
+def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint:
+    size = memory_of(spec, weights_loaded=weights_loaded)
+    offloads = may_use_cuda(spec, machine) and _can_offload()
+    return Footprint(gpu=size) if offloads else Footprint(ram=size)
+
+
+def _can_offload() -> bool:
+    """Whether the installed llama.cpp was built for a GPU."""
+    import llama_cpp.llama_cpp as lib
+
+    return bool(lib.llama_supports_gpu_offload())
+
+
+def _opener() -> Load:
+    models: ModelCache | None = None
+
+    async def load(spec: LoadSpec, progress: Progress | None) -> Engine:
+        nonlocal models
+        try:
+            from engines.llamacpp.engine import LlamaEngine, LlamaOptions
+            from engines.llamacpp.model import ModelCache as Cache
+        except ImportError as error:
+            raise ModelLoadError(
+                f"llama-cpp-python cannot be imported ({error}): `{_INSTALL}` installs it"
+            ) from error
+        if spec.path is None:
+            raise ModelLoadError("llama.cpp needs a model file")
+        models = models or Cache()
+        options = LlamaOptions(
+            name=spec.name,
+            path=spec.path,
+            context_length=spec.context_length,
+            kv_cells=spec.kv_cache_tokens,
+            max_sequences=spec.max_sequences,
+            threads=spec.threads,
+            offload=spec.use_gpu,
+            cache_prefixes=spec.cache_prefixes,
+            stall_timeout=spec.stall_timeout,
+        )
+        return await LlamaEngine.load(options, models, progress)
+
+    return load
+
+
+DESCRIPTOR = EngineDescriptor(
+    name=NAME,
+    label="llama.cpp",
+    install="llama-cpp-python",
+    formats=frozenset({"gguf"}),
+    capabilities=frozenset({"chat", "completion", "sleep"}),
+    packages=_packages,
+    judge=_judge,
+    estimate=_estimate,
+    shares_weights=True,
+    quantizer=QUANTIZER,
+    opener=_opener,
+)

@@ -1,0 +1,47 @@
+"""What an engine is told to load, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: a folder in PEFT's format, and the name that requests use."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """What to load and how; None leaves a choice to the engine. Lengths in tokens.
+
+    ``path`` is a GGUF file or a folder in Hugging Face's format. ``use_gpu`` True fails where the engine
+    has no GPU to use; None uses one if there is one. ``gpu_memory`` is the share of a GPU that vLLM may
+    take. ``dtype``, ``quantization`` (how weights are read, not how they are converted), the parallel
+    sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
+    step, with work waiting, the engine counts as hung; ``options`` are passed on to the engine's
+    own configuration by name, and one that it does not know is an error.
+    """
+
+    engine: str
+    name: str
+    path: Path | None = None
+    context_length: int | None = None
+    kv_cache_tokens: int | None = None
+    max_sequences: int = 32
+    threads: int | None = None
+    use_gpu: bool | None = None
+    cache_prefixes: bool = True
+    gpu_memory: float = 0.8
+    dtype: str | None = None
+    quantization: str | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    adapters: tuple[Adapter, ...] = ()
+    stall_timeout: float = 60.0
+    options: Mapping[str, Any] = field(default_factory=dict)
