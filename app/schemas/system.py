@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -37,7 +37,8 @@ class BackendReport(BackendReadiness):
     context_length: int | None = Field(None, description="Tokens, prompt and completion together.")
     max_sequences: int | None = Field(None, description="Sequences that decode at once.")
     devices: list[str] = []
-    extra: dict[str, Any] = {}
+    eta_seconds: float | None = Field(None, description="Of loading; null: not known.")
+    restarts: int = Field(0, description="Times it was started again because it crashed or hung.")
 
     @classmethod
     def of(cls, status: BackendStatus) -> BackendReport:
@@ -54,7 +55,8 @@ class BackendReport(BackendReadiness):
             context_length=info.context_length if info else None,
             max_sequences=info.max_sequences if info else None,
             devices=list(info.devices) if info else [],
-            extra=status.extra,
+            eta_seconds=status.eta_seconds,
+            restarts=status.restarts,
         )
 
 

@@ -20,7 +20,7 @@ from balancer.policies import Strategy
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.states import LoadOptions, ModelState, Policy
-from support.balancing import EngineBody, StubBackend, World, call, turns
+from support.balancing import EngineBody, StubBackend, World, call, is_ready, turns
 
 MakeWorld = Callable[..., World]
 
@@ -191,7 +191,7 @@ async def test_a_model_with_a_busy_replica_is_not_evicted_but_yields(make_world:
     late = asyncio.create_task(world.balancer.acquire(call("a")))
     await turns()
     assert (world.states(), other.done(), late.done()) == (["ready"] * 2, False, False)
-    assert not any(backend.available for backend in world.backends())
+    assert not any(is_ready(backend) for backend in world.backends())
     held[1].release()
     (await other).release()
     (await late).release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from copy import copy
@@ -12,9 +13,10 @@ from typing import Any, TypeVar
 from balancer.backends.base import Backend, BackendState, BackendStatus
 from balancer.backends.local import LocalBackend
 from balancer.backends.managed import ManagedBackend
+from balancer.backends.readiness import Arrival, Coming, Gone, Ready
 from balancer.balancer import Balancer, QueueLimits
 from balancer.call import Call, Reply, ResumePoint
-from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, UnknownModel
+from balancer.errors import ModelLoading, NoBackend, NoRoom, UnknownModel
 from balancer.fleet import Fleet, Plan
 from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
 from balancer.policies import Policy as Strategist
@@ -100,6 +102,11 @@ def reply(*pieces: Any, status: int = 200, at: int | None = None) -> Reply:
 # -- backends --------------------------------------------------------------------------------------
 
 
+def is_ready(backend: Backend) -> bool:
+    """Whether a call may be sent there now."""
+    return isinstance(backend.readiness(), Ready)
+
+
 class StubBackend(Backend):
     """Answers what it is told to: replies, exceptions, or a future of one of them; "ok" if told nothing."""
 
@@ -147,12 +154,16 @@ class StubBackend(Backend):
     def serves(self, model: str) -> bool:
         return model == self.model
 
-    def obstacle(self) -> BalancerError | None:
-        return NoBackend("why", retry_after=7.0) if self._state is BackendState.FAILED else None
+    def _absence(self) -> Coming | Gone:
+        match self._state:
+            case BackendState.FAILED:
+                return Gone(lambda: NoBackend("why", retry_after=7.0))
+            case BackendState.STARTING:
+                return Coming(Arrival.STARTING, self._loading)
+            case _:
+                return Coming(Arrival.ON_DEMAND, lambda: NoRoom("all are in use"))
 
-    def excuse(self) -> BalancerError | None:
-        if self._state is not BackendState.STARTING:
-            return NoRoom("all are in use") if self._state is BackendState.STOPPED else None
+    def _loading(self) -> ModelLoading:
         return ModelLoading(
             "loading", retry_after=3.0, state=self._state, progress=self.progress, eta_seconds=3.0
         )
@@ -181,7 +192,8 @@ class StubPool:
     def __init__(self, backends: Sequence[StubBackend], strategy: Strategy | None = None) -> None:
         self.known = list(backends)
         self.demanded: list[list[str]] = []
-        self._strategist: Strategist | None = None if strategy is None else make_policy(strategy)
+        rng = random.Random(0)
+        self._strategist: Strategist | None = None if strategy is None else make_policy(strategy, rng)
 
     def backends(self, model: str) -> list[StubBackend]:
         found = [backend for backend in self.known if backend.serves(model)]
@@ -189,8 +201,8 @@ class StubPool:
             raise UnknownModel(model)
         return found
 
-    def select(self, model: str, available: Sequence[Backend], call: Call) -> Backend | None:
-        return available[0] if self._strategist is None else self._strategist.select(available, ())
+    def select(self, model: str, ready: Sequence[Backend], call: Call) -> Backend | None:
+        return ready[0] if self._strategist is None else self._strategist.select(ready, ())
 
     def demand(self, models: Iterable[str]) -> None:
         self.demanded.append(list(models))
