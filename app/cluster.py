@@ -15,8 +15,8 @@ from balancer.backends.upstream_config import Upstream, check_names, from_catalo
 from balancer.backends.worker import WorkerBackend
 from balancer.balancer import Balancer, QueueLimits
 from balancer.dispatch import Failovers
-from balancer.fleet import Fleet, Plan
-from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
+from balancer.fleet import Fleet
+from balancer.instances import Deployment, Instance, InstanceKind, InstanceLoader, Instances
 from balancer.proxy.client import ProxyClient
 from balancer.scaling import Scaling, ScalingLimits
 from engines.lifecycle.loader import ModelLoader
@@ -57,7 +57,7 @@ class Cluster:
             self.manager,
             self.instances,
             make=self._backend,
-            plan=self._plan,
+            deployment=self._deployment,
             strategy=settings.load_balance_strategy,
             grace=settings.shutdown_grace,
         )
@@ -71,7 +71,7 @@ class Cluster:
             )
             self.scaling = Scaling(self.fleet, self.manager, self.balancer, scaling_limits)
         self.fleet.on_change = self.balancer.changed
-        self.manager.on_change = self.fleet.changed
+        self.manager.on_change = self.fleet.states_changed
         self._upstreams = [] if is_instance else configured_upstreams(settings, library)
         self._ticking: asyncio.Task[None] | None = None
 
@@ -95,27 +95,27 @@ class Cluster:
         await self.proxy.close()
 
     def add_upstream(self, upstream: Upstream) -> UpstreamBackend:
-        remote = UpstreamBackend(
+        backend = UpstreamBackend(
             upstream,
             self.proxy,
             interval=self._settings.health_check_interval,
             on_change=self.fleet.changed,
         )
-        self.fleet.add_upstream(remote)
-        return remote
+        self.fleet.add_upstream(backend)
+        return backend
 
-    def _plan(self, model: str) -> Plan | None:
+    def _deployment(self, model: str) -> Deployment | None:
         """Raises `ModelFileNotFound`."""
         found = self._library.find(model)
         if found.is_absent:
             return None
         if self._is_instance:
-            return Plan()
+            return Deployment()
         settings, entry = self._settings, found.entry
         count = entry.instances or (settings.cluster_instances if self.balances else 1)
         if self.scaling is not None:
             count = min(max(count, settings.min_instances), settings.max_instances)
-        return Plan(count, InstanceKind(settings.instance_kind), entry.weight)
+        return Deployment(count, InstanceKind(settings.instance_kind), entry.weight)
 
     def _backend(self, instance: Instance, weight: float) -> ManagedBackend:
         if instance.kind is InstanceKind.PROCESS:

@@ -17,8 +17,8 @@ from balancer.backends.readiness import Arrival, Coming, Gone, Ready
 from balancer.balancer import Balancer, QueueLimits
 from balancer.call import Call, Reply, ResumePoint
 from balancer.errors import ModelLoading, NoBackend, NoRoom, UnknownModel
-from balancer.fleet import Fleet, Plan
-from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
+from balancer.fleet import Fleet
+from balancer.instances import Deployment, Instance, InstanceKind, InstanceLoader, Instances
 from balancer.policies import Policy as Strategist
 from balancer.policies import Strategy, make_policy
 from engines.base import EngineInfo, EngineStats, Health, Usage
@@ -336,10 +336,10 @@ class StubLoader:
 
 @dataclass
 class Setup:
-    """What a `World` has: bytes of memory, and each model's size and plan."""
+    """What a `World` has: bytes of memory, and each model's size and deployment."""
 
     sizes: dict[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})
-    plans: dict[str, Plan] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
     ram: int = 100
     max_models: int = 1
     strategy: Strategy = Strategy.ROUND_ROBIN
@@ -372,13 +372,13 @@ class World:
             self.manager,
             self.instances,
             make=self._make,
-            plan=self._plan,
+            deployment=self._deployment,
             strategy=setup.strategy,
             grace=setup.grace,
         )
         self.balancer = Balancer(QueueLimits(**setup.limits), self.fleet, self.clock)
         self.fleet.on_change = self.balancer.changed
-        self.manager.on_change = self.fleet.changed
+        self.manager.on_change = self.fleet.states_changed
         self.manager.start()
 
     # -- what is there -----------------------------------------------------------------------------
@@ -438,10 +438,10 @@ class World:
         backend.kind = instance.kind.value
         return backend
 
-    def _plan(self, model: str) -> Plan | None:
+    def _deployment(self, model: str) -> Deployment | None:
         if model not in self.setup.sizes:
             raise ModelFileNotFound(f"there is no model {model}")
-        return self.setup.plans.get(model, Plan())
+        return self.setup.deployments.get(model, Deployment())
 
     async def _start_process(self, instance: Instance, options: LoadOptions, report: Report) -> StubEngine:
         assert instance.kind is InstanceKind.PROCESS

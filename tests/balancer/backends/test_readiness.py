@@ -11,8 +11,8 @@ import pytest
 from balancer.backends.base import BackendState, Verdict
 from balancer.backends.readiness import Arrival, Busy, Coming, Gone, Ready
 from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom
-from balancer.fleet import Plan
 from balancer.health.breaker import STREAK, Breaker
+from balancer.instances import Deployment
 from engines.errors import ModelLoadError
 from support.balancing import Clock, StubBackend, World, call, turns
 
@@ -115,7 +115,7 @@ async def test_an_instance_that_makes_way_is_busy(make_world: MakeWorld) -> None
 
 async def test_a_replica_is_refused_as_its_models_first_instance_is(make_world: MakeWorld) -> None:
     """With the same time to come back: the replica is loaded only once that one is."""
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     world.loader.failures["a"] = ModelLoadError("the file is cut off")
     with pytest.raises(NoBackend):
         await world.balancer.acquire(call("a"))
