@@ -1,11 +1,11 @@
-"""What requests are balanced over, as the settings and the catalog want it."""
+"""The cluster: the backends that calls are balanced over, made from the settings and the catalog."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from app.restarts import Restarts
+from app.operations.cluster import ClusterOperations
 from app.settings import Settings
 from app.worker_launcher import WorkerLauncher
 from balancer.backends.local import LocalBackend
@@ -32,7 +32,10 @@ TICK_SECONDS = 1.0
 
 
 class Cluster:
-    """The manager of models, their instances, upstreams, and the balancer in front of all of them."""
+    """The manager of models, their instances, upstreams, and the balancer in front of all of them.
+
+    ``operations`` are what an operator may change while it runs.
+    """
 
     def __init__(
         self,
@@ -63,13 +66,13 @@ class Cluster:
         )
         self.balancer = Balancer(balancer_limits(settings), self.fleet)
         self.failovers = Failovers()
-        self.restarts = Restarts(self.fleet)
         self.scaling: Scaling | None = None
-        if self.balances and settings.auto_scaling:
-            scaling_limits = ScalingLimits(
-                settings.scale_target, settings.min_instances, settings.max_instances
-            )
-            self.scaling = Scaling(self.fleet, self.manager, self.balancer, scaling_limits)
+        autoscaling = scaling_limits(settings)
+        if autoscaling is not None:
+            self.scaling = Scaling(self.fleet, self.manager, self.balancer, autoscaling)
+        self.operations = ClusterOperations(
+            self.fleet, self.manager, library, autoscaling, connect=self.add_upstream
+        )
         self.fleet.on_change = self.balancer.changed
         self.manager.on_change = self.fleet.states_changed
         self._upstreams = [] if is_instance else configured_upstreams(settings, library)
@@ -89,7 +92,7 @@ class Cluster:
         """Free every model and end every child process."""
         if self._ticking is not None:
             self._ticking.cancel()
-        self.restarts.stop()
+        self.operations.stop()
         await self.fleet.stop()
         await self.manager.stop()
         await self.proxy.close()
@@ -151,3 +154,10 @@ def balancer_limits(settings: Settings) -> QueueLimits:
         queue_timeout=settings.queue_timeout,
         load_timeout=settings.load_timeout,
     )
+
+
+def scaling_limits(settings: Settings) -> ScalingLimits | None:
+    """None unless every model's instances follow its calls."""
+    if settings.inference_mode != "load_balance" or not settings.auto_scaling:
+        return None
+    return ScalingLimits(settings.scale_target, settings.min_instances, settings.max_instances)

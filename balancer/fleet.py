@@ -17,6 +17,7 @@ from balancer.errors import UnknownModel
 from balancer.instances import Deployment, Instance, InstanceKind, Instances
 from balancer.policies import Strategy
 from balancer.selector import Selector
+from balancer.upstreams import Upstreams
 from engines.errors import EngineError, ModelFileNotFound
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.manager import ModelManager
@@ -49,6 +50,7 @@ class Fleet:
         """``deployment`` is None for a model that cannot be loaded here. An instance that is to go has
         ``grace`` seconds in which its calls may end."""
         self.on_change = on_change
+        self.upstreams = Upstreams()
         self._manager = manager
         self._instances = instances
         self._make = make
@@ -56,7 +58,6 @@ class Fleet:
         self._selector = Selector(strategy)
         self._grace = grace
         self._managed: dict[str, ManagedBackend] = {}
-        self._upstreams: list[UpstreamBackend] = []
         self._pools: dict[str, tuple[Backend, ...]] = {}
         self._leaving: set[str] = set()
         self._restarting: set[str] = set()
@@ -68,8 +69,7 @@ class Fleet:
         """The instances of ``model`` and the upstreams that have it. Raises `UnknownModel`."""
         pool = self._pools.get(model)
         if pool is None:
-            upstreams = (upstream for upstream in self._upstreams if upstream.serves(model))
-            pool = (*self._instances_of(model), *upstreams)
+            pool = (*self._instances_of(model), *self.upstreams.serving(model))
             if not pool:
                 raise UnknownModel(f"there is no model {model!r}")
             self._pools[model] = pool
@@ -84,7 +84,7 @@ class Fleet:
     def statuses(self) -> list[BackendStatus]:
         """Of the instances by their numbers, then of the upstreams."""
         managed = sorted(self._managed.values(), key=lambda backend: backend.instance.number)
-        return [backend.status() for backend in (*managed, *self._upstreams)]
+        return [backend.status() for backend in (*managed, *self.upstreams)]
 
     @property
     def strategy(self) -> Strategy:
@@ -170,22 +170,13 @@ class Fleet:
 
     # -- upstreams ---------------------------------------------------------------------------------
 
-    @property
-    def upstreams(self) -> Sequence[UpstreamBackend]:
-        return tuple(self._upstreams)
-
-    def find_upstream(self, name: str) -> UpstreamBackend | None:
-        return next((upstream for upstream in self._upstreams if upstream.name == name), None)
-
     def add_upstream(self, upstream: UpstreamBackend) -> None:
-        self._upstreams.append(upstream)
-        upstream.start()
+        self.upstreams.add(upstream)
         self.changed()
 
     async def remove_upstream(self, upstream: UpstreamBackend) -> None:
         """Send it no more calls from now on; those that it serves go on."""
-        self._upstreams.remove(upstream)
-        upstream.drain()
+        self.upstreams.remove(upstream)
         self.changed()
         await upstream.stop()
 
@@ -193,7 +184,7 @@ class Fleet:
 
     def tick(self) -> None:
         """Let the backends' statistics fade; to be called every second or so."""
-        for backend in (*self._managed.values(), *self._upstreams):
+        for backend in (*self._managed.values(), *self.upstreams):
             backend.refresh()
         self.on_change()  # a breaker may let a call through by now
 
@@ -213,7 +204,7 @@ class Fleet:
     async def stop(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*(upstream.stop() for upstream in self._upstreams))
+        await self.upstreams.stop()
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ from engines.lifecycle.transitions import Report
 from engines.llamacpp.threads import usable_cores
 from engines.machine.footprint import Footprint
 
+# Instances of one model, whoever asks for them: what CLUSTER_INSTANCES allows.
+MOST_INSTANCES = 100
+
 
 class InstanceKind(StrEnum):
     LOCAL = "local"
@@ -40,7 +43,7 @@ class Instance:
 
     @property
     def key(self) -> str:
-        """The instance's name for the model manager: for the first one, the model's, which has no spaces."""
+        """The instance's name for the model manager: for the first one, the model's."""
         return f"{self.model} ({self.id})" if self.is_replica else self.model
 
 

@@ -79,6 +79,18 @@ class BackendStatus:
     def model(self) -> str:
         return ", ".join(self.models)
 
+    @property
+    def can_serve(self) -> bool:
+        """Whether a call may go there, now or once it is loaded for the call, as replicas never are."""
+        if self.state is BackendState.READY:
+            return self.breaker != "open"
+        return self.state in (BackendState.STOPPED, BackendState.DRAINING) and not self.is_replica
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it fails what it should serve."""
+        return self.state in (BackendState.UNHEALTHY, BackendState.FAILED) or self.breaker == "open"
+
 
 class Backend(ABC):
     """Something the balancer can send calls to, and what is known of how it fares.
