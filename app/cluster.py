@@ -1,11 +1,11 @@
-"""What requests are balanced over, as the settings and the catalog want it."""
+"""The cluster: the backends that calls are balanced over, made from the settings and the catalog."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from app.restarts import Restarts
+from app.operations.cluster import ClusterOperations
 from app.settings import Settings
 from app.worker_launcher import WorkerLauncher
 from balancer.backends.local import LocalBackend
@@ -15,8 +15,8 @@ from balancer.backends.upstream_config import Upstream, check_names, from_catalo
 from balancer.backends.worker import WorkerBackend
 from balancer.balancer import Balancer, QueueLimits
 from balancer.dispatch import Failovers
-from balancer.fleet import Fleet, Plan
-from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
+from balancer.fleet import Fleet
+from balancer.instances import Deployment, Instance, InstanceKind, InstanceLoader, Instances
 from balancer.proxy.client import ProxyClient
 from balancer.scaling import Scaling, ScalingLimits
 from engines.lifecycle.loader import ModelLoader
@@ -32,7 +32,10 @@ TICK_SECONDS = 1.0
 
 
 class Cluster:
-    """The manager of models, their instances, upstreams, and the balancer in front of all of them."""
+    """The manager of models, their instances, upstreams, and the balancer in front of all of them.
+
+    ``operations`` are what an operator may change while it runs.
+    """
 
     def __init__(
         self,
@@ -57,21 +60,21 @@ class Cluster:
             self.manager,
             self.instances,
             make=self._backend,
-            plan=self._plan,
+            deployment=self._deployment,
             strategy=settings.load_balance_strategy,
             grace=settings.shutdown_grace,
         )
         self.balancer = Balancer(balancer_limits(settings), self.fleet)
         self.failovers = Failovers()
-        self.restarts = Restarts(self.fleet)
         self.scaling: Scaling | None = None
-        if self.balances and settings.auto_scaling:
-            scaling_limits = ScalingLimits(
-                settings.scale_target, settings.min_instances, settings.max_instances
-            )
-            self.scaling = Scaling(self.fleet, self.manager, self.balancer, scaling_limits)
+        autoscaling = scaling_limits(settings)
+        if autoscaling is not None:
+            self.scaling = Scaling(self.fleet, self.manager, self.balancer, autoscaling)
+        self.operations = ClusterOperations(
+            self.fleet, self.manager, library, autoscaling, connect=self.add_upstream
+        )
         self.fleet.on_change = self.balancer.changed
-        self.manager.on_change = self.fleet.changed
+        self.manager.on_change = self.fleet.states_changed
         self._upstreams = [] if is_worker else configured_upstreams(settings, library)
         self._ticking: asyncio.Task[None] | None = None
 
@@ -89,33 +92,33 @@ class Cluster:
         """Free every model and end every child process."""
         if self._ticking is not None:
             self._ticking.cancel()
-        self.restarts.stop()
+        self.operations.stop()
         await self.fleet.stop()
         await self.manager.stop()
         await self.proxy.close()
 
     def add_upstream(self, upstream: Upstream) -> UpstreamBackend:
-        remote = UpstreamBackend(
+        backend = UpstreamBackend(
             upstream,
             self.proxy,
             interval=self._settings.health_check_interval,
             on_change=self.fleet.changed,
         )
-        self.fleet.add_upstream(remote)
-        return remote
+        self.fleet.add_upstream(backend)
+        return backend
 
-    def _plan(self, model: str) -> Plan | None:
+    def _deployment(self, model: str) -> Deployment | None:
         """Raises `ModelFileNotFound`."""
         found = self._library.find(model)
         if found.is_absent:
             return None
         if self._is_worker:
-            return Plan()
+            return Deployment()
         settings, entry = self._settings, found.entry
         count = entry.instances or (settings.cluster_instances if self.balances else 1)
         if self.scaling is not None:
             count = min(max(count, settings.min_instances), settings.max_instances)
-        return Plan(count, InstanceKind(settings.instance_kind), entry.weight)
+        return Deployment(count, InstanceKind(settings.instance_kind), entry.weight)
 
     def _backend(self, instance: Instance, weight: float) -> ManagedBackend:
         if instance.kind is InstanceKind.PROCESS:
@@ -151,3 +154,10 @@ def balancer_limits(settings: Settings) -> QueueLimits:
         queue_timeout=settings.queue_timeout,
         load_timeout=settings.load_timeout,
     )
+
+
+def scaling_limits(settings: Settings) -> ScalingLimits | None:
+    """None unless every model's instances follow its calls."""
+    if settings.inference_mode != "load_balance" or not settings.auto_scaling:
+        return None
+    return ScalingLimits(settings.scale_target, settings.min_instances, settings.max_instances)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from app.operations import errors as operation_errors
 from app.telemetry.logs import get_logger
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
@@ -47,6 +48,10 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     balancer_errors.ModelLoading: (503, "model_loading"),
     balancer_errors.NoRoom: (503, "insufficient_memory"),
     balancer_errors.BalancerError: (503, "no_backend"),
+    operation_errors.UnknownInstance: (404, "instance_not_found"),
+    operation_errors.UnknownUpstream: (404, "upstream_not_found"),
+    operation_errors.UpstreamExists: (409, "upstream_exists"),
+    operation_errors.RestartFailed: (503, "restart_failed"),
     # Nobody is left to read the answer; the status only keeps it out of the server's faults.
     ClientDisconnect: (400, "client_disconnected"),
 }
@@ -147,8 +152,8 @@ def invalid_request(errors: Sequence[Mapping[str, Any]], body: object = None) ->
 
 def install(app: FastAPI) -> None:
     """Make every failure of ``app`` leave in the envelope, those of the framework included."""
-    known = (ApiError, engine_errors.EngineError, balancer_errors.BalancerError, ClientDisconnect)
-    for cls in (*known, RequestValidationError, HTTPException):
+    ours = (engine_errors.EngineError, balancer_errors.BalancerError, operation_errors.OperationError)
+    for cls in (ApiError, *ours, ClientDisconnect, RequestValidationError, HTTPException):
         app.add_exception_handler(cls, _on_known_error)
     app.add_exception_handler(Exception, _on_unknown_error)
 
@@ -179,6 +184,8 @@ def _from_table(exc: Exception, status: int, code: str) -> ApiError:
     if retry_after is None and status in (429, 503):
         retry_after = DEFAULT_RETRY_AFTER
     extra: dict[str, Any] = {}
+    if isinstance(exc, operation_errors.OperationError):
+        extra = exc.details
     if isinstance(exc, balancer_errors.ModelLoading):
         extra["loading"] = {"state": exc.state, "progress": exc.progress, "eta_seconds": exc.eta_seconds}
     message = getattr(exc, "message", None) or "The request was not served."

@@ -1,7 +1,7 @@
-"""Gives every call a backend, or a place in the queue, or a reason why not.
+"""The balancer: gives every call a lease on a backend, a place in the queue, or an error that says why not.
 
-`acquire` is the only way in and `Lease.release` the only way out; all state changes happen in
-synchronous functions on the event loop's thread, so there are no locks.
+`Balancer.acquire` is the only way in and lists the decisions; `Lease.release` is the only way out. All state
+changes happen in synchronous functions on the event loop's thread, so there are no locks.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from balancer.backends.base import Backend, BackendState, BackendStatus
-from balancer.call import Call
+from balancer.backends.base import Backend, BackendStatus
+from balancer.backends.readiness import Arrival, Busy, Coming, Gone, Readiness, Ready
+from balancer.call import Call, Target
 from balancer.errors import DEFAULT_RETRY, BalancerError, NoBackend, QueueFull, UnknownModel
 from balancer.lease import Lease
 from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
@@ -22,8 +23,11 @@ from balancer.rates import CompletionRate
 
 # What a client is told to wait at most, in seconds.
 LONGEST_RETRY = 600.0
-# How often, in seconds, a waiting call looks at whether its patience has changed.
+# How often, in seconds, a waiting call looks at whether its deadline has moved.
 LOOK_AGAIN = 1.0
+
+Asked = Sequence[tuple[Backend, Readiness]]
+"""Backends with the readiness that each had at one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +45,28 @@ class QueueLimits:
 
 
 class Pool(Protocol):
-    """All backends there are, by model."""
+    """The backends of every model."""
 
-    def backends(self, model: str) -> Sequence[Backend]:
-        """Those that could serve ``model``, at least one. Raises `UnknownModel`."""
+    def backends(self, model: str, adapter: str | None = None) -> Sequence[Backend]:
+        """The backends of ``model`` that have ``adapter``, at least one, whatever their readiness.
+
+        Raises `UnknownModel`.
+        """
         ...
 
-    def select(self, model: str, available: Sequence[Backend], call: Call) -> Backend | None:
-        """One of ``available`` by the model's strategy."""
+    def select(self, model: str, ready: Sequence[Backend], call: Call) -> Backend | None:
+        """One of the ``ready`` backends, by the model's strategy."""
         ...
 
     def demand(self, models: Iterable[str]) -> None:
-        """Calls wait for these models, in the order of the first call for each."""
+        """Load these models, for calls wait for them, in the order of the first call for each."""
         ...
 
     def statuses(self) -> list[BackendStatus]: ...
 
 
 class Balancer:
-    """Owns the queue and the count of running calls, over the backends of a pool."""
+    """The queue and the count of running calls, over the backends of a pool."""
 
     def __init__(self, limits: QueueLimits, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
@@ -89,22 +96,32 @@ class Balancer:
     def has_other(self, call: Call, tried: Tried) -> bool:
         """Whether a backend that ``call`` has not ``tried`` may take it soon."""
         try:
-            backends = self._pool.backends(call.model)
+            return any(_may_take(tried, *each) for each in self._ask(call.target))
         except UnknownModel:  # it was removed meanwhile
             return False
-        return any(_may_come(tried, backend) for backend in backends)
 
     async def acquire(self, call: Call, tried: Tried = FRESH) -> Lease:
-        """A lease on an available backend of ``call.model``; waits for one within the limits.
+        """A lease on a backend of ``call.model`` that the call has not ``tried``; waits within the limits.
 
-        Never one that the call has ``tried``. Cancelling the wait leaves the queue. Raises `BalancerError`.
+        The decisions, each a method of its name:
+
+        1. `_enqueue`: a call joins the queue if others wait already, as it may not overtake them, or if 2 to
+           4 give it no lease now. A full queue refuses it, unless it comes back from a backend that failed.
+        2. `_choose`: its candidates are the ready backends that it has not tried.
+        3. `_refuse`: without a candidate it is refused at once if no backend will become one.
+        4. `_grant`: with a candidate, and a place among the calls that may run at once, it gets its lease.
+           The model's strategy selects among the candidates.
+        5. `_deadline`: so long it waits. Whenever a backend or the queue `changed`, 2 to 4 are asked again.
+        6. `_expired`: the error once the deadline has passed.
+
+        Cancelling the wait leaves the queue. Raises `BalancerError`.
         """
         waiter = Waiter(call, tried, asyncio.get_running_loop().create_future(), self._clock())
-        lease = self._grant(waiter) if not self._waiting else None
+        lease = self._place(waiter) if not self._waiting else None
         return lease or await self._wait(waiter)
 
     def changed(self) -> None:
-        """A backend's state changed, a lease came back or a call left: serve who can be served now."""
+        """Place the calls that can be placed now: a backend, a lease or a waiting call is not what it was."""
         self._serve_again = True
         if self._serving:
             return
@@ -118,14 +135,14 @@ class Balancer:
             self._serving = False
 
     def _serve(self) -> None:
-        """Grant what can be granted, in order."""
-        stuck: set[str] = set()  # where one call has to wait, those behind it have to as well
+        """Place the calls of the queue, in order."""
+        stuck: set[str] = set()  # models: where one call has to wait, those behind it have to as well
         for waiter in self._waiting:
             model, is_fresh = waiter.call.model, not waiter.tried
             if waiter.granted.done() or (is_fresh and model in stuck):
                 continue
             try:
-                lease = self._grant(waiter)
+                lease = self._place(waiter)
             except BalancerError as error:
                 waiter.granted.set_exception(error)
             else:
@@ -135,42 +152,93 @@ class Balancer:
                     stuck.add(model)
 
     def _demand(self) -> list[str]:
-        """Models that calls wait for, as far as nobody waits in front of them for a place only.
+        """The models to load, in the order of the calls that wait for them.
 
-        A call that failed somewhere makes nothing load: it goes where there is something already.
+        They end before a call that waits for a place only: making its model go now would bring it back a
+        moment later. A call that failed on a backend makes nothing load: it goes to what is there.
         """
         models: dict[str, None] = {}
         for waiter in self._waiting:
             if waiter.granted.done() or waiter.tried or waiter.call.model in models:
                 continue
-            if any(backend.available for backend in self._pool.backends(waiter.call.model)):
+            if any(isinstance(readiness, Ready) for _, readiness in self._ask(waiter.call.target)):
                 break
             models[waiter.call.model] = None
         return list(models)
 
-    def _grant(self, waiter: Waiter) -> Lease | None:
-        """A lease if one can be had now, None if waiting may help; raises if it cannot."""
-        call = waiter.call
-        backends = self._pool.backends(call.model)
-        available = [b for b in backends if b.available and not is_tried(waiter.tried, b)]
-        if not available:
-            self._check_hope(waiter, backends)
+    # -- the decisions of `acquire` ----------------------------------------------------------------
+
+    def _enqueue(self, waiter: Waiter) -> None:
+        """Decision 1. Raises `QueueFull`."""
+        model = waiter.call.model
+        ahead = self._waiting.of(model)
+        if ahead >= self._limits.queued and not waiter.tried:
+            raise QueueFull(f"{ahead} requests for {model} are waiting already", self._retry_after(model))
+        self._waiting.add(waiter)
+
+    def _place(self, waiter: Waiter) -> Lease | None:
+        """Decisions 2 to 4: a lease, or None if waiting for one may help. Raises `BalancerError` if not."""
+        asked = self._ask(waiter.call.target)
+        candidates = self._choose(waiter, asked)
+        if not candidates:
+            self._refuse(waiter, asked)
             return None
+        return self._grant(waiter.call, candidates)
+
+    def _ask(self, target: Target) -> Asked:
+        """The backends of ``target`` with their readiness. Raises `UnknownModel`."""
+        backends = self._pool.backends(target.model, target.adapter)
+        return [(backend, backend.readiness()) for backend in backends]
+
+    def _choose(self, waiter: Waiter, asked: Asked) -> list[Backend]:
+        """Decision 2."""
+        ready = [backend for backend, readiness in asked if isinstance(readiness, Ready)]
+        return [each for each in ready if not is_tried(waiter.tried, each)] if waiter.tried else ready
+
+    def _refuse(self, waiter: Waiter, asked: Asked) -> None:
+        """Decision 3: raises `BalancerError` if no backend will become a candidate, else does nothing."""
+        if waiter.tried and not any(_may_take(waiter.tried, *each) for each in asked):
+            raise NoBackend(f"no other backend of {waiter.call.model} is alive", DEFAULT_RETRY)
+        gone = [readiness for _, readiness in asked if isinstance(readiness, Gone)]
+        if gone and len(gone) == len(asked):
+            raise gone[0].explain()
+
+    def _grant(self, call: Call, candidates: Sequence[Backend]) -> Lease | None:
+        """Decision 4: None if as many calls run as may run at once."""
         if self._total >= self._limits.concurrent:
             return None
-        backend = self._pool.select(call.model, available, call)
+        backend = self._pool.select(call.model, candidates, call)
         assert backend is not None
         self._total += 1
         self._running[call.model] += 1
         return Lease(backend, call, lambda lease: self._released(call.model, lease), self._clock)
 
-    def _check_hope(self, waiter: Waiter, backends: Sequence[Backend]) -> None:
-        """Raise `BalancerError` if no backend will serve the call soon."""
-        if waiter.tried and not any(_may_come(waiter.tried, backend) for backend in backends):
-            raise NoBackend(f"no other backend of {waiter.call.model} is alive", DEFAULT_RETRY)
-        obstacles = [_obstacle(backend) for backend in backends]
-        if obstacles and all(obstacles):
-            raise next(filter(None, obstacles))
+    def _deadline(self, waiter: Waiter) -> float:
+        """Decision 5: the clock's time at which the wait ends.
+
+        ``queue_timeout`` counts from the call's arrival. While its model is being loaded and no backend
+        serves it, ``load_timeout`` counts instead, from when the call first saw the load.
+        """
+        answers = [readiness for _, readiness in self._ask(waiter.call.target)]
+        is_served = any(isinstance(answer, Ready | Busy) for answer in answers)
+        if is_served or not any(map(_is_starting, answers)):
+            waiter.loading_since = None
+            return waiter.arrived + self._limits.queue_timeout
+        if waiter.loading_since is None:
+            waiter.loading_since = self._clock()
+        return waiter.loading_since + self._limits.load_timeout
+
+    def _expired(self, call: Call) -> BalancerError:
+        """Decision 6: a backend's own reason if none serves, first of one that is coming; else the queue."""
+        asked = self._ask(call.target)
+        absent = [readiness for _, readiness in asked if isinstance(readiness, Coming | Gone)]
+        if absent and len(absent) == len(asked):
+            return min(absent, key=lambda readiness: isinstance(readiness, Gone)).explain()
+        return QueueFull(
+            f"no slot became free within {self._limits.queue_timeout:g} s", self._retry_after(call.model)
+        )
+
+    # -- running and waiting -----------------------------------------------------------------------
 
     def _released(self, model: str, lease: Lease) -> None:
         self._total -= 1
@@ -184,13 +252,7 @@ class Balancer:
         self.changed()
 
     async def _wait(self, waiter: Waiter) -> Lease:
-        model = waiter.call.model
-        ahead = self._waiting.of(model)
-        if ahead >= self._limits.queued and not waiter.tried:
-            raise QueueFull(
-                f"{ahead} requests for {model} are waiting already", retry_after=self._retry_after(model)
-            )
-        self._waiting.add(waiter)
+        self._enqueue(waiter)
         try:
             # A backend may have become free or failed since: the queue decides, in order.
             self.changed()
@@ -211,27 +273,6 @@ class Balancer:
             await asyncio.wait((waiter.granted,), timeout=min(left, LOOK_AGAIN))
         return waiter.granted.result()
 
-    def _deadline(self, waiter: Waiter) -> float:
-        states = {backend.state for backend in self._pool.backends(waiter.call.model)}
-        if BackendState.READY in states or BackendState.STARTING not in states:
-            waiter.loading_since = None
-            return waiter.arrived + self._limits.queue_timeout
-        if waiter.loading_since is None:
-            waiter.loading_since = self._clock()
-        return waiter.loading_since + self._limits.load_timeout
-
-    def _expired(self, call: Call) -> BalancerError:
-        backends = self._pool.backends(call.model)
-        if not any(backend.state is BackendState.READY for backend in backends):
-            for backend in backends:
-                excuse = backend.excuse()
-                if excuse is not None:
-                    return excuse
-        return QueueFull(
-            f"no slot became free within {self._limits.queue_timeout:g} s",
-            retry_after=self._retry_after(call.model),
-        )
-
     def _retry_after(self, model: str) -> float:
         """When a place in the queue should be free, as fast as calls for ``model`` have ended of late."""
         rate = self._rates.get(model)
@@ -239,13 +280,16 @@ class Balancer:
         return DEFAULT_RETRY if wait is None else min(wait, LONGEST_RETRY)
 
 
-def _may_come(tried: Tried, backend: Backend) -> bool:
-    """Whether ``backend`` may take a call that failed elsewhere, without being started for it."""
-    if backend.state in (BackendState.STARTING, BackendState.FAILED):
-        return backend.obstacle() is None  # it comes back as another generation
-    live = backend.state in (BackendState.READY, BackendState.UNHEALTHY)
-    return live and not is_tried(tried, backend) and _obstacle(backend) is None
+def _may_take(tried: Tried, backend: Backend, readiness: Readiness) -> bool:
+    """Whether ``backend`` may take a call that failed on those it ``tried``, without being started for it."""
+    match readiness:
+        case Ready() | Busy():
+            return not is_tried(tried, backend)
+        case Coming(arrival):  # as another generation than the one that was tried
+            return arrival is not Arrival.ON_DEMAND
+        case Gone():
+            return False
 
 
-def _obstacle(backend: Backend) -> BalancerError | None:
-    return backend.obstacle() or backend.tripped()
+def _is_starting(readiness: Readiness) -> bool:
+    return isinstance(readiness, Coming) and readiness.arrival is Arrival.STARTING

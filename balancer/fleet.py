@@ -1,21 +1,23 @@
-"""All backends there are: the instances of each model, and the upstreams that have it too."""
+"""The fleet: the instances of every model, and the upstreams that have the model too."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from balancer.backends.base import Backend, BackendState, BackendStatus
+from balancer.backends.base import Backend, BackendStatus
 from balancer.backends.managed import ManagedBackend
+from balancer.backends.readiness import Busy, Ready
 from balancer.backends.upstream import UpstreamBackend
 from balancer.call import Call
 from balancer.errors import UnknownModel
-from balancer.instances import Instance, InstanceKind, Instances
-from balancer.policies import Policy, Strategy, make_policy
-from balancer.prefixes import prefix_blocks
+from balancer.instances import Deployment, Instance, InstanceKind, Instances
+from balancer.policies import Strategy
+from balancer.selector import Selector
+from balancer.upstreams import Upstreams
 from engines.errors import EngineError, ModelFileNotFound
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.manager import ModelManager
@@ -27,19 +29,10 @@ _GONE = (ModelState.STOPPED, ModelState.DRAINING)
 _RESTING = (ModelState.STOPPED, ModelState.SLEEPING, ModelState.DRAINING)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a model is to be run, before anybody scales it. ``weight`` is each instance's."""
-
-    instances: int = 1
-    kind: InstanceKind = InstanceKind.LOCAL
-    weight: float = 1.0
-
-
 class Fleet:
-    """Owns which instances there are; the manager decides when each is loaded.
+    """The backends of every model: it makes and removes instances, which the manager loads and unloads.
 
-    The first instance of a model comes and goes as calls and room want it; its replicas follow it, as far as
+    The first instance of a model is loaded for calls and evicted for room; its replicas follow it, as far as
     there is room. ``on_change`` is called whenever a waiting call might be served or refused now.
     """
 
@@ -49,50 +42,56 @@ class Fleet:
         instances: Instances,
         *,
         make: Callable[[Instance, float], ManagedBackend],
-        plan: Callable[[str], Plan | None],
+        deployment: Callable[[str], Deployment | None],
         strategy: Strategy = Strategy.ROUND_ROBIN,
         grace: float = 30.0,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """``plan`` is None for a model that cannot be loaded here. ``grace`` seconds end calls that are left
-        on an instance that is to go."""
+        """``deployment`` is None for a model that cannot be loaded here. An instance that is to go has
+        ``grace`` seconds in which its calls may end."""
         self.on_change = on_change
+        self.upstreams = Upstreams()
         self._manager = manager
         self._instances = instances
         self._make = make
-        self._plan = plan
-        self._strategy = strategy
+        self._deployment = deployment
+        self._selector = Selector(strategy)
         self._grace = grace
         self._managed: dict[str, ManagedBackend] = {}
-        self._upstreams: list[UpstreamBackend] = []
-        self._policies: dict[str, Policy] = {}
-        self._known: dict[str, tuple[Backend, ...]] = {}
+        self._pools: dict[str, tuple[Backend, ...]] = {}
         self._leaving: set[str] = set()
         self._restarting: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- the pool ----------------------------------------------------------------------------------
 
-    def backends(self, model: str) -> tuple[Backend, ...]:
-        """Raises `UnknownModel`."""
-        known = self._known.get(model)
-        if known is None:
-            known = (*self._of_model(model), *(r for r in self._upstreams if r.serves(model)))
-            if not known:
-                raise UnknownModel(f"there is no model {model!r}")
-            self._known[model] = known
-        return known
+    def backends(self, model: str, adapter: str | None = None) -> tuple[Backend, ...]:
+        """The instances of ``model`` and the upstreams that have it, or that have ``adapter``.
 
-    def select(self, model: str, available: Sequence[Backend], call: Call) -> Backend | None:
-        if len(self.backends(model)) == 1:
-            return available[0]
-        policy = self._policies.get(model)
-        if policy is None:
-            policy = self._policies[model] = make_policy(self._strategy)
-        prefix: tuple[int, ...] = ()
-        if self._strategy is Strategy.PREFIX_AWARE and call.conversation is not None:
-            prefix = prefix_blocks(call.conversation())
-        return policy.select(available, prefix)
+        Raises `UnknownModel`.
+        """
+        if adapter is not None:
+            return self._with_adapter(model, adapter)
+        pool = self._pools.get(model)
+        if pool is None:
+            pool = (*self._instances_of(model), *self.upstreams.serving(model))
+            if not pool:
+                raise UnknownModel(f"there is no model {model!r}")
+            self._pools[model] = pool
+        return pool
+
+    def _with_adapter(self, model: str, adapter: str) -> tuple[Backend, ...]:
+        """Not kept: whether an instance can have adapters is known once it is loaded."""
+        instances = self._instances_of(model)
+        able = [each for each in instances if each.may_have_adapters]
+        pool = (*able, *self.upstreams.serving(adapter)) or tuple(instances)  # which then say why not
+        if not pool:
+            raise UnknownModel(f"no backend of model {model!r} has the adapter {adapter!r}")
+        return pool
+
+    def select(self, model: str, ready: Sequence[Backend], call: Call) -> Backend | None:
+        is_only = len(ready) == 1 == len(self.backends(model, call.target.adapter))
+        return ready[0] if is_only else self._selector.select(ready, call)
 
     def demand(self, models: Iterable[str]) -> None:
         self._manager.demand(model for model in models if self._instances.get(model) is not None)
@@ -100,51 +99,48 @@ class Fleet:
     def statuses(self) -> list[BackendStatus]:
         """Of the instances by their numbers, then of the upstreams."""
         managed = sorted(self._managed.values(), key=lambda backend: backend.instance.number)
-        return [backend.status() for backend in (*managed, *self._upstreams)]
-
-    # -- strategy ----------------------------------------------------------------------------------
+        return [backend.status() for backend in (*managed, *self.upstreams)]
 
     @property
     def strategy(self) -> Strategy:
-        return self._strategy
+        return self._selector.strategy
 
     @strategy.setter
     def strategy(self, strategy: Strategy) -> None:
-        self._strategy = strategy
-        self._policies.clear()
+        self._selector.strategy = strategy
 
     # -- instances ---------------------------------------------------------------------------------
 
     def instances(self, model: str) -> list[Instance]:
-        """Those that are there or on their way, without those that are leaving."""
+        """The instances of ``model``, loaded or not, without those that are leaving."""
         return [each for each in self._instances.of(model) if each.key not in self._leaving]
 
     def models(self) -> list[str]:
-        """Those that have instances."""
+        """The models that have instances."""
         return list(dict.fromkeys(instance.model for instance in self._instances))
 
     def find(self, instance_id: str) -> ManagedBackend | None:
-        return next((b for b in self._managed.values() if b.name == instance_id), None)
+        return next((each for each in self._managed.values() if each.name == instance_id), None)
 
     def ensure(self, model: str) -> None:
-        """Make the instances that ``model`` is to have, if it has none yet. Nothing is loaded by this."""
-        if self._instances.get(model) is None and (plan := self._plan(model)) is not None:
-            for _ in range(plan.instances):
-                self._add(model, plan)
+        """Make the instances of the model's deployment, if it has none yet. Nothing is loaded by this."""
+        if self._instances.get(model) is None and (deployment := self._deployment(model)) is not None:
+            for _ in range(deployment.instances):
+                self._add(model, deployment)
 
     def scale(self, model: str, count: int, kind: InstanceKind | None = None) -> int:
-        """Have ``count`` instances of ``model``, at least one; how many that is.
+        """Make or retire instances until ``model`` has ``count``, at least one; returns how many it has.
 
-        New ones are of ``kind``. Those that go finish what they do.
+        New ones are of ``kind``, which is the deployment's unless given. A model without instances gets none.
         """
-        plan = self._plan(model)
+        deployment = self._deployment(model)
         present = self.instances(model)
-        if plan is None or not present:
+        if deployment is None or not present:
             return 0
         if kind is not None:
-            plan = Plan(plan.instances, kind, plan.weight)
+            deployment = replace(deployment, kind=kind)
         for _ in range(count - len(present)):
-            self._add(model, plan)
+            self._add(model, deployment)
         surplus = [each for each in present if each.is_replica]
         surplus.sort(key=lambda each: (self._manager.state(each.key) is ModelState.READY, -each.number))
         for instance in surplus[: max(0, len(present) - max(1, count))]:
@@ -153,8 +149,10 @@ class Fleet:
         return len(self.instances(model))
 
     async def restart(self, backend: ManagedBackend) -> None:
-        """Start the instance anew; what it does ends first, and if it is the only one, another is started
-        before. Raises `ModelConflict` if that is under way, and `EngineError` if it does not come back."""
+        """Unload an instance once its calls have ended, and load it again; a stand-in serves for an only one.
+
+        Raises `ModelConflict` while it is restarted or leaving, and `EngineError` if it does not come back.
+        """
         instance, manager = backend.instance, self._manager
         if instance.key in self._restarting | self._leaving:
             raise ModelConflict(f"{instance.id} is being restarted or removed already")
@@ -180,40 +178,38 @@ class Fleet:
         await asyncio.gather(*(self._manager.unload(key, force=force) for key in replicas))
 
     def forget(self, model: str) -> None:
-        """``model`` does not exist any more."""
+        """Remove every instance of ``model``, which does not exist any more."""
         for instance in self._instances.of(model):
             self._remove(instance)
-        self._policies.pop(model, None)
+        self._selector.forget(model)
 
     # -- upstreams ---------------------------------------------------------------------------------
 
-    @property
-    def upstreams(self) -> Sequence[UpstreamBackend]:
-        return tuple(self._upstreams)
-
-    def add_upstream(self, remote: UpstreamBackend) -> None:
-        self._upstreams.append(remote)
-        remote.start()
+    def add_upstream(self, upstream: UpstreamBackend) -> None:
+        self.upstreams.add(upstream)
         self.changed()
 
-    async def remove_upstream(self, remote: UpstreamBackend) -> None:
-        """Take it out at once; calls that it serves go on."""
-        self._upstreams.remove(remote)
-        remote.drain()
+    async def remove_upstream(self, upstream: UpstreamBackend) -> None:
+        """Send it no more calls from now on; those that it serves go on."""
+        self.upstreams.remove(upstream)
         self.changed()
-        await remote.stop()
+        await upstream.stop()
 
     # -- life --------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """To be called every second or so."""
-        for backend in (*self._managed.values(), *self._upstreams):
+        """Let the backends' statistics fade; to be called every second or so."""
+        for backend in (*self._managed.values(), *self.upstreams):
             backend.refresh()
         self.on_change()  # a breaker may let a call through by now
 
     def changed(self) -> None:
-        """Something about a backend is different now."""
-        self._known.clear()
+        """Take up other upstreams, other models of an upstream, or other models on disk."""
+        self._pools.clear()
+        self.states_changed()
+
+    def states_changed(self) -> None:
+        """Take up other states of instances: the pools have the same backends as before."""
         for backend in self._managed.values():
             backend.renewed()
         for model in self.models():
@@ -223,11 +219,11 @@ class Fleet:
     async def stop(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*(remote.stop() for remote in self._upstreams))
+        await self.upstreams.stop()
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _of_model(self, model: str) -> list[ManagedBackend]:
+    def _instances_of(self, model: str) -> list[ManagedBackend]:
         if self._instances.get(model) is None:
             try:
                 self.ensure(model)
@@ -235,21 +231,21 @@ class Fleet:
                 return []
         return [self._managed[each.key] for each in self._instances.of(model)]
 
-    def _add(self, model: str, plan: Plan) -> Instance:
-        instance = self._instances.add(model, plan.kind)
-        self._managed[instance.key] = self._make(instance, plan.weight)
-        self._known.pop(model, None)
+    def _add(self, model: str, deployment: Deployment) -> Instance:
+        instance = self._instances.add(model, deployment.kind)
+        self._managed[instance.key] = self._make(instance, deployment.weight)
+        self._pools.pop(model, None)
         return instance
 
     def _remove(self, instance: Instance) -> None:
         self._instances.remove(instance)
         del self._managed[instance.key]
         self._leaving.discard(instance.key)
-        self._known.pop(instance.model, None)
+        self._pools.pop(instance.model, None)
         self._manager.forget(instance.key)
 
     def _tend(self, model: str) -> None:
-        """Have replicas loaded while the first instance is, and freed when it rests."""
+        """Have the replicas loaded while the first instance is, and unloaded when it is."""
         state = self._manager.state(model)
         for instance in self.instances(model):
             key = instance.key
@@ -263,7 +259,7 @@ class Fleet:
                 self._in_background(self._manager.unload(key))
 
     def _retire(self, instance: Instance) -> None:
-        """Let it end what it does, and take it out."""
+        """Drain the instance and remove it, in the background."""
         if self._instances.get(instance.key) is instance and instance.key not in self._leaving:
             self._leaving.add(instance.key)
             self._in_background(self._leave(instance))
@@ -275,7 +271,7 @@ class Fleet:
         self.on_change()
 
     async def _drain(self, instance: Instance) -> None:
-        """Unload it once its calls ended, or after the grace: those that are left go on elsewhere."""
+        """Unload the instance once its calls have ended, or after the grace: the rest resume elsewhere."""
         try:
             await asyncio.wait_for(self._manager.unload(instance.key, again=True), self._grace)
         except TimeoutError:
@@ -283,12 +279,13 @@ class Fleet:
             await self._manager.unload(instance.key, again=True, force=True)
 
     async def _stand_in(self, instance: Instance) -> Instance | None:
-        """Another instance for the time in which ``instance`` is not there, if it is the only one."""
-        others = (b for b in self.backends(instance.model) if b.name != instance.id)
-        plan = self._plan(instance.model)
-        if plan is None or any(backend.state is BackendState.READY for backend in others):
+        """An instance to serve while ``instance`` is restarted; None if another backend does, or if there is
+        no room for one."""
+        others = (b.readiness() for b in self.backends(instance.model) if b.name != instance.id)
+        deployment = self._deployment(instance.model)
+        if deployment is None or any(isinstance(other, Ready | Busy) for other in others):
             return None
-        stand_in = self._add(instance.model, Plan(1, instance.kind, plan.weight))
+        stand_in = self._add(instance.model, replace(deployment, kind=instance.kind))
         try:
             await self._manager.load(
                 stand_in.key, self._manager.options(instance.key), patience=0.0, modest=True

@@ -1,4 +1,4 @@
-"""The instances of models that this server starts: which there are, and how each is loaded."""
+"""The instances of models: their registry, and the model manager's loader over them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from engines.llamacpp.threads import usable_cores
 from engines.machine.footprint import Footprint
 from engines.progress import PhaseProgress
 
+# Instances of one model, whoever asks for them: what CLUSTER_INSTANCES allows.
+MOST_INSTANCES = 100
+
 
 class InstanceKind(StrEnum):
     LOCAL = "local"
@@ -22,28 +25,39 @@ class InstanceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One place where a model runs.
+    """One place where a model runs: an engine of this process, or a worker.
 
-    ``key`` is what the model manager knows it by: the model's own name for its first instance. The others
-    are replicas. ``number`` counts the instances of all models.
+    ``number`` counts the instances of all models. The first instance of a model leads; the others are its
+    replicas.
     """
 
     number: int
-    key: str
     model: str
     kind: InstanceKind
+    is_replica: bool
 
     @property
     def id(self) -> str:
+        """The instance's name for operators, and as a backend."""
         return f"instance_{self.number}"
 
     @property
-    def is_replica(self) -> bool:
-        return self.key != self.model
+    def key(self) -> str:
+        """The instance's name for the model manager: for the first one, the model's."""
+        return f"{self.model} ({self.id})" if self.is_replica else self.model
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """How a model is run unless somebody scales it. ``weight`` is each instance's."""
+
+    instances: int = 1
+    kind: InstanceKind = InstanceKind.LOCAL
+    weight: float = 1.0
 
 
 class Instances:
-    """All there are. Numbers are the smallest that are free, so that ports and devices are used again."""
+    """The registry of instances. Each gets the smallest free number: ports and devices are used again."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, Instance] = {}
@@ -58,7 +72,7 @@ class Instances:
         return self._by_key.get(key)
 
     def of(self, model: str) -> list[Instance]:
-        """Those of ``model``, the first of them first."""
+        """The instances of ``model``, the oldest first."""
         return [instance for instance in self._by_key.values() if instance.model == model]
 
     def threads(self, key: str) -> int | None:
@@ -71,8 +85,8 @@ class Instances:
     def add(self, model: str, kind: InstanceKind) -> Instance:
         taken = {instance.number for instance in self}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
-        key = model if model not in self._by_key else f"{model} (instance_{number})"
-        instance = self._by_key[key] = Instance(number, key, model, kind)
+        instance = Instance(number, model, kind, is_replica=model in self._by_key)
+        self._by_key[instance.key] = instance
         return instance
 
     def remove(self, instance: Instance) -> None:

@@ -29,7 +29,7 @@ class Strategy(StrEnum):
     PREFIX_AWARE = "prefix_aware"
 
 
-class Candidate(Protocol):
+class Selectable(Protocol):
     """What a policy reads of a backend: plain attributes, for a selection reads them of every backend."""
 
     @property
@@ -49,7 +49,7 @@ class Candidate(Protocol):
         ...
 
 
-C = TypeVar("C", bound=Candidate)
+C = TypeVar("C", bound=Selectable)
 
 
 class Policy(Protocol):
@@ -253,7 +253,7 @@ class PeakEwma:
         return faded if faded > self.NOTHING else None
 
 
-def _loads(candidates: Sequence[Candidate]) -> list[float]:
+def _loads(candidates: Sequence[Selectable]) -> list[float]:
     return [(candidate.inflight + 1) / candidate.weight for candidate in candidates]
 
 
@@ -269,7 +269,7 @@ def _cheapest(candidates: Sequence[C], costs: list[float], rng: random.Random) -
     return candidates[index]
 
 
-def _forget_absent(state: dict[str, int] | dict[str, float], candidates: Sequence[Candidate]) -> None:
+def _forget_absent(state: dict[str, int] | dict[str, float], candidates: Sequence[Selectable]) -> None:
     """Drop the names that are no candidates, once they are too many: backends that came and went."""
     if len(state) > len(candidates) + SPARE_NAMES:
         present = {candidate.name for candidate in candidates}

@@ -1,23 +1,19 @@
-"""What the cluster routes take and answer."""
+"""The cluster's status: instances, upstreams, and what balances calls over them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field
 
-from app.schemas.common import WireModel
+from app.cluster import Cluster
+from app.settings import Settings
 from balancer.backends.base import BackendState, BackendStatus
 from balancer.health.breaker import BreakerState
 from balancer.instances import InstanceKind
 from balancer.policies import Strategy
-from balancer.proxy.headers import is_sendable
-from engines.models.catalog import check_name
-
-# Instances of one model, whoever asks for them: what CLUSTER_INSTANCES allows.
-MOST_INSTANCES = 100
-MAX_URL = 2048
+from balancer.scaling import Scaling
 
 Number = int | float
 
@@ -82,6 +78,16 @@ class DecisionReport(BaseModel):
     instances: int = Field(description="How many there were to be.")
     reason: str
 
+    @classmethod
+    def list_of(cls, scaling: Scaling, models: Sequence[str]) -> list[DecisionReport]:
+        """The last decisions for ``models``, newest first."""
+        decisions = [
+            cls(seconds_ago=ago, model=model, instances=decision.instances, reason=decision.reason)
+            for model in models
+            for ago, decision in scaling.history(model)
+        ]
+        return sorted(decisions, key=lambda decision: decision.seconds_ago)
+
 
 class ScalingReport(BaseModel):
     enabled: bool
@@ -91,6 +97,18 @@ class ScalingReport(BaseModel):
     ongoing: dict[str, int] = Field(description="Calls by model, running and waiting.")
     decisions: list[DecisionReport] = Field(description="The last ones, newest first.")
 
+    @classmethod
+    def of(cls, cluster: Cluster, settings: Settings) -> ScalingReport:
+        models, scaling = cluster.fleet.models(), cluster.scaling
+        return cls(
+            enabled=scaling is not None,
+            min_instances=settings.min_instances,
+            max_instances=settings.max_instances,
+            target=settings.scale_target,
+            ongoing={model: cluster.balancer.ongoing(model) for model in models},
+            decisions=[] if scaling is None else DecisionReport.list_of(scaling, models),
+        )
+
 
 class FailoverCounts(BaseModel):
     """Since the start."""
@@ -98,6 +116,14 @@ class FailoverCounts(BaseModel):
     retried: int = Field(description="Calls sent to another backend before an answer began.")
     resumed: int = Field(description="Answers that broke off and went on at another backend.")
     broken: int = Field(description="Answers that broke off for good.")
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> FailoverCounts:
+        return cls(
+            retried=counts.get("retried", 0),
+            resumed=counts.get("resumed", 0),
+            broken=counts.get("broken", 0),
+        )
 
 
 class ClusterStatus(BaseModel):
@@ -111,111 +137,23 @@ class ClusterStatus(BaseModel):
     queue_depth: int = Field(description="Calls that wait for a backend.")
     failovers: FailoverCounts
 
-
-class ScaleRequest(WireModel):
-    action: Literal["scale_up", "scale_down"]
-    count: int = Field(1, ge=1, le=MOST_INSTANCES, description="How many instances come or go.")
-    model: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
-        None, description="Default: the model that is loaded at the start."
-    )
-    kind: Literal["local", "process"] | None = Field(
-        None, description="Of the new ones. Default: INSTANCE_KIND's."
-    )
-
-    @model_validator(mode="after")
-    def _kind_of_new_ones(self) -> Self:
-        if self.kind is not None and self.action == "scale_down":
-            raise ValueError("kind is for scale_up: what goes is chosen by its state")
-        return self
-
-
-class Scaled(BaseModel):
-    message: str
-    model: str
-    total_instances: int = Field(description="Of the model, those on their way included.")
-    instances: list[str] = Field(description="Their ids.")
-
-
-class StrategyRequest(WireModel):
-    strategy: Annotated[Strategy, Field(strict=False)]
-
-
-class StrategySet(BaseModel):
-    message: str
-    load_balancer_strategy: Strategy
-
-
-class RestartRequest(WireModel):
-    instance_id: str = Field(description="Such as `instance_0`; `all`: one after the other.")
-    wait: bool = Field(True, description="false: answer 202 at once.")
-
-
-class RestartedInstance(BaseModel):
-    instance_id: str
-    seconds: float = Field(description="From the last call that it was sent until it was ready again.")
-
-
-class Restarted(BaseModel):
-    message: str
-    restarted: list[RestartedInstance]
-
-
-class RestartAccepted(BaseModel):
-    """The restart goes on; `status_url` says how the instances do."""
-
-    message: str
-    instances: list[str]
-    status_url: str
-
-
-def _is_sendable(key: str) -> str:
-    if not is_sendable(key):
-        raise ValueError("the key has characters that a header cannot have")
-    return key
-
-
-def _address(url: str) -> str:
-    if any(character in url for character in "?#@"):
-        raise ValueError("give only the address: the key and the options are fields of their own")
-    return url
-
-
-def _same_names(value: object) -> object:
-    """A list of names is short for names that both sides use."""
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return {name: name for name in value}
-    return value
-
-
-Name = Annotated[str, AfterValidator(check_name)]
-
-
-class NewUpstream(WireModel):
-    url: Annotated[str, Field(min_length=1, max_length=MAX_URL), AfterValidator(_address)] = Field(
-        description="Base URL, such as `http://gpu1:8000/v1`."
-    )
-    name: Name | None = Field(None, description="Default: its host and port.")
-    api_key: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_is_sendable)] | None = (
-        Field(None, repr=False, description="Sent to it as a Bearer key; never shown again.")
-    )
-    weight: float = Field(1.0, gt=0, description="Its share of the calls relative to other backends'.")
-    models: Annotated[
-        dict[Name, Name],
-        BeforeValidator(_same_names, json_schema_input_type=dict[str, str] | list[str]),
-    ] = Field({}, description="Our names and its own, or a list of names. Default: all that it lists.")
-    max_concurrent: int | None = Field(None, ge=1, description="The most calls at once.")
-
-
-class UpstreamAdded(BaseModel):
-    message: str
-    name: str
-    upstream: UpstreamReport
-
-
-class UpstreamRemoved(BaseModel):
-    message: str
-    name: str
-    inflight: int = Field(description="Calls that still run there, and go on.")
+    @classmethod
+    def of(cls, cluster: Cluster, settings: Settings) -> ClusterStatus:
+        statuses = cluster.fleet.statuses()
+        instances = {each.name: InstanceReport.of(each) for each in statuses if each.url is None}
+        upstreams = {each.name: UpstreamReport.of(each) for each in statuses if each.url is not None}
+        running = sum(each.is_running for each in instances.values())
+        return cls(
+            is_running=running > 0 or any(each.is_running for each in upstreams.values()),
+            total_instances=len(instances),
+            running_instances=running,
+            load_balancer_strategy=cluster.fleet.strategy,
+            instances=instances,
+            upstreams=upstreams,
+            auto_scaling=ScalingReport.of(cluster, settings),
+            queue_depth=cluster.balancer.queue_depth,
+            failovers=FailoverCounts.of(cluster.failovers.counts),
+        )
 
 
 def _fares(status: BackendStatus) -> dict[str, Any]:

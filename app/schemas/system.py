@@ -1,11 +1,13 @@
-"""What the system routes answer."""
+"""The bodies of the system routes, and how they are made of the backends' statuses."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from app import __version__
 from balancer.backends.base import BackendState, BackendStatus
 
 HealthState = Literal["ok", "degraded", "unavailable"]
@@ -23,9 +25,16 @@ class BackendReadiness(BaseModel):
     detail: str = ""
 
 
-class Readiness(BaseModel):
+class ReadinessReport(BaseModel):
     status: Literal["ready", "not_ready"]
     backends: list[BackendReadiness]
+
+    @classmethod
+    def of(cls, statuses: Sequence[BackendStatus]) -> ReadinessReport:
+        return cls(
+            status="not_ready" if health_of(statuses) == "unavailable" else "ready",
+            backends=[BackendReadiness.model_validate(each, from_attributes=True) for each in statuses],
+        )
 
 
 class BackendReport(BackendReadiness):
@@ -37,7 +46,8 @@ class BackendReport(BackendReadiness):
     context_length: int | None = Field(None, description="Tokens, prompt and completion together.")
     max_sequences: int | None = Field(None, description="Sequences that decode at once.")
     devices: list[str] = []
-    extra: dict[str, Any] = {}
+    eta_seconds: float | None = Field(None, description="Of loading; null: not known.")
+    restarts: int = Field(0, description="Times it was started again because it crashed or hung.")
 
     @classmethod
     def of(cls, status: BackendStatus) -> BackendReport:
@@ -54,7 +64,8 @@ class BackendReport(BackendReadiness):
             context_length=info.context_length if info else None,
             max_sequences=info.max_sequences if info else None,
             devices=list(info.devices) if info else [],
-            extra=status.extra,
+            eta_seconds=status.eta_seconds,
+            restarts=status.restarts,
         )
 
 
@@ -66,6 +77,22 @@ class SystemHealth(BaseModel):
     version: str
     uptime_seconds: float
     backends: list[BackendReport]
+
+    @classmethod
+    def of(cls, statuses: Sequence[BackendStatus], uptime: float) -> SystemHealth:
+        return cls(
+            status=health_of(statuses),
+            version=__version__,
+            uptime_seconds=uptime,
+            backends=[BackendReport.of(each) for each in statuses],
+        )
+
+
+def health_of(statuses: Sequence[BackendStatus]) -> HealthState:
+    """The server's health, from its backends' states."""
+    if not any(status.can_serve for status in statuses):
+        return "unavailable"
+    return "degraded" if any(status.is_broken for status in statuses) else "ok"
 
 
 class Latency(BaseModel):

@@ -1,16 +1,17 @@
-"""Backends: what a call can be sent to, and what is known of how each fares."""
+"""Backends: what a call can be sent to, with their readiness and their statistics."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from balancer.backends.readiness import BUSY, READY, Busy, Coming, Gone, Readiness, Ready
 from balancer.call import Call, Reply, ResumePoint
-from balancer.errors import BalancerError, NoBackend
+from balancer.errors import NoBackend
 from balancer.health.breaker import Breaker
 from balancer.policies import PeakEwma
 from engines.base import EngineInfo, EngineStats
@@ -20,6 +21,8 @@ ANSWER_TIME_SHARE = 0.1
 
 
 class BackendState(StrEnum):
+    """A backend's state, for status pages and metrics. Whether it takes calls is its `Readiness`."""
+
     STARTING = "starting"
     READY = "ready"
     UNHEALTHY = "unhealthy"
@@ -41,6 +44,7 @@ class BackendStatus:
     """A backend at one moment, for status pages and metrics. Times in seconds.
 
     ``models`` that it serves. ``is_replica``: it follows another instance, so no call makes it start.
+    ``progress`` (0..1) and ``eta_seconds`` of a load that is under way.
     ``success_rate`` of the calls that succeeded or failed, 0..1. ``cpu_percent`` (100 is one core) is
     a child process's; ``memory_mb`` what is resident of one, or else what an engine of this process takes.
     """
@@ -52,6 +56,7 @@ class BackendStatus:
     is_replica: bool = False
     detail: str = ""
     progress: float = 0.0
+    eta_seconds: float | None = None
     weight: float = 1.0
     inflight: int = 0
     requests: int = 0
@@ -69,11 +74,22 @@ class BackendStatus:
     restarts: int = 0
     info: EngineInfo | None = None
     stats: EngineStats | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
         return ", ".join(self.models)
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether a call may go there, now or once it is loaded for the call, as replicas never are."""
+        if self.state is BackendState.READY:
+            return self.breaker != "open"
+        return self.state in (BackendState.STOPPED, BackendState.DRAINING) and not self.is_replica
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it fails what it should serve."""
+        return self.state in (BackendState.UNHEALTHY, BackendState.FAILED) or self.breaker == "open"
 
 
 class Backend(ABC):
@@ -119,32 +135,27 @@ class Backend(ABC):
         """Grows whenever the backend is started anew: what failed on one generation may work on the next."""
         return 0
 
-    @property
-    def available(self) -> bool:
-        """Whether a call may be sent here now; callers never reassemble it from parts."""
-        return (
-            self.state is BackendState.READY
-            and (self.limit is None or self.inflight < self.limit)
-            and self.breaker.allows
-        )
+    def readiness(self) -> Readiness:
+        """Whether a call may be sent here now, may wait for it, or neither. Cheap where it is `Ready`."""
+        return self._room() if self.state is BackendState.READY else self._absence()
+
+    def _room(self) -> Ready | Busy | Gone:
+        """The readiness of a backend whose state is ready: its breaker and its limit decide."""
+        if not self.breaker.allows:
+            return Gone(self._tripped) if self.breaker.state == "open" else BUSY
+        return READY if self.limit is None or self.inflight < self.limit else BUSY
 
     @abstractmethod
-    def serves(self, model: str) -> bool: ...
+    def _absence(self) -> Coming | Gone:
+        """The readiness of a backend in any other state."""
 
-    @abstractmethod
-    def obstacle(self) -> BalancerError | None:
-        """Why waiting for this backend is of no use now; None if it serves or may do so soon."""
-
-    def tripped(self) -> BalancerError | None:
-        """What a call is told while the breaker keeps calls away; None while it does not."""
-        retry_at = self.breaker.retry_at
-        if self.state is not BackendState.READY or self.breaker.state != "open" or retry_at is None:
-            return None
+    def _tripped(self) -> NoBackend:
+        """The error for calls that the open breaker keeps away."""
+        retry_at = self.breaker.retry_at or 0.0
         return NoBackend(f"{self.name} failed too often of late", max(1.0, retry_at - self._clock()))
 
     @abstractmethod
-    def excuse(self) -> BalancerError | None:
-        """What a call is told that waited in vain, unless the backend was merely busy."""
+    def serves(self, model: str) -> bool: ...
 
     @abstractmethod
     async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:

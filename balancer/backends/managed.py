@@ -1,14 +1,18 @@
-"""Backends whose life the model manager leads: engines of this process, and child processes."""
+"""Managed backends: those that the model manager loads and unloads, engines of this process and workers."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from balancer.backends.base import Backend, BackendState, BackendStatus, Verdict
+from balancer.backends.readiness import BUSY, READY, Arrival, Coming, Gone, Readiness
 from balancer.call import Call
 from balancer.errors import DEFAULT_RETRY, BalancerError, ModelLoading, NoBackend, NoRoom
 from balancer.instances import Instance
+from engines.errors import EngineError
 from engines.lifecycle.errors import InsufficientMemory
 from engines.lifecycle.manager import ModelManager
-from engines.lifecycle.states import ModelState, ModelStatus
+from engines.lifecycle.states import ModelState
 
 _STATES = {
     ModelState.ABSENT: BackendState.STOPPED,
@@ -20,6 +24,7 @@ _STATES = {
     ModelState.DRAINING: BackendState.DRAINING,
     ModelState.FAILED: BackendState.FAILED,
 }
+_AT_REST = tuple(state for state, seen_as in _STATES.items() if seen_as is BackendState.STOPPED)
 
 
 class ManagedBackend(Backend):
@@ -30,57 +35,90 @@ class ManagedBackend(Backend):
     def __init__(self, manager: ModelManager, instance: Instance, weight: float) -> None:
         super().__init__(instance.id, weight=weight)
         self.instance = instance
+        self._key = instance.key
         self._manager = manager
         self._seen = 0
+        self._is_replica = instance.is_replica
+        # Made once: a pool of replicas at rest is asked at every pick.
+        self._at_rest = Coming(Arrival.ON_DEMAND, self._no_room)
+        self._starting = Coming(Arrival.STARTING, self._loading)
+        self._restarting = Coming(Arrival.RESTARTING, self._crashed)
 
     @property
     def state(self) -> BackendState:
-        return _STATES[self._manager.state(self.instance.key)]
+        return _STATES[self._manager.state(self._key)]
 
     @property
     def generation(self) -> int:
-        return self._manager.loads(self.instance.key)
+        return self._manager.loads(self._key)
 
     @property
-    def available(self) -> bool:
-        return self._manager.can_serve(self.instance.key) and super().available
+    def may_have_adapters(self) -> bool:
+        """Whether its engine takes adapters, as far as is known before it is loaded."""
+        info = self._manager.status(self.instance.key).info
+        return info is None or "adapters" in info.capabilities
 
     def serves(self, model: str) -> bool:
         return model == self.instance.model
 
     def renewed(self) -> None:
-        """What the calls before it was started again met says nothing of it now."""
+        """Reset the breaker if the instance was started again: failures of before say nothing of it now."""
         if self.generation != self._seen:
             self._seen = self.generation
             self.breaker.reset()
 
-    def obstacle(self) -> BalancerError | None:
-        key, model = self.instance.key, self.instance.model
-        refusal = self._manager.refusal(key)
-        if refusal is None and self.state is BackendState.STOPPED:
-            refusal = self._manager.refusal(model)  # a replica follows the first instance
-        if refusal is None:
-            return None
-        if isinstance(refusal, InsufficientMemory):
-            return NoRoom(refusal.message, retry_after=DEFAULT_RETRY)
-        retry_after = self._manager.status(key).retry_after
-        return NoBackend(f"model {model} cannot be served: {refusal.message}", retry_after)
+    def readiness(self) -> Readiness:
+        """As of any backend; and it takes no new calls while its model makes way for another."""
+        if self._manager.can_serve(self._key):
+            return self._room()
+        if self._manager.state(self._key) is not ModelState.READY:
+            return self._absence()
+        room = self._room()
+        return BUSY if room is READY else room
 
-    def excuse(self) -> BalancerError | None:
-        status = self._manager.status(self.instance.key)
-        if status.state is ModelState.LOADING:
-            return _loading(self.instance.model, status)
-        if self.available:
-            return None
-        if status.state is ModelState.FAILED:
-            return NoBackend(f"{self.name} of model {status.name} failed: {status.detail}", DEFAULT_RETRY)
+    def _absence(self) -> Coming | Gone:
+        key, state = self._key, self._manager.state(self._key)
+        if state is ModelState.LOADING:
+            return self._starting
+        refusal = self._manager.refusal(key)
+        if refusal is None and self._is_replica and state in _AT_REST:
+            key = self.instance.model
+            refusal = self._manager.refusal(key)
+        if refusal is not None:
+            return Gone(partial(self._refusal, key, refusal))
+        return self._restarting if state is ModelState.FAILED else self._at_rest
+
+    def _refusal(self, key: str, reason: EngineError) -> BalancerError:
+        """The error for calls, as the instance of ``key`` cannot be loaded now: this one, or its model's
+        first, which a replica that is not loaded follows."""
+        if isinstance(reason, InsufficientMemory):
+            return NoRoom(reason.message, retry_after=DEFAULT_RETRY)
+        retry_after = self._manager.status(key).retry_after
+        return NoBackend(f"model {self.instance.model} cannot be served: {reason.message}", retry_after)
+
+    def _loading(self) -> ModelLoading:
+        status = self._manager.status(self._key)
+        phase, percent = status.phase or "loading", 100 * status.progress
+        return ModelLoading(
+            f"model {self.instance.model} is still {phase} ({percent:.0f} %)",
+            retry_after=status.eta_seconds or DEFAULT_RETRY,
+            state=status.state,
+            progress=status.progress,
+            eta_seconds=status.eta_seconds,
+        )
+
+    def _crashed(self) -> NoBackend:
+        detail = self._manager.status(self._key).detail
+        return NoBackend(f"{self.name} of model {self.instance.model} failed: {detail}", DEFAULT_RETRY)
+
+    def _no_room(self) -> NoRoom:
         return NoRoom(
             f"there is no room for model {self.instance.model} yet: the models that are loaded are in use",
             retry_after=DEFAULT_RETRY,
         )
 
     def status(self) -> BackendStatus:
-        status = self._manager.status(self.instance.key)
+        status = self._manager.status(self._key)
         return BackendStatus(
             **self.figures(),
             models=(self.instance.model,),
@@ -91,30 +129,20 @@ class ManagedBackend(Backend):
             restarts=status.restarts,
             info=status.info,
             stats=status.stats,
-            extra={"restarts": status.restarts, "eta_seconds": status.eta_seconds},
+            eta_seconds=status.eta_seconds,
         )
 
     def begin(self, call: Call) -> int:
-        self._manager.hold(self.instance.key, call.keep_alive)
+        self._manager.hold(self._key, call.keep_alive)
         return super().begin(call)
 
     def end(self, ticket: int, outcome: Verdict, seconds: float) -> None:
         super().end(ticket, outcome, seconds)
-        self._manager.release(self.instance.key)
+        self._manager.release(self._key)
 
     def suspect(self) -> None:
-        self._manager.look(self.instance.key)
+        self._manager.look(self._key)
 
     def _gone(self) -> NoBackend:
-        detail = self._manager.status(self.instance.key).detail
+        detail = self._manager.status(self._key).detail
         return NoBackend(f"{self.name} of model {self.instance.model} went away: {detail}", retry_after=1.0)
-
-
-def _loading(model: str, status: ModelStatus) -> ModelLoading:
-    return ModelLoading(
-        f"model {model} is still {status.phase or 'loading'} ({100 * status.progress:.0f} %)",
-        retry_after=status.eta_seconds or DEFAULT_RETRY,
-        state=status.state,
-        progress=status.progress,
-        eta_seconds=status.eta_seconds,
-    )

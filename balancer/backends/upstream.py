@@ -9,9 +9,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from balancer.backends.base import Backend, BackendState, BackendStatus
+from balancer.backends.readiness import Arrival, Coming, Gone
 from balancer.backends.upstream_config import Upstream
 from balancer.call import Call, Reply, ResumePoint
-from balancer.errors import DEFAULT_RETRY, BackendFailed, BalancerError, NoBackend
+from balancer.errors import DEFAULT_RETRY, BackendFailed, NoBackend
 from balancer.health.tracker import HealthTracker
 from balancer.proxy.client import ProxyClient
 
@@ -103,20 +104,14 @@ class UpstreamBackend(Backend):
     def serves(self, model: str) -> bool:
         return model in self._models
 
-    def obstacle(self) -> BalancerError | None:
-        if self.state not in (BackendState.READY, BackendState.STARTING):
-            return self._refusal(self.state, DEFAULT_RETRY)
-        if self.breaker.state == "open" and self.breaker.retry_at is not None:
-            return self._refusal("failing", self.breaker.retry_at - self._clock())
-        return None
+    def _absence(self) -> Coming | Gone:
+        if self.state is BackendState.STARTING:
+            return Coming(Arrival.STARTING, self._absent)
+        return Gone(self._absent)
 
-    def excuse(self) -> BalancerError | None:
-        return self.obstacle() or (
-            self._refusal(self.state, DEFAULT_RETRY) if self.state is BackendState.STARTING else None
-        )
-
-    def _refusal(self, what: str, retry_after: float) -> NoBackend:
-        return NoBackend(f"upstream {self.name} is {what}{self._because}", retry_after=max(1.0, retry_after))
+    def _absent(self) -> NoBackend:
+        """The error for calls that find it starting, unhealthy or draining."""
+        return NoBackend(f"upstream {self.name} is {self.state}{self._because}", DEFAULT_RETRY)
 
     @property
     def _because(self) -> str:

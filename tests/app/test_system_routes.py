@@ -44,7 +44,8 @@ class StubHouse:
             inflight=2,
             info=INFO if loaded else None,
             stats=EngineStats(running=2) if loaded else None,
-            extra={"threads": 2},
+            eta_seconds=None if loaded else 3.0,
+            restarts=2,
         )
 
 
@@ -129,7 +130,8 @@ async def test_health_describes_each_backend(client: httpx.AsyncClient, house: S
             "context_length": 2048,
             "max_sequences": 8,
             "devices": ["cpu"],
-            "extra": {"threads": 2},
+            "eta_seconds": None,
+            "restarts": 2,
         },
         {
             "name": "slot-1",
@@ -143,7 +145,8 @@ async def test_health_describes_each_backend(client: httpx.AsyncClient, house: S
             "context_length": None,
             "max_sequences": None,
             "devices": [],
-            "extra": {"threads": 2},
+            "eta_seconds": 3.0,
+            "restarts": 2,
         },
     ]
 

@@ -19,7 +19,7 @@ from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, Queu
 from balancer.health.breaker import STREAK, Breaker
 from balancer.lease import Lease
 from balancer.policies import Strategy
-from support.balancing import Clock, StubBackend, StubPool, call, turns
+from support.balancing import Clock, StubBackend, StubPool, call, is_ready, turns
 
 READY, STARTING, STOPPED = BackendState.READY, BackendState.STARTING, BackendState.STOPPED
 
@@ -282,10 +282,10 @@ async def test_many_who_wait_are_looked_at_once_for_each_model() -> None:
     looks = 0
     find = house.pool.backends
 
-    def counted(model: str) -> Any:
+    def counted(model: str, adapter: str | None = None) -> Any:
         nonlocal looks
         looks += 1
-        return find(model)
+        return find(model, adapter)
 
     house.pool.backends = counted  # type: ignore[method-assign]
     lease.release()
@@ -468,9 +468,9 @@ async def test_failures_that_leases_tell_open_the_breaker(clock: Clock) -> None:
     backend = StubBackend(clock=clock)
     house = House(backend, clock=clock)
     await fail(house, STREAK - 1)
-    assert backend.available
+    assert is_ready(backend)
     await fail(house, 1)
-    assert not backend.available
+    assert not is_ready(backend)
     assert backend.status().breaker == "open"
     with pytest.raises(NoBackend, match="b0 failed too often") as refused:
         await house.acquire(call())
@@ -489,6 +489,20 @@ async def test_one_open_breaker_leaves_the_others(clock: Clock) -> None:
         await house.acquire(call(), {"b": 0})
     for lease in leases:
         lease.release()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_load_beside_an_open_breaker_has_the_time_of_a_load(clock: Clock) -> None:
+    """The broken one serves nobody, and says less than the one that is coming."""
+    broken, loading = StubBackend(clock=clock), StubBackend("b1", clock=clock, state=STOPPED)
+    house = House(broken, loading, clock=clock, load_timeout=5, queue_timeout=1000)
+    await fail(house)
+    loading.state = STARTING
+    waiting = house.ask()
+    await turns()
+    clock.now = 5.0
+    await ends(waiting)
+    assert isinstance(waiting.exception(), ModelLoading)
 
 
 @pytest.mark.parametrize("outcome", [Verdict.SUCCESS, Verdict.FAILURE, Verdict.NEUTRAL])
@@ -537,7 +551,7 @@ def test_what_is_picked_is_available(
         names = {f"b{i}": 0 for i in tried}
         tasks = []
         for _ in range(calls):
-            free = {b.name for b in pool.known if b.available and b.name not in names}
+            free = {b.name for b in pool.known if is_ready(b) and b.name not in names}
             tasks.append(asyncio.create_task(house.acquire(call(), names)))
             await turns(3)
             if tasks[-1].done() and tasks[-1].exception() is None:
@@ -651,7 +665,7 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "house") and self.house.running < 3:
             for waiter in self.house._waiting:
                 for backend in self.house.pool.backends(waiter.call.model):
-                    assert not backend.available or waiter.tried.get(backend.name) == backend.generation
+                    assert not is_ready(backend) or waiter.tried.get(backend.name) == backend.generation
 
     def teardown(self) -> None:
         if hasattr(self, "house"):

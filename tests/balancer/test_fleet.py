@@ -6,25 +6,27 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.dialects.openai.wire import WIRE
 from balancer.backends.base import BackendState, Verdict
+from balancer.call import Call, Target
 from balancer.dispatch import FAILURES, Dispatch, Failovers
 from balancer.errors import UnknownModel
-from balancer.fleet import Plan
-from balancer.instances import InstanceKind
+from balancer.instances import Deployment, InstanceKind
 from balancer.lease import Lease
 from balancer.policies import Strategy
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.states import LoadOptions, ModelState, Retention
-from support.balancing import EngineBody, StubBackend, World, call, turns
+from support.balancing import EngineBody, StubBackend, World, call, is_ready, turns
 
 MakeWorld = Callable[..., World]
 
-THREE = {"a": Plan(3)}
+THREE = {"a": Deployment(3)}
 
 
 async def leases(world: World, count: int, model: str = "a") -> list[Lease]:
@@ -79,7 +81,7 @@ class Client:
 
 
 async def test_replicas_follow_once_the_first_is_ready(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     world.loader.go["a"] = asyncio.Event()
     assert world.states() == ["stopped"] * 3
     waiting = asyncio.create_task(world.balancer.acquire(call("a")))
@@ -94,7 +96,7 @@ async def test_replicas_follow_once_the_first_is_ready(make_world: MakeWorld) ->
 
 
 async def test_calls_are_shared(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     await world.ready()
     held = await leases(world, 6)
     assert Counter(names(held)) == {"instance_0": 2, "instance_1": 2, "instance_2": 2}
@@ -104,7 +106,7 @@ async def test_calls_are_shared(make_world: MakeWorld) -> None:
 
 
 async def test_replicas_take_only_free_room(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(5)}, sizes={"a": 2, "b": 3}, ram=9, max_models=2)
+    world = make_world(deployments={"a": Deployment(5)}, sizes={"a": 2, "b": 3}, ram=9, max_models=2)
     await world.ready("b")
     await world.ready("a")
     assert world.states() == ["ready"] * 3 + ["stopped"] * 2
@@ -112,7 +114,7 @@ async def test_replicas_take_only_free_room(make_world: MakeWorld) -> None:
 
 
 async def test_replicas_go_for_another_model_and_come_back(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE, sizes={"a": 2, "b": 2}, ram=6, max_models=2)
+    world = make_world(deployments=THREE, sizes={"a": 2, "b": 2}, ram=6, max_models=2)
     await world.ready("a")
     assert world.states() == ["ready"] * 3
     await world.ready("b")
@@ -123,7 +125,7 @@ async def test_replicas_go_for_another_model_and_come_back(make_world: MakeWorld
 
 
 async def test_replicas_are_loaded_as_the_first_was(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     world.fleet.ensure("a")
     await world.manager.load("a", LoadOptions(context_length=512))
     await turns()
@@ -131,7 +133,9 @@ async def test_replicas_are_loaded_as_the_first_was(make_world: MakeWorld) -> No
 
 
 async def test_each_model_has_its_own_instances(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2), "b": Plan(2, InstanceKind.PROCESS, weight=3.0)}, max_models=2)
+    world = make_world(
+        deployments={"a": Deployment(2), "b": Deployment(2, InstanceKind.PROCESS, weight=3.0)}, max_models=2
+    )
     await world.ready("a")
     await world.ready("b")
     assert world.started == ["instance_2", "instance_3"]
@@ -144,7 +148,7 @@ async def test_each_model_has_its_own_instances(make_world: MakeWorld) -> None:
 
 
 async def test_replicas_go_with_an_evicted_model(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2), "b": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2), "b": Deployment(2)})
     for model, other in (("a", "b"), ("b", "a"), ("a", "b")):
         await world.ready(model)
         await turns()
@@ -153,7 +157,7 @@ async def test_replicas_go_with_an_evicted_model(make_world: MakeWorld) -> None:
 
 
 async def test_replicas_go_when_the_model_expires(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     world.loader.retentions["a"] = Retention(keep_alive=10.0)
     await world.ready()
     await world.later(9)
@@ -165,7 +169,7 @@ async def test_replicas_go_when_the_model_expires(make_world: MakeWorld) -> None
 
 
 async def test_a_model_with_a_busy_replica_does_not_expire(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     world.loader.retentions["a"] = Retention(keep_alive=10.0)
     await world.ready()
     held = await leases(world, 2)
@@ -182,7 +186,7 @@ async def test_a_model_with_a_busy_replica_does_not_expire(make_world: MakeWorld
 
 
 async def test_a_model_with_a_busy_replica_is_not_evicted_but_yields(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     await world.ready()
     held = await leases(world, 2)
     held.sort(key=lambda lease: lease.backend.name)
@@ -191,14 +195,14 @@ async def test_a_model_with_a_busy_replica_is_not_evicted_but_yields(make_world:
     late = asyncio.create_task(world.balancer.acquire(call("a")))
     await turns()
     assert (world.states(), other.done(), late.done()) == (["ready"] * 2, False, False)
-    assert not any(backend.available for backend in world.backends())
+    assert not any(is_ready(backend) for backend in world.backends())
     held[1].release()
     (await other).release()
     (await late).release()
 
 
 async def test_unloading_takes_all_instances_and_lets_calls_end(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     await world.ready()
     held = await leases(world, 3)
     unloading = world.start(world.fleet.unload("a"))
@@ -211,7 +215,7 @@ async def test_unloading_takes_all_instances_and_lets_calls_end(make_world: Make
 
 
 async def test_unloading_by_force(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     await world.ready()
     held = await leases(world, 3)
     await world.fleet.unload("a", force=True)
@@ -220,7 +224,7 @@ async def test_unloading_by_force(make_world: MakeWorld) -> None:
 
 
 async def test_a_pinned_model_keeps_its_replicas(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     world.loader.retentions["a"] = Retention(pin=True)
     await world.ready()
     with pytest.raises(ModelConflict):
@@ -241,7 +245,7 @@ async def crash(world: World, index: int) -> None:
 async def test_what_crashes_is_started_again_while_the_others_serve(
     make_world: MakeWorld, index: int
 ) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     await world.ready()
     for pause in (1.0, 2.0, 4.0):
         await crash(world, index)
@@ -258,7 +262,7 @@ async def test_what_crashes_is_started_again_while_the_others_serve(
 
 async def test_a_crashed_replica_comes_back_after_the_model_rested(make_world: MakeWorld) -> None:
     """It was called off while it waited to be started again."""
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     await world.ready()
     await crash(world, 1)
     await world.fleet.unload("a")
@@ -269,7 +273,7 @@ async def test_a_crashed_replica_comes_back_after_the_model_rested(make_world: M
 
 
 async def test_a_call_on_what_crashes_goes_on_elsewhere(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     await world.ready()
     client = Client(world)
     await turns()
@@ -304,7 +308,7 @@ async def test_scaling_up_and_down(make_world: MakeWorld) -> None:
 
 
 async def test_what_goes_ends_its_calls_first(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     await world.ready()
     held = await leases(world, 3)
     assert world.fleet.scale("a", 2) == 2
@@ -321,7 +325,7 @@ async def test_what_goes_ends_its_calls_first(make_world: MakeWorld) -> None:
 async def test_what_does_not_end_in_time_goes_on_elsewhere(
     make_world: MakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = make_world(plans={"a": Plan(2)}, grace=0.0)
+    world = make_world(deployments={"a": Deployment(2)}, grace=0.0)
     await world.ready()
     clients = [Client(world), Client(world)]
     await turns()
@@ -337,7 +341,7 @@ async def test_what_does_not_end_in_time_goes_on_elsewhere(
 
 
 async def test_what_is_not_loaded_goes_first(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE, sizes={"a": 1}, ram=2)
+    world = make_world(deployments=THREE, sizes={"a": 1}, ram=2)
     await world.ready()
     assert world.states() == ["ready", "ready", "stopped"]
     world.fleet.scale("a", 2)
@@ -389,7 +393,7 @@ async def test_a_number_that_is_used_again_is_of_its_own_kind(make_world: MakeWo
 async def test_a_restart_waits_for_calls_and_keeps_how_it_was_loaded(
     make_world: MakeWorld, index: int
 ) -> None:
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     world.fleet.ensure("a")
     await world.manager.load("a", LoadOptions(context_length=512), pin=True, keep_alive=-1.0)
     await turns()
@@ -488,7 +492,7 @@ async def test_a_stand_in_that_is_scaled_away_meanwhile(make_world: MakeWorld) -
 
 
 async def test_a_rolling_restart_loses_no_call(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE, grace=0.0)
+    world = make_world(deployments=THREE, grace=0.0)
     await world.ready()
     before = list(world.loader.engines)
     clients = [Client(world) for _ in range(6)]
@@ -514,7 +518,7 @@ async def test_a_rolling_restart_loses_no_call(make_world: MakeWorld) -> None:
 
 
 async def test_the_strategy_can_be_changed_at_any_time(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     await world.ready()
     held = await leases(world, 4)
     assert names(held) in (["instance_0", "instance_1"] * 2, ["instance_1", "instance_0"] * 2)
@@ -528,7 +532,7 @@ async def test_the_strategy_can_be_changed_at_any_time(make_world: MakeWorld) ->
 
 
 async def test_a_conversation_goes_where_it_was(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE, strategy=Strategy.PREFIX_AWARE)
+    world = make_world(deployments=THREE, strategy=Strategy.PREFIX_AWARE)
     await world.ready()
 
     async def ask(text: str) -> str:
@@ -558,7 +562,7 @@ class Remote(StubBackend):
 
 
 async def test_upstreams_share_the_calls(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2)})
+    world = make_world(deployments={"a": Deployment(2)})
     await world.ready()
     remote: Any = Remote("up", model="a")
     world.fleet.add_upstream(remote)
@@ -600,7 +604,7 @@ async def test_an_upstream_saves_the_load(make_world: MakeWorld) -> None:
 
 
 async def test_a_model_that_is_forgotten(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     await world.ready()
     held = await leases(world, 3)
     world.fleet.scale("a", 2)
@@ -628,7 +632,7 @@ async def test_a_model_that_is_not_on_disk_is_unknown_until_it_is(make_world: Ma
 
 
 async def test_a_stopped_fleet_loads_nothing_more(make_world: MakeWorld) -> None:
-    world = make_world(plans=THREE)
+    world = make_world(deployments=THREE)
     await world.ready()
     await world.fleet.stop()
     await world.manager.stop()
@@ -638,7 +642,7 @@ async def test_a_stopped_fleet_loads_nothing_more(make_world: MakeWorld) -> None
 
 
 async def test_a_replica_that_cannot_be_loaded_is_tried_again_later(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(2, InstanceKind.LOCAL)})
+    world = make_world(deployments={"a": Deployment(2, InstanceKind.LOCAL)})
     await world.ready()
     world.loader.failures["a"] = EngineError("no")
     await crash(world, 1)
@@ -650,11 +654,35 @@ async def test_a_replica_that_cannot_be_loaded_is_tried_again_later(make_world: 
     assert world.states() == ["ready"] * 2
 
 
+async def test_a_pool_is_made_anew_only_if_its_backends_change(make_world: MakeWorld) -> None:
+    world = make_world(deployments={"a": Deployment(2)})
+    pool = world.fleet.backends("a")
+    await world.ready()
+    await crash(world, 1)
+    assert world.fleet.backends("a") is pool
+    world.fleet.scale("a", 3)
+    assert len(world.fleet.backends("a")) == 3
+
+
+async def test_what_an_upstream_or_the_disk_has_is_taken_up(make_world: MakeWorld) -> None:
+    world = make_world(sizes={})
+    remote: Any = Remote("up", model="a")
+    world.fleet.add_upstream(remote)
+    assert world.fleet.backends("a") == (remote,)
+    world.setup.sizes["a"] = 1
+    world.fleet.changed()
+    assert [backend.name for backend in world.fleet.backends("a")] == ["instance_0", "up"]
+    remote.model = "b"
+    world.fleet.changed()
+    assert (world.states("a"), world.fleet.backends("b")) == (["stopped"], (remote,))
+    await world.fleet.remove_upstream(remote)
+
+
 # -- as time goes by -------------------------------------------------------------------------------
 
 
 async def test_what_is_known_of_a_backend_fades(make_world: MakeWorld) -> None:
-    world = make_world(plans={"a": Plan(1)})
+    world = make_world(deployments={"a": Deployment(1)})
     await world.ready()
     (backend,) = world.backends()
     backend._clock = world.clock
@@ -663,3 +691,33 @@ async def test_what_is_known_of_a_backend_fades(make_world: MakeWorld) -> None:
     world.clock.now += 10.0
     world.fleet.tick()
     assert backend.ttft == pytest.approx(8.0 / 2.718, rel=0.01)
+
+
+def of_adapter(name: str | None) -> Call:
+    return Call("r", Target("a", name, name or "a"), "/x", b"{}", stream=True, wire=WIRE)
+
+
+async def test_an_adapter_goes_only_to_what_has_it(make_world: MakeWorld) -> None:
+    world = make_world()
+    await world.ready()
+    base, tuned = Remote("base", model="a"), Remote("tuned", model="pirate")
+    for upstream in (base, tuned):
+        world.fleet.add_upstream(upstream)  # type: ignore[arg-type]
+    engine = world.engine(world.backends()[0])
+    # Its engine was loaded without adapters.
+    assert [each.name for each in world.fleet.backends("a", "pirate")] == ["tuned"]
+    engine.info = replace(engine.info, capabilities=frozenset({"adapters"}))
+    assert [each.name for each in world.fleet.backends("a", "pirate")] == ["instance_0", "tuned"]
+    for _ in range(4):
+        lease = await world.balancer.acquire(of_adapter("pirate"))
+        assert lease.backend.name in ("instance_0", "tuned")
+        lease.release()
+    taken = {(await world.balancer.acquire(of_adapter(None))).backend.name for _ in range(4)}
+    assert taken == {"instance_0", "base"}
+
+
+async def test_an_adapter_that_nothing_has_is_refused_by_the_engine(make_world: MakeWorld) -> None:
+    """It says why it cannot have it, where a missing backend would only be missing."""
+    world = make_world()
+    await world.ready()
+    assert [each.name for each in world.fleet.backends("a", "pirate")] == ["instance_0"]

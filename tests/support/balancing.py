@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from copy import copy
@@ -13,11 +14,12 @@ from app.dialects.openai.wire import WIRE
 from balancer.backends.base import Backend, BackendState, BackendStatus
 from balancer.backends.local import LocalBackend
 from balancer.backends.managed import ManagedBackend
+from balancer.backends.readiness import Arrival, Coming, Gone, Ready
 from balancer.balancer import Balancer, QueueLimits
 from balancer.call import Call, Reply, ResumePoint, Target
-from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, UnknownModel
-from balancer.fleet import Fleet, Plan
-from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances
+from balancer.errors import ModelLoading, NoBackend, NoRoom, UnknownModel
+from balancer.fleet import Fleet
+from balancer.instances import Deployment, Instance, InstanceKind, InstanceLoader, Instances
 from balancer.policies import Policy as Strategist
 from balancer.policies import Strategy, make_policy
 from engines.base import EngineInfo, EngineStats, Health, Usage
@@ -102,6 +104,11 @@ def reply(*pieces: Any, status: int = 200, at: int | None = None) -> Reply:
 # -- backends --------------------------------------------------------------------------------------
 
 
+def is_ready(backend: Backend) -> bool:
+    """Whether a call may be sent there now."""
+    return isinstance(backend.readiness(), Ready)
+
+
 class StubBackend(Backend):
     """Answers what it is told to: replies, exceptions, or a future of one of them; "ok" if told nothing."""
 
@@ -149,12 +156,16 @@ class StubBackend(Backend):
     def serves(self, model: str) -> bool:
         return model == self.model
 
-    def obstacle(self) -> BalancerError | None:
-        return NoBackend("why", retry_after=7.0) if self._state is BackendState.FAILED else None
+    def _absence(self) -> Coming | Gone:
+        match self._state:
+            case BackendState.FAILED:
+                return Gone(lambda: NoBackend("why", retry_after=7.0))
+            case BackendState.STARTING:
+                return Coming(Arrival.STARTING, self._loading)
+            case _:
+                return Coming(Arrival.ON_DEMAND, lambda: NoRoom("all are in use"))
 
-    def excuse(self) -> BalancerError | None:
-        if self._state is not BackendState.STARTING:
-            return NoRoom("all are in use") if self._state is BackendState.STOPPED else None
+    def _loading(self) -> ModelLoading:
         return ModelLoading(
             "loading", retry_after=3.0, state=self._state, progress=self.progress, eta_seconds=3.0
         )
@@ -183,16 +194,17 @@ class StubPool:
     def __init__(self, backends: Sequence[StubBackend], strategy: Strategy | None = None) -> None:
         self.known = list(backends)
         self.demanded: list[list[str]] = []
-        self._strategist: Strategist | None = None if strategy is None else make_policy(strategy)
+        rng = random.Random(0)
+        self._strategist: Strategist | None = None if strategy is None else make_policy(strategy, rng)
 
-    def backends(self, model: str) -> list[StubBackend]:
+    def backends(self, model: str, adapter: str | None = None) -> list[StubBackend]:
         found = [backend for backend in self.known if backend.serves(model)]
         if not found:
             raise UnknownModel(model)
         return found
 
-    def select(self, model: str, available: Sequence[Backend], call: Call) -> Backend | None:
-        return available[0] if self._strategist is None else self._strategist.select(available, ())
+    def select(self, model: str, ready: Sequence[Backend], call: Call) -> Backend | None:
+        return ready[0] if self._strategist is None else self._strategist.select(ready, ())
 
     def demand(self, models: Iterable[str]) -> None:
         self.demanded.append(list(models))
@@ -326,10 +338,10 @@ class StubLoader:
 
 @dataclass
 class Setup:
-    """What a `World` has: bytes of memory, and each model's size and plan."""
+    """What a `World` has: bytes of memory, and each model's size and deployment."""
 
     sizes: dict[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})
-    plans: dict[str, Plan] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
     ram: int = 100
     max_models: int = 1
     strategy: Strategy = Strategy.ROUND_ROBIN
@@ -362,13 +374,13 @@ class World:
             self.manager,
             self.instances,
             make=self._make,
-            plan=self._plan,
+            deployment=self._deployment,
             strategy=setup.strategy,
             grace=setup.grace,
         )
         self.balancer = Balancer(QueueLimits(**setup.limits), self.fleet, self.clock)
         self.fleet.on_change = self.balancer.changed
-        self.manager.on_change = self.fleet.changed
+        self.manager.on_change = self.fleet.states_changed
         self.manager.start()
 
     # -- what is there -----------------------------------------------------------------------------
@@ -428,10 +440,10 @@ class World:
         backend.kind = instance.kind.value
         return backend
 
-    def _plan(self, model: str) -> Plan | None:
+    def _deployment(self, model: str) -> Deployment | None:
         if model not in self.setup.sizes:
             raise ModelFileNotFound(f"there is no model {model}")
-        return self.setup.plans.get(model, Plan())
+        return self.setup.deployments.get(model, Deployment())
 
     async def _start_process(
         self, instance: Instance, options: LoadOptions, report: PhaseProgress

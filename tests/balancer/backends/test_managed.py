@@ -13,7 +13,7 @@ from balancer.call import ResumePoint
 from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, UnknownModel
 from balancer.health.breaker import STREAK
 from engines.errors import ModelLoadError
-from support.balancing import World, call, turns
+from support.balancing import World, call, is_ready, turns
 
 MakeWorld = Callable[..., World]
 
@@ -39,9 +39,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_call_loads_its_model(make_world: MakeWorld) -> None:
     world = make_world()
     (backend,) = world.backends("a")
-    assert (backend.state, backend.available) == (BackendState.STOPPED, False)
+    assert (backend.state, is_ready(backend)) == (BackendState.STOPPED, False)
     lease = await world.balancer.acquire(call("a"))
-    assert (backend.state, backend.available, backend.inflight) == (BackendState.READY, True, 1)
+    assert (backend.state, is_ready(backend), backend.inflight) == (BackendState.READY, True, 1)
     assert backend.status().info is not None
     assert world.manager.status("a").inflight == 1
     lease.release()
@@ -178,4 +178,4 @@ async def test_what_was_started_anew_has_a_fresh_breaker(
     for lease in leases[failures:]:
         lease.release(Verdict.FAILURE)
     assert backend.breaker.state == "closed"
-    assert backend.available
+    assert is_ready(backend)

@@ -11,13 +11,15 @@ import pytest
 
 from app.dialects.openai.wire import WIRE
 from balancer.backends.base import BackendState, Verdict
+from balancer.backends.readiness import Coming, Gone
 from balancer.backends.upstream import UpstreamBackend
 from balancer.backends.upstream_config import Upstream
 from balancer.call import Call, Reply, ResumePoint, Target
-from balancer.errors import BackendFailed, NoBackend
+from balancer.errors import BackendFailed, BalancerError, NoBackend
 from balancer.health.tracker import WATCH_INTERVAL
 from balancer.proxy.client import ProxyClient
 from support.bad_upstream import DOCUMENT, answer, bad_upstream, reset
+from support.balancing import is_ready
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "m"}, {"id": "n"}]}).encode()
 DOWN = BackendFailed("it is down")
@@ -97,17 +99,25 @@ def call(model: str = "m", body: bytes = b'{"model":"m"}') -> Call:
     return Call("req_1", Target(model, None, model), "/v1/chat/completions", body, stream=False, wire=WIRE)
 
 
+def gone(backend: UpstreamBackend) -> BalancerError:
+    """Why waiting for ``backend`` is of no use now."""
+    readiness = backend.readiness()
+    assert isinstance(readiness, Gone)
+    return readiness.explain()
+
+
 # -- health -----------------------------------------------------------------------------------------
 
 
 async def test_it_starts_until_a_probe_answers(bench: Bench) -> None:
     assert bench.backend.state is BackendState.STARTING
     assert not bench.backend.serves("m")
-    assert bench.backend.obstacle() is None
-    assert isinstance(bench.backend.excuse(), NoBackend)
+    coming = bench.backend.readiness()
+    assert isinstance(coming, Coming)
+    assert isinstance(coming.explain(), NoBackend)
     await bench.probe()
     assert bench.backend.state is BackendState.READY
-    assert bench.backend.available
+    assert is_ready(bench.backend)
     assert bench.backend.models == ("m", "n")
     assert (bench.relay.probes, bench.pauses, bench.changes) == ([(f"{URL}/models", None)], [30.0], 1)
 
@@ -128,9 +138,9 @@ async def test_three_failures_and_two_successes(bench: Bench) -> None:
     for expected in (BackendState.READY, BackendState.READY, BackendState.UNHEALTHY):
         await bench.probe(DOWN)
         assert bench.backend.state is expected
-    assert not bench.backend.available
+    assert not is_ready(bench.backend)
     assert bench.backend.status().detail == "it is down"
-    obstacle = bench.backend.obstacle()
+    obstacle = gone(bench.backend)
     assert isinstance(obstacle, NoBackend)
     assert obstacle.message == "upstream gpu1 is unhealthy: it is down"
     assert obstacle.retry_after
@@ -196,27 +206,27 @@ async def test_an_open_breaker_is_an_obstacle(bench: Bench) -> None:
     await bench.probe()
     while bench.backend.breaker.state == "closed":
         bench.backend.breaker.on_failure(bench.backend.breaker.on_begin())
-    obstacle = bench.backend.obstacle()
+    obstacle = gone(bench.backend)
     assert isinstance(obstacle, NoBackend)
     assert obstacle.retry_after == pytest.approx(30, rel=0.2)
     bench.now = 40.0
-    assert bench.backend.obstacle() is None
+    assert is_ready(bench.backend)
 
 
 async def test_draining(bench: Bench) -> None:
     await bench.probe()
     bench.backend.drain()
     assert bench.backend.state is BackendState.DRAINING
-    assert not bench.backend.available
+    assert not is_ready(bench.backend)
     assert bench.changes == 2
 
 
 async def test_its_limit() -> None:
     bench = Bench(models={"m": "m"}, max_concurrent=1, weight=2.0)
     ticket = bench.backend.begin(call())
-    assert not bench.backend.available
+    assert not is_ready(bench.backend)
     bench.backend.end(ticket, Verdict.SUCCESS, 0.1)
-    assert bench.backend.available
+    assert is_ready(bench.backend)
     assert bench.backend.weight == 2.0
 
 

@@ -1,4 +1,4 @@
-"""Restarting instances on an operator's word, one after the other."""
+"""Restarts of instances on an operator's word, one after the other."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from app.operations.errors import RestartFailed
 from balancer.fleet import Fleet
 from engines.errors import EngineError
 from engines.lifecycle.errors import ModelConflict
 
 logger = logging.getLogger("cluster")
+
+# After an instance did not come back, in seconds.
+RETRY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +25,6 @@ class Restart:
 
     instance_id: str
     seconds: float
-
-
-class RestartFailed(Exception):
-    """An instance did not come back. Those in ``restarted`` did; ``untouched`` are as they were."""
-
-    def __init__(
-        self, instance_id: str, reason: str, restarted: Sequence[Restart], untouched: Sequence[str]
-    ) -> None:
-        super().__init__(f"{instance_id} did not come back: {reason}")
-        self.message = str(self)
-        self.instance_id = instance_id
-        self.reason = reason
-        self.restarted = restarted
-        self.untouched = untouched
 
 
 class Restarts:
@@ -47,7 +37,7 @@ class Restarts:
         self._left: list[str] = []
 
     def begin(self, instance_ids: Sequence[str]) -> asyncio.Task[list[Restart]]:
-        """Restart them in this order; it goes on whether or not anybody awaits the task.
+        """Restart the instances in this order, whether or not anybody awaits the task.
 
         The task raises `RestartFailed`, and leaves those after the failed one alone: what broke it would
         break them too. Raises `ModelConflict` while another restart is under way.
@@ -74,11 +64,19 @@ class Restarts:
                 try:
                     await self._fleet.restart(backend)
                 except EngineError as error:
-                    untouched = self._left[1:]
-                    raise RestartFailed(instance_id, error.message, restarted, untouched) from error
+                    raise self._failure(instance_id, error, restarted) from error
                 restarted.append(Restart(instance_id, self._clock() - began))
             del self._left[0]
         return restarted
+
+    def _failure(self, instance_id: str, error: EngineError, restarted: Sequence[Restart]) -> RestartFailed:
+        details = {
+            "restarted": [asdict(each) for each in restarted],
+            "failed": [instance_id],
+            "untouched": self._left[1:],
+        }
+        message = f"{instance_id} did not come back: {error.message}"
+        return RestartFailed(message, retry_after=RETRY, details=details)
 
     def _over(self, task: asyncio.Task[list[Restart]]) -> None:
         self._left = []
