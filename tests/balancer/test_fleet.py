@@ -712,8 +712,10 @@ async def test_an_adapter_goes_only_to_what_has_it(make_world: MakeWorld) -> Non
         lease = await world.balancer.acquire(of_adapter("pirate"))
         assert lease.backend.name in ("instance_0", "tuned")
         lease.release()
-    taken = {(await world.balancer.acquire(of_adapter(None))).backend.name for _ in range(4)}
-    assert taken == {"instance_0", "base"}
+    taken = [await world.balancer.acquire(of_adapter(None)) for _ in range(4)]
+    assert {lease.backend.name for lease in taken} == {"instance_0", "base"}
+    for lease in taken:
+        lease.release()
 
 
 async def test_an_adapter_that_nothing_has_is_refused_by_the_engine(make_world: MakeWorld) -> None:
