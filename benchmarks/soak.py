@@ -18,10 +18,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks import cycles
-from benchmarks.engine_cases import MODULES, installed, own_server
-from benchmarks.processes import BenchError, Server
-from benchmarks.servers import Bench
+from benchmarks.cases import cycles
+from benchmarks.cases.engines import MODULES, installed, own_server
+from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.servers import Bench
 
 MIB = 2**20
 CYCLES = {"llama_cpp": 50, "mlx": 50, "vllm": 5}

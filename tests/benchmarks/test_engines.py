@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cycles, engine_cases, greedy, peers, scenarios, soak
-from benchmarks.client import Answer
-from benchmarks.greedy import Plan
-from benchmarks.processes import BenchError
-from benchmarks.report import SUBJECT
+from benchmarks import soak
+from benchmarks.cases import cycles, scenarios
+from benchmarks.cases import engines as engine_cases
+from benchmarks.harness import peers
+from benchmarks.harness.processes import BenchError
+from benchmarks.harness.report import SUBJECT
+from benchmarks.harness.servers import Bench
+from benchmarks.load import greedy
+from benchmarks.load.client import Answer
+from benchmarks.load.greedy import Plan
 from benchmarks.run import _wanted
-from benchmarks.servers import Bench
 from benchmarks.soak import Residue
 from engines.models.catalog import load_catalog
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks import environments, held_streams, relay_client, relaying
-from benchmarks.mock_upstream import MODEL, Answers, Exchange, Pace
-from benchmarks.processes import BenchError, NotInstalled, Server
-from benchmarks.relay_client import Question, RelayError, connect, drive
-from benchmarks.report import SUBJECT, Measurement, lines, times
+from benchmarks.cases import held_streams, relaying
+from benchmarks.cases.mock_upstream import MODEL, Answers, Exchange, Pace
+from benchmarks.harness import environments
+from benchmarks.harness.processes import BenchError, NotInstalled, Server
+from benchmarks.harness.report import SUBJECT, Measurement, lines, times
+from benchmarks.harness.servers import Bench
+from benchmarks.load import kept_client as relay_client
+from benchmarks.load.kept_client import Question, RelayError, connect, drive
 from benchmarks.run import _run
-from benchmarks.servers import Bench
 
 STREAMED = Question(MODEL, 3)
 
@@ -153,7 +155,7 @@ def test_a_peer_that_cannot_be_installed_is_left_out(
         calls.append(command)
         raise subprocess.CalledProcessError(1, command, stderr="no\nmatching distribution")
 
-    monkeypatch.setattr("benchmarks.environments.subprocess.run", no_network)
+    monkeypatch.setattr("benchmarks.harness.environments.subprocess.run", no_network)
     bench = Bench(out=tmp_path, environments=tmp_path)
     for _ in range(2):
         with pytest.raises(NotInstalled, match="litellm\\[proxy\\] cannot be installed: no matching"):
@@ -162,6 +164,6 @@ def test_a_peer_that_cannot_be_installed_is_left_out(
 
     case = relaying.cases(bench)[0]
     nowhere = Server("upstream", "http://127.0.0.1:9", 0)
-    monkeypatch.setattr("benchmarks.mock_upstream.upstream", lambda bench: nullcontext(nowhere))
+    monkeypatch.setattr("benchmarks.cases.mock_upstream.upstream", lambda bench: nullcontext(nowhere))
     assert _run(case, "litellm", case.runs["litellm"]) is None
     assert "litellm: left out: " in capsys.readouterr().err

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import edge, interference, load_tool, results
-from benchmarks.client import Answer
-from benchmarks.interference import Window
-from benchmarks.load_tool import Load
-from benchmarks.processes import BenchError
-from benchmarks.report import (
+from benchmarks.cases import edge, interference
+from benchmarks.cases.interference import Window
+from benchmarks.cases.scenarios import SCENARIOS
+from benchmarks.harness import results
+from benchmarks.harness.processes import BenchError
+from benchmarks.harness.report import (
     BEGIN,
     END,
     SUBJECT,
@@ -29,9 +29,11 @@ from benchmarks.report import (
     table,
     with_results,
 )
-from benchmarks.results import Result
-from benchmarks.scenarios import SCENARIOS
-from benchmarks.servers import Bench
+from benchmarks.harness.results import Result
+from benchmarks.harness.servers import Bench
+from benchmarks.load import tool as load_tool
+from benchmarks.load.client import Answer
+from benchmarks.load.tool import Load
 
 SPEED = Metric("speed", "tokens a second", "", "higher", Target("ratio", 1.0))
 DELAY = Metric("delay", "first token", "ms", "lower")
