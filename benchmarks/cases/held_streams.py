@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import psutil
-
 from benchmarks.cases.mock_upstream import MODEL, Pace
+from benchmarks.harness import memory
 from benchmarks.harness.processes import BenchError, Server
 from benchmarks.load.kept_client import Connection, Question, RelayError, connect
 
-MIB = 2**20
 # Opened at once; more than a listening socket's queue holds would be refused.
 OPENING = 64
 END_TIMEOUT = 120.0
@@ -35,7 +33,7 @@ async def measure(server: Server, streams: int, pace: Pace) -> dict[str, float]:
     Memory is read between events, when nothing moves: after the first event and after the second.
     """
     question = Question(MODEL, pace.chunks)
-    before = unique_bytes(server.pid)
+    before = memory.unique(server.pid)
     connections = await _open(server.url, streams)
     try:
         answers = [asyncio.ensure_future(_ask(each, server.url, question)) for each in connections]
@@ -50,16 +48,9 @@ async def measure(server: Server, streams: int, pace: Pace) -> dict[str, float]:
         raise BenchError(f"{len(reasons)} of {streams} streams failed: {reasons[0]}")
     return {
         "kb_per_stream": (held - before) / streams / 1e3,
-        "held_mib": held / MIB,
-        "before_mib": before / MIB,
+        "held_mib": held / memory.MIB,
+        "before_mib": before / memory.MIB,
     }
-
-
-def unique_bytes(pid: int) -> int:
-    """Bytes that only this process and its children have in memory."""
-    parent = psutil.Process(pid)
-    everyone = [parent, *parent.children(recursive=True)]
-    return sum(process.memory_full_info().uss for process in everyone)
 
 
 async def _open(url: str, count: int) -> list[Connection]:
@@ -93,6 +84,6 @@ async def _held(server: Server, connections: list[Connection], pace: Pace) -> in
     held = []
     for _ in range(2):
         await asyncio.sleep(pace.pause / 2)
-        held.append(unique_bytes(server.pid))
+        held.append(memory.unique(server.pid))
         await asyncio.sleep(pace.pause / 2)
     return max(held)

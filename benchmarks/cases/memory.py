@@ -8,14 +8,11 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import psutil
-
+from benchmarks.harness.memory import MIB, resident
 from benchmarks.harness.processes import BenchError
 from benchmarks.harness.servers import Bench, Need, own_environment, subject
 from benchmarks.load import tool as load_tool
 from benchmarks.load.tool import Load
-
-MIB = 2**20
 
 
 def measure(bench: Bench, load: Load) -> dict[str, float]:
@@ -50,12 +47,6 @@ def measure_sharing(bench: Bench) -> dict[str, float]:
         "second_extra_of_file": (grown - sizes["kv"]) / bench.gguf.stat().st_size,
         "kv_mib": sizes["kv"] / MIB,
     }
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of a process and its children; pages that they share count once for each."""
-    parent = psutil.Process(pid)
-    return sum(process.memory_info().rss for process in [parent, *parent.children(recursive=True)])
 
 
 @cache

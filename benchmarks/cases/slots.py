@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-import psutil
-
-from benchmarks.cases.memory import MIB, two_slots
+from benchmarks.cases.memory import two_slots
+from benchmarks.harness.memory import MIB, proportional
 from benchmarks.harness.processes import START_TIMEOUT, BenchError, Server
 from benchmarks.harness.servers import Bench, Need, subject
 from benchmarks.load import tool as load_tool
@@ -26,16 +25,6 @@ def measure(bench: Bench) -> dict[str, float]:
         "one_mib": one / MIB,
         "kv_mib": kv / MIB,
     }
-
-
-def proportional(pid: int) -> int:
-    """Resident bytes of a process and its children, pages that they share counted once.
-
-    Only Linux can tell; elsewhere they count once for each.
-    """
-    parent = psutil.Process(pid)
-    infos = [process.memory_full_info() for process in (parent, *parent.children(recursive=True))]
-    return sum(getattr(info, "pss", info.rss) for info in infos)
 
 
 def _used(bench: Bench, slots: int) -> int:

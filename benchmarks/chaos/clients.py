@@ -10,17 +10,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks.cases.held_streams import unique_bytes
 from benchmarks.chaos.cluster import Operator
 from benchmarks.chaos.streams import Load, Question
 from benchmarks.chaos.upstream import MODEL, SILENT, Upstream, Visit
+from benchmarks.harness import memory
 from benchmarks.harness.processes import BenchError, Server
 
 SLOW_CLIENTS = 20
 # Places for requests: the slow clients and one more.
 PLACES = SLOW_CLIENTS + 1
 ENDLESS = 10_000_000
-MIB = 2**20
 # What each may hold: what is on its way to it, in both directions, and the buffers of sockets beside it.
 MOST_MIB_EACH = 1.0
 MOST_NOTICE_SECONDS = 0.1
@@ -40,7 +39,7 @@ def settings(url: str) -> dict[str, str]:
 async def slow(server: Server, upstream: Upstream, load: Load) -> tuple[dict[str, Any], list[str]]:
     """Clients that read nothing of long streams, and one among them that does."""
     await _until_routed(load)
-    before = unique_bytes(server.pid)
+    before = memory.unique(server.pid)
     first = len(upstream.visits)
     with ExitStack() as clients:
         for _ in range(SLOW_CLIENTS):
@@ -48,8 +47,8 @@ async def slow(server: Server, upstream: Upstream, load: Load) -> tuple[dict[str
         await _until(lambda: _true(len(upstream.visits) == first + SLOW_CLIENTS))
         await _until_still(upstream.visits[first:])
         beside = await load.ask(_question(1000))
-        grown = (unique_bytes(server.pid) - before) / MIB
-        sent = [visit.sent / MIB for visit in upstream.visits[first : first + SLOW_CLIENTS]]
+        grown = (memory.unique(server.pid) - before) / memory.MIB
+        sent = [visit.sent / memory.MIB for visit in upstream.visits[first : first + SLOW_CLIENTS]]
     misses = [f"beside slow readers: {fault}" for fault in beside.faults]
     if grown > SLOW_CLIENTS * MOST_MIB_EACH:
         misses.append(f"{SLOW_CLIENTS} clients that do not read cost {grown:.1f} MiB")
