@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from itertools import repeat
 
 from app.cli.load import cpu_seconds, event_loop_factory
 from benchmarks.harness.processes import BenchError, Server
 from benchmarks.harness.report import solve_cost
-from benchmarks.load.client import Answer, ask, chat_body
+from benchmarks.load.client import ask_all, chat_body
 
 QUESTION = "Tell me a story about a ship and its crew, with the sea and the weather in it."
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EdgePlan:
     """Answers of ``typical`` tokens are reported; those of the other two lengths part the costs."""
 
     connections: int = 32
@@ -39,13 +40,13 @@ class Cost:
         return self.cpu / self.requests
 
 
-def measure(server: Server, plan: Plan) -> dict[str, float]:
+def measure(server: Server, plan: EdgePlan) -> dict[str, float]:
     """CPU of the server process for answers of three lengths. Raises `BenchError`."""
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_measure(server, plan))
 
 
-async def _measure(server: Server, plan: Plan) -> dict[str, float]:
+async def _measure(server: Server, plan: EdgePlan) -> dict[str, float]:
     model = server.model()
     await _load(server, model, plan, plan.typical, 2 * plan.connections)  # warms up
     costs = [
@@ -73,19 +74,12 @@ def summary(short: Cost, typical: Cost, long: Cost) -> dict[str, float]:
     }
 
 
-async def _load(server: Server, model: str, plan: Plan, length: int, requests: int) -> Cost:
-    """Closed loop: every connection sends its next request when its last one ended."""
+async def _load(server: Server, model: str, plan: EdgePlan, length: int, requests: int) -> Cost:
     body = chat_body(model, QUESTION, length, ignore_eos=True)
-    remaining = iter(range(requests))
-    answers: list[Answer] = []
-
-    async def work() -> None:
-        answers.extend([await ask(server.url, body) for _ in remaining])
-
     before = cpu_seconds(server.pid)
-    await asyncio.gather(*(work() for _ in range(plan.connections)))
+    answers = await ask_all(server.url, repeat(body, requests), plan.connections)
     cpu = cpu_seconds(server.pid) - before
     if failed := next((answer.error for answer in answers if answer.error), None):
         raise BenchError(f"a request failed: {failed}")
     tokens = sum(answer.completion_tokens for answer in answers)
-    return Cost(tokens / requests, requests, cpu, sum(answer.frames for answer in answers) / requests)
+    return Cost(tokens / requests, requests, cpu, sum(len(answer.arrivals) for answer in answers) / requests)

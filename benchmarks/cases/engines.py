@@ -16,7 +16,7 @@ from benchmarks.harness.processes import START_TIMEOUT, Server
 from benchmarks.harness.report import SUBJECT
 from benchmarks.harness.servers import Bench, subject
 from benchmarks.load import greedy
-from benchmarks.load.greedy import Plan
+from benchmarks.load.greedy import GreedyPlan
 
 KEYS = (
     "tokens_per_s", "ttft_p50_ms", "itl_p50_ms", "itl_p99_ms", "cpu_us_per_token", "tokens_per_answer",
@@ -27,7 +27,7 @@ PATIENCE = {"vllm": peers.VLLM_START_TIMEOUT}
 
 def mlx(bench: Bench) -> list[Case]:
     # mlx_lm.server cannot be told to ignore the end of an answer. On CPUs MLX is slow: few requests.
-    plan = Plan(requests=bench.count(16, 8), max_tokens=bench.count(64, 8))
+    plan = GreedyPlan(requests=bench.count(16, 8), max_tokens=bench.count(64, 8))
 
     def theirs() -> Values:
         with peers.mlx_server(bench, bench.hf_folder) as server:
@@ -38,7 +38,9 @@ def mlx(bench: Bench) -> list[Case]:
 
 
 def vllm(bench: Bench) -> list[Case]:
-    plan = Plan(requests=bench.count(48, 8), max_tokens=bench.count(128, 16), ignore_eos=bench.ignore_eos)
+    plan = GreedyPlan(
+        requests=bench.count(48, 8), max_tokens=bench.count(128, 16), ignore_eos=bench.ignore_eos
+    )
 
     def theirs() -> Values:
         with peers.vllm_server(bench, bench.hf_folder) as server:
@@ -66,7 +68,7 @@ def own_server(bench: Bench, engine: str) -> AbstractContextManager[Server]:
     return subject(bench, cycles.engine_need(bench, engine), PATIENCE.get(engine, START_TIMEOUT))
 
 
-def _ours(bench: Bench, engine: str, plan: Plan) -> Values:
+def _ours(bench: Bench, engine: str, plan: GreedyPlan) -> Values:
     with own_server(bench, engine) as server:
         return greedy.measure(server, server.model(), plan)
 

@@ -7,7 +7,8 @@ import asyncio
 from benchmarks.cases.mock_upstream import MODEL, Pace
 from benchmarks.harness import memory
 from benchmarks.harness.processes import BenchError, Server
-from benchmarks.load.kept_client import Connection, Question, RelayError, connect
+from benchmarks.load.client import Connection, RequestFailed, connect
+from benchmarks.load.sdk_chats import SdkChat, chat
 
 # Opened at once; more than a listening socket's queue holds would be refused.
 OPENING = 64
@@ -32,11 +33,11 @@ async def measure(server: Server, streams: int, pace: Pace) -> dict[str, float]:
 
     Memory is read between events, when nothing moves: after the first event and after the second.
     """
-    question = Question(MODEL, pace.chunks)
+    wanted = SdkChat(MODEL, pace.chunks)
     before = memory.unique(server.pid)
     connections = await _open(server.url, streams)
     try:
-        answers = [asyncio.ensure_future(_ask(each, server.url, question)) for each in connections]
+        answers = [asyncio.ensure_future(_ask(each, server.url, wanted)) for each in connections]
         held = await _held(server, connections, pace)
         reasons = list(filter(None, await asyncio.wait_for(asyncio.gather(*answers), END_TIMEOUT)))
     except TimeoutError:
@@ -64,11 +65,11 @@ async def _open(url: str, count: int) -> list[Connection]:
     return connections
 
 
-async def _ask(connection: Connection, url: str, question: Question) -> str:
+async def _ask(connection: Connection, url: str, wanted: SdkChat) -> str:
     """Why the stream failed; "" if it did not."""
     try:
-        await connection.ask(question.request(url), question)
-    except RelayError as error:
+        await chat(connection, wanted.request(url), wanted)
+    except RequestFailed as error:
         return str(error)
     return ""
 

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from app.cli.load import event_loop_factory, percentile
+from app.cli.stream import StreamedAnswer
 from benchmarks.harness.processes import BenchError, Server
-from benchmarks.load.client import Answer, ask, chat_body
+from benchmarks.load.client import ask, chat_body
 
 SENTENCE = "the ship and its crew sailed past the old harbor in the morning rain "
 SETTLE_SECONDS = 1.0
@@ -17,7 +19,7 @@ TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InterferencePlan:
     """``steady_tokens`` is how long the steady answers are: they must outlast the long prompt."""
 
     streams: int = 8
@@ -33,25 +35,25 @@ class Window:
     start: float
     end: float
 
-    def gaps(self, answers: Sequence[Answer]) -> list[float]:
+    def gaps(self, answers: Sequence[StreamedAnswer]) -> list[float]:
         """Every gap between arrivals of text that touches the window."""
         return [
             after - before
             for answer in answers
-            for before, after in zip(answer.arrivals, answer.arrivals[1:], strict=False)
-            if after > self.start and before < self.end
+            for before, after in pairwise(answer.arrivals)
+            if before < after and after > self.start and before < self.end
         ]
 
 
-def measure(server: Server, plan: Plan) -> dict[str, float]:
+def measure(server: Server, plan: InterferencePlan) -> dict[str, float]:
     """Gaps of steady streams in quiet, and while one long prompt is prefilled. Raises `BenchError`."""
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_measure(server.url, server.model(), plan))
 
 
-async def _measure(url: str, model: str, plan: Plan) -> dict[str, float]:
+async def _measure(url: str, model: str, plan: InterferencePlan) -> dict[str, float]:
     long_text = await _long_text(url, model, plan.prompt_tokens)
-    steady = [Answer() for _ in range(plan.streams)]
+    steady = [StreamedAnswer() for _ in range(plan.streams)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(ask(url, _steady_body(model, n, plan), a)) for n, a in enumerate(steady)]
         try:
@@ -64,8 +66,10 @@ async def _measure(url: str, model: str, plan: Plan) -> dict[str, float]:
                 task.cancel()
 
 
-async def _observe(url: str, long_body: bytes, steady: list[Answer], plan: Plan) -> dict[str, float]:
-    while not all(answer.arrivals or answer.ended for answer in steady):  # noqa: ASYNC110
+async def _observe(
+    url: str, long_body: bytes, steady: list[StreamedAnswer], plan: InterferencePlan
+) -> dict[str, float]:
+    while not all(answer.arrivals or answer.is_over for answer in steady):  # noqa: ASYNC110
         await asyncio.sleep(0.01)  # the streams wake nobody, so that they stay cheap
     await asyncio.sleep(SETTLE_SECONDS)
     start = time.perf_counter()
@@ -76,12 +80,14 @@ async def _observe(url: str, long_body: bytes, steady: list[Answer], plan: Plan)
     if long.first is None:
         raise BenchError(f"the long prompt got no answer: {long.error}")
     for answer in steady:
-        if answer.error or (answer.done and answer.arrivals[-1] < long.first):
+        if answer.error or (answer.is_done and answer.arrivals[-1] < long.first):
             raise BenchError(f"a steady stream ended before the long prompt: {answer.error or 'too short'}")
     return summary(Window(start, long.sent), Window(long.sent, long.first), steady, long)
 
 
-def summary(quiet: Window, busy: Window, steady: Sequence[Answer], long: Answer) -> dict[str, float]:
+def summary(
+    quiet: Window, busy: Window, steady: Sequence[StreamedAnswer], long: StreamedAnswer
+) -> dict[str, float]:
     """Percentiles of both windows, in milliseconds, and how they compare."""
     values = {"long_ttft_ms": 1e3 * (busy.end - busy.start), "long_prompt_tokens": float(long.prompt_tokens)}
     for name, window in (("quiet", quiet), ("busy", busy)):
@@ -97,7 +103,7 @@ def summary(quiet: Window, busy: Window, steady: Sequence[Answer], long: Answer)
     return values
 
 
-def _steady_body(model: str, number: int, plan: Plan) -> bytes:
+def _steady_body(model: str, number: int, plan: InterferencePlan) -> bytes:
     text = f"Story {number}: tell me everything about a ship, its crew, the sea and the weather."
     return chat_body(model, text, plan.steady_tokens, ignore_eos=True)
 

@@ -17,7 +17,8 @@ from benchmarks.harness.case import Case, Run, Values, metrics
 from benchmarks.harness.processes import BenchError, Server
 from benchmarks.harness.report import SUBJECT, Metric
 from benchmarks.harness.servers import Bench, Need, subject
-from benchmarks.load.kept_client import Question, RelayError, Tally, connect, drive
+from benchmarks.load.client import RequestFailed, connect
+from benchmarks.load.sdk_chats import SdkChat, Tally, chat, drive
 
 ROUTES_TIMEOUT = 60.0
 ANSWER_TIMEOUT = 30.0
@@ -25,19 +26,19 @@ STREAMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ProxyLoad:
     """Closed loop over ``connections``. ``pace`` is that of streamed answers; None: they are not streamed."""
 
     connections: int
     pace: Pace | None = None
 
     @property
-    def question(self) -> Question:
-        return Question(MODEL, self.pace.chunks if self.pace else 0)
+    def chat(self) -> SdkChat:
+        return SdkChat(MODEL, self.pace.chunks if self.pace else 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RelayPlan:
     """Every load ends after ``requests`` or after ``seconds``, whichever comes first."""
 
     requests: int = 8000
@@ -47,17 +48,17 @@ class Plan:
 
 
 LOADS = {
-    "json_1_ms": Load(1),
-    "json_32_ms": Load(32),
-    "stream_32_ms": Load(32, Pace(64)),
+    "json_1_ms": ProxyLoad(1),
+    "json_32_ms": ProxyLoad(32),
+    "stream_32_ms": ProxyLoad(32, Pace(64)),
     # As from an engine that decodes 50 tokens a second: every chunk arrives by itself.
-    "slow_stream_32_ms": Load(32, Pace(64, 0.02)),
+    "slow_stream_32_ms": ProxyLoad(32, Pace(64, 0.02)),
 }
 Proxy = Callable[[Bench, str], AbstractContextManager[Server]]
 
 
 def cases(bench: Bench) -> list[Case]:
-    plan = Plan(requests=64, seconds=1.0) if bench.quick else Plan()
+    plan = RelayPlan(requests=64, seconds=1.0) if bench.quick else RelayPlan()
     proxies: dict[str, Proxy] = {
         SUBJECT: ours, "vllm-router": peers.vllm_router, "litellm": peers.litellm,
     }  # fmt: skip
@@ -89,7 +90,7 @@ def ours(bench: Bench, url: str) -> AbstractContextManager[Server]:
     return subject(bench, Need(env=env))
 
 
-def _measure(bench: Bench, proxy: Proxy, plan: Plan) -> Values:
+def _measure(bench: Bench, proxy: Proxy, plan: RelayPlan) -> Values:
     values: Values = {}
     with _behind(bench, proxy) as (upstream, server, runner):
         for key, each in LOADS.items():
@@ -101,7 +102,7 @@ def _measure(bench: Bench, proxy: Proxy, plan: Plan) -> Values:
 def _hold(bench: Bench, streams: int, pace: Pace) -> Values:
     held_streams.allow_files(4 * streams)
     with _behind(bench, ours) as (upstream, server, runner):
-        runner.run(_drive(server, Load(32, Pace()), 256, 10.0))  # warms up
+        runner.run(_drive(server, ProxyLoad(32, Pace()), 256, 10.0))  # warms up
         mock_upstream.set_pace(upstream, pace)
         return runner.run(held_streams.measure(server, streams, pace))
 
@@ -123,23 +124,23 @@ async def until_routed(url: str) -> None:
 
     Raises `BenchError` if none comes.
     """
-    question = Question(MODEL)
+    wanted = SdkChat(MODEL)
     end = time.monotonic() + ROUTES_TIMEOUT
     while True:
         try:
             connection = await connect(url)
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT):
-                    return await connection.ask(question.request(url), question)
+                    return await chat(connection, wanted.request(url), wanted)
             finally:
                 connection.close()
-        except (RelayError, OSError) as error:
+        except (RequestFailed, OSError) as error:
             if time.monotonic() > end:
                 raise BenchError(f"nothing was relayed: {error}") from None
         await asyncio.sleep(0.2)
 
 
-async def cost(server: Server, each: Load, plan: Plan, key: str) -> Values:
+async def cost(server: Server, each: ProxyLoad, plan: RelayPlan, key: str) -> Values:
     """Milliseconds of CPU that ``server`` took for a request, as ``key``. Raises `BenchError`."""
     await _drive(server, each, plan.warm_up, plan.warm_up_seconds)
     before, started = cpu_seconds(server.pid), time.perf_counter()
@@ -152,11 +153,11 @@ async def cost(server: Server, each: Load, plan: Plan, key: str) -> Values:
     }
 
 
-async def _drive(server: Server, each: Load, requests: int, seconds: float) -> Tally:
+async def _drive(server: Server, each: ProxyLoad, requests: int, seconds: float) -> Tally:
     """Raises `BenchError` if a request fails."""
     try:
         async with asyncio.timeout(seconds + ANSWER_TIMEOUT):
-            tally = await drive(server.url, each.question, each.connections, requests, seconds)
+            tally = await drive(server.url, each.chat, each.connections, requests, seconds)
     except TimeoutError:
         raise BenchError(f"a request had no answer after {ANSWER_TIMEOUT:.0f} s") from None
     if tally.errors or not tally.answers:

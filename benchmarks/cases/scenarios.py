@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from balancer.policies import Strategy
 from benchmarks.cases import edge, interference, memory, policies, relaying, slots, switching
 from benchmarks.cases import engines as engine_cases
+from benchmarks.cases.edge import EdgePlan
+from benchmarks.cases.interference import InterferencePlan
 from benchmarks.harness.case import Case, Values, beside_llama_server, metrics
 from benchmarks.harness.report import SUBJECT, Metric
 from benchmarks.harness.servers import Bench, Need, started, subject
@@ -36,8 +38,8 @@ def shared_prefix(bench: Bench) -> list[Case]:
 
 
 def interference_cases(bench: Bench) -> list[Case]:
-    quick = interference.Plan(steady_tokens=400, prompt_tokens=600, quiet_seconds=1.0)
-    plan = quick if bench.quick else interference.Plan()
+    quick = InterferencePlan(steady_tokens=400, prompt_tokens=600, quiet_seconds=1.0)
+    plan = quick if bench.quick else InterferencePlan()
     keys = (
         "busy_p99_ms", "busy_p50_ms", "quiet_p99_ms", "quiet_p50_ms",
         "slowdown_p99", "slowdown_p50", "busy_p100_ms", "long_ttft_ms",
@@ -54,7 +56,7 @@ def interference_cases(bench: Bench) -> list[Case]:
 
 
 def edge_cases(bench: Bench) -> list[Case]:
-    plan = edge.Plan(tokens=8_000) if bench.quick else edge.Plan()
+    plan = EdgePlan(tokens=8_000) if bench.quick else EdgePlan()
     keys = (
         "cpu_us_per_token", "cpu_ms_per_request", "own_us_per_token", "own_ms_per_request",
         "frames_per_token", "cpu_us_per_frame",

@@ -11,10 +11,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks.chaos.cluster import Operator
-from benchmarks.chaos.streams import Load, Question
+from benchmarks.chaos.streams import Question, StreamLoad
 from benchmarks.chaos.upstream import MODEL, SILENT, Upstream, Visit
 from benchmarks.harness import memory
 from benchmarks.harness.processes import BenchError, Server
+from benchmarks.load.client import CHAT_PATH, JSON, post_request
 
 SLOW_CLIENTS = 20
 # Places for requests: the slow clients and one more.
@@ -36,7 +37,7 @@ def settings(url: str) -> dict[str, str]:
     }
 
 
-async def slow(server: Server, upstream: Upstream, load: Load) -> tuple[dict[str, Any], list[str]]:
+async def slow(server: Server, upstream: Upstream, load: StreamLoad) -> tuple[dict[str, Any], list[str]]:
     """Clients that read nothing of long streams, and one among them that does."""
     await _until_routed(load)
     before = memory.unique(server.pid)
@@ -78,8 +79,7 @@ def client(server: Server, text: str, tokens: int) -> Iterator[socket.socket]:
     port = int(server.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as connection:
         body = json.dumps(_question(tokens, text).body).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+        connection.sendall(post_request(server.url, CHAT_PATH, body, JSON))
         yield connection
 
 
@@ -140,7 +140,7 @@ async def _until_still(visits: list[Visit]) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _until_routed(load: Load) -> None:
+async def _until_routed(load: StreamLoad) -> None:
     """The server looks at its upstreams when it has started."""
     end = time.monotonic() + PATIENCE
     while (answer := await load.ask(_question(10))).faults:
@@ -157,4 +157,4 @@ def _question(tokens: int, text: str = "go on") -> Question:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return Question(0, "/v1/chat/completions", body)
+    return Question(0, CHAT_PATH, body)

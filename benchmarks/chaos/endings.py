@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.chaos.cluster import Operator, gone, send_signal
 from benchmarks.chaos.faults import Scene
-from benchmarks.chaos.streams import Answer
+from benchmarks.chaos.streams import Transcript
 from benchmarks.harness.processes import BenchError
 
 GRACE = 90.0
@@ -22,7 +22,7 @@ MOST_ORPHANED_SECONDS = 2.0
 STARTED_SECONDS = 60.0
 
 
-async def terminate(scene: Scene) -> tuple[dict[str, Any], list[str], list[Answer]]:
+async def terminate(scene: Scene) -> tuple[dict[str, Any], list[str], list[Transcript]]:
     """SIGTERM: what is in flight ends, nothing new begins, and no process stays."""
     operator, load = scene.operator, scene.load
     asked = scene.asked[: scene.inflight]

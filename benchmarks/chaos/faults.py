@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.chaos.cluster import CHECK_SECONDS, INSTANCES, Operator, Seen, send_signal
-from benchmarks.chaos.streams import Load, Question
+from benchmarks.chaos.streams import Question, StreamLoad
 
 SETTLE_SECONDS = 3.0
 KILL_EVERY = 5.0
@@ -31,7 +31,7 @@ class Scene:
     """Where it happens: the server, the streams to keep going, and for how many seconds at least."""
 
     operator: Operator
-    load: Load
+    load: StreamLoad
     asked: list[Question]
     inflight: int
     seconds: float

@@ -20,28 +20,26 @@ from typing import Any
 
 import httpx
 
-from benchmarks.chaos import clients as chaos_clients
-from benchmarks.chaos import endings as chaos_endings
-from benchmarks.chaos import faults as chaos_faults
+from benchmarks.chaos import clients, endings, faults
 from benchmarks.chaos.cluster import INSTANCES, Operator, cluster
 from benchmarks.chaos.faults import Course, Scene
-from benchmarks.chaos.streams import Answer, Load, questions
+from benchmarks.chaos.streams import StreamLoad, Transcript, questions
 from benchmarks.chaos.ties import Judge
 from benchmarks.chaos.upstream import Upstream
-from benchmarks.chaos.verdict import compare, faults
+from benchmarks.chaos.verdict import breaches, compare
 from benchmarks.harness.processes import BenchError
 from benchmarks.harness.servers import Bench, Need, subject
 
 FAULTS: dict[str, Callable[[Scene], Awaitable[Course]]] = {
-    "kill": chaos_faults.kill,
-    "stop": chaos_faults.stop,
-    "roll": chaos_faults.roll,
+    "kill": faults.kill,
+    "stop": faults.stop,
+    "roll": faults.roll,
 }
 PHASES = (*FAULTS, "terminate", "orphan", "clients")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ChaosPlan:
     """``inflight`` streams at a time of ``asked`` different ones, of ``shortest`` to ``longest`` tokens;
     instances are killed for ``seconds``."""
 
@@ -53,7 +51,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Report:
+class ChaosReport:
     """Figures by phase, and what was missed, in words."""
 
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -65,72 +63,68 @@ class Report:
         print(f"{phase}: {json.dumps(dict(figures), default=str)}", *misses, sep="\n  ", flush=True)
 
 
-async def disturb(bench: Bench, phases: Sequence[str], plan: Plan, report: Report) -> None:
+async def disturb(bench: Bench, phases: Sequence[str], plan: ChaosPlan, report: ChaosReport) -> None:
     """Streams over instances that come and go, after two quiet runs. Raises `BenchError`."""
-    runs: dict[str, list[Answer]] = {}
+    runs: dict[str, list[Transcript]] = {}
     with cluster(bench, {}) as (server, log):
-        load = Load(server.url, "quiet")
+        load = StreamLoad(server.url, "quiet")
         async with Operator.of(server, log) as operator:
             await operator.until_ready(INSTANCES)
             asked = questions(server.model(), plan.asked, shortest=plan.shortest, longest=plan.longest)
             quiet = {each.question.number: each for each in await load.once(asked, plan.inflight)}
             runs["quiet"] = await load.once(asked, plan.inflight)
-            report.misses += faults(list(quiet.values()), {})
-            await load.close()
+            report.misses += breaches(list(quiet.values()), {})
             courses: dict[str, Course] = {}
             for phase in phases:
-                load = Load(server.url, phase)
+                load = StreamLoad(server.url, phase)
                 scene = Scene(operator, load, asked, plan.inflight, plan.seconds)
                 courses[phase] = await FAULTS[phase](scene)
                 runs[phase] = load.answers
-                await load.close()
             failovers, seams = await operator.failovers(), operator.seams()
     async with Judge.of(bench.gguf) as judge:
         for phase, answers in runs.items():
             course = courses.get(phase, Course())
             compared = await compare(answers, quiet, seams, judge)
-            misses = [*course.misses, *faults(answers, quiet), *compared.misses]
-            report.add(phase, {**chaos_faults.figures(course), **compared.figures()}, misses)
+            misses = [*course.misses, *breaches(answers, quiet), *compared.misses]
+            report.add(phase, {**faults.figures(course), **compared.figures()}, misses)
     report.add("failovers", failovers, [])
 
 
-async def end(bench: Bench, phase: str, plan: Plan, report: Report) -> None:
+async def end(bench: Bench, phase: str, plan: ChaosPlan, report: ChaosReport) -> None:
     """The end of a server under load. Raises `BenchError`."""
-    with cluster(bench, {"SHUTDOWN_GRACE": f"{chaos_endings.GRACE:g}"}) as (server, _):
+    with cluster(bench, {"SHUTDOWN_GRACE": f"{endings.GRACE:g}"}) as (server, _):
         async with Operator.of(server) as operator:
             await operator.until_ready(INSTANCES)
             longest = (plan.shortest + plan.longest) // 2
             asked = questions(server.model(), plan.inflight, shortest=plan.shortest, longest=longest)
-            load = Load(server.url, phase)
+            load = StreamLoad(server.url, phase)
             scene = Scene(operator, load, asked, plan.inflight, plan.seconds)
             if phase == "terminate":
-                figures, misses, answers = await chaos_endings.terminate(scene)
-                misses += faults(answers, {})
+                figures, misses, answers = await endings.terminate(scene)
+                misses += breaches(answers, {})
             else:
-                figures, misses = await chaos_endings.orphan(scene)
-            await load.close()
+                figures, misses = await endings.orphan(scene)
     report.add(phase, figures, misses)
 
 
-async def vex(bench: Bench, report: Report) -> None:
+async def bad_clients(bench: Bench, report: ChaosReport) -> None:
     """Clients that do not read, or leave. Raises `BenchError`."""
     async with Upstream.listening() as (upstream, url):
         # In a thread, for the upstream must answer while the server starts.
-        starting = subject(bench, Need(env=chaos_clients.settings(url)))
+        starting = subject(bench, Need(env=clients.settings(url)))
         server = await asyncio.to_thread(starting.__enter__)
         try:
-            load = Load(server.url, "clients")
-            report.add("slow readers", *await chaos_clients.slow(server, upstream, load))
-            await load.close()
+            load = StreamLoad(server.url, "clients")
+            report.add("slow readers", *await clients.slow(server, upstream, load))
             async with Operator.of(server) as operator:
-                report.add("leaving", *await chaos_clients.leave(server, upstream, operator))
+                report.add("leaving", *await clients.leave(server, upstream, operator))
         finally:
             await asyncio.to_thread(starting.__exit__, None, None, None)
 
 
-async def run(bench: Bench, phases: Sequence[str], plan: Plan) -> Report:
+async def run(bench: Bench, phases: Sequence[str], plan: ChaosPlan) -> ChaosReport:
     """All of ``phases``. A phase that cannot go on is a miss."""
-    report = Report()
+    report = ChaosReport()
     disturbances = [phase for phase in phases if phase in FAULTS]
     work: list[Callable[[], Awaitable[None]]] = []
     if disturbances:
@@ -140,7 +134,7 @@ async def run(bench: Bench, phases: Sequence[str], plan: Plan) -> Report:
     if "orphan" in phases:
         work.append(lambda: end(bench, "orphan", plan, report))
     if "clients" in phases:
-        work.append(lambda: vex(bench, report))
+        work.append(lambda: bad_clients(bench, report))
     for each in work:
         try:
             await each()
@@ -154,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers must end too
     out = args.out.resolve() if args.out else Path(tempfile.mkdtemp(prefix="enginehouse-chaos-"))
     bench = Bench(out=out, model=args.model)
-    plan = Plan(args.streams, args.questions, args.shortest, args.longest, args.seconds)
+    plan = ChaosPlan(args.streams, args.questions, args.shortest, args.longest, args.seconds)
     report = asyncio.run(run(bench, args.only, plan))
     result = {"plan": vars(args), "figures": report.figures, "misses": report.misses}
     (out / "chaos.json").write_text(json.dumps(result, indent=2, default=str))
@@ -164,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
-    add, plan = parser.add_argument, Plan()
+    add, plan = parser.add_argument, ChaosPlan()
     add("--only", type=_phases, default=list(PHASES), help=f"by comma, of {', '.join(PHASES)}")
     add("--streams", type=int, default=plan.inflight, help="in flight at once")
     add("--questions", type=int, default=plan.asked, help="different ones, asked in turn")

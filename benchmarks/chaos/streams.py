@@ -11,13 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-
+from app.cli.stream import DONE, LineSplitter, event_data
 from benchmarks.harness.processes import BenchError
+from benchmarks.load.client import CLOSING, RequestFailed, connect, post_request
 
 TIMEOUT = 240.0
-CONNECT_TIMEOUT = 10.0
-DONE = "data: [DONE]"
 
 _TASKS = (
     "Tell a short story about",
@@ -52,7 +50,7 @@ class Question:
 
 
 @dataclass(slots=True)
-class Answer:
+class Transcript:
     """A streamed answer as its client saw it.
 
     ``arrivals`` are a `time.perf_counter` time and the length of the text from then on. ``faults`` are
@@ -96,17 +94,15 @@ def _question(model: str, number: int, max_tokens: int) -> Question:
     return Question(number, "/v1/chat/completions", {**body, "messages": [{"role": "user", "content": text}]})
 
 
-class Load:
+class StreamLoad:
     """Keeps streams going at a server, and their answers."""
 
     def __init__(self, url: str, label: str) -> None:
         """``label`` begins the ids of its requests."""
-        self.answers: list[Answer] = []
+        self.answers: list[Transcript] = []
         self._label = label
         self._numbers = itertools.count()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        timeout = httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
-        self._client = httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits, trust_env=False)
+        self._url = url
 
     @asynccontextmanager
     async def going(self, asked: Sequence[Question], inflight: int) -> AsyncIterator[None]:
@@ -128,10 +124,10 @@ class Load:
             for worker in workers:
                 worker.cancel()
 
-    async def once(self, asked: Sequence[Question], inflight: int) -> list[Answer]:
+    async def once(self, asked: Sequence[Question], inflight: int) -> list[Transcript]:
         """Each of ``asked``, ``inflight`` at a time. Raises `BenchError` if they do not end."""
         remaining = iter(asked)
-        answers: list[Answer] = []
+        answers: list[Transcript] = []
 
         async def work() -> None:
             answers.extend([await self.ask(question) for question in remaining])
@@ -139,30 +135,24 @@ class Load:
         await self._end([asyncio.create_task(work()) for _ in range(inflight)])
         return answers
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Transcript:
         """Follow one stream to its end; whatever goes wrong is among the answer's faults."""
-        answer = Answer(question, f"{self._label}-{next(self._numbers)}", time.perf_counter())
+        answer = Transcript(question, f"{self._label}-{next(self._numbers)}", time.perf_counter())
         follower = _Follower(answer)
-        headers = {"x-request-id": answer.request_id}
+        headers = {**CLOSING, "x-request-id": answer.request_id}
+        request = post_request(self._url, question.path, json.dumps(question.body).encode(), headers)
         try:
-            async with self._client.stream(
-                "POST", question.path, json=question.body, headers=headers
-            ) as response:
-                if response.status_code != 200:
-                    text = (await response.aread()).decode(errors="replace")
-                    answer.faults.append(f"HTTP {response.status_code}: {text[:300]}")
-                    return answer
-                async for line in response.aiter_lines():
-                    if line:
-                        follower.take(line)
+            async with asyncio.timeout(TIMEOUT):
+                connection = await connect(self._url)
+                try:
+                    await connection.post(request, follower.feed)
+                finally:
+                    connection.close()
             follower.end()
-        except httpx.HTTPError as error:
+        except (OSError, RequestFailed) as error:
             answer.faults.append(f"{type(error).__name__}: {error} after {len(answer.text)} characters")
         answer.ended = time.perf_counter()
         return answer
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
     async def _end(self, workers: Sequence[asyncio.Task[None]]) -> None:
         try:
@@ -175,21 +165,25 @@ class Load:
 class _Follower:
     """Reads a stream's lines into its answer, and finds what does not belong there."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Transcript) -> None:
         self._answer = answer
+        self._lines = LineSplitter()
         self._heads: set[tuple[str, int]] = set()
         self._openings = self._finishes = self._usages = 0
         self._is_done = False
 
-    def take(self, line: str) -> None:
-        if self._is_done:
-            self._fault(f"after [DONE]: {line[:80]}")
-        elif line == DONE:
-            self._is_done = True
-        elif not line.startswith("data: "):
-            self._fault(f"not for clients: {line[:80]}")
-        else:
-            self._event(json.loads(line[6:]))
+    def feed(self, data: bytes) -> None:
+        """Take a part of the body. Raises ValueError for an event that is no JSON."""
+        for line in filter(None, self._lines.feed(data)):
+            payload = event_data(line)
+            if self._is_done:
+                self._fault(f"after [DONE]: {line[:80]!r}")
+            elif payload is None:
+                self._fault(f"not for clients: {line[:80]!r}")
+            elif payload == DONE:
+                self._is_done = True
+            else:
+                self._event(json.loads(payload))
 
     def end(self) -> None:
         """The connection brought its last byte."""

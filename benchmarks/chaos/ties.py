@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product, takewhile
 from pathlib import Path
 
-from benchmarks.chaos.streams import Answer, Question
+from benchmarks.chaos.streams import Question, Transcript
 from engines.base import Candidate, Engine, GenerationRequest, Prompt, Sampling
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
 from engines.llamacpp.model import ModelCache
@@ -53,7 +53,7 @@ class Judge:
         finally:
             await engine.close()
 
-    async def parting(self, one: Answer, other: Answer) -> Parting:
+    async def parting(self, one: Transcript, other: Transcript) -> Parting:
         """Of two answers to one question whose texts differ."""
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(one.text, other.text, strict=False))
         common = sum(1 for _ in alike)
@@ -105,7 +105,9 @@ class Judge:
         return found
 
 
-def _shortfall(candidates: Sequence[Candidate], one: Answer, other: Answer, start: int, common: int) -> float:
+def _shortfall(
+    candidates: Sequence[Candidate], one: Transcript, other: Transcript, start: int, common: int
+) -> float:
     """How much less likely than the best candidate those two different ones are with which the answers go on
     at ``start``; at least one of them reaches beyond what they have in ``common``."""
     alike = len(one.text[start:common].encode())
@@ -119,7 +121,7 @@ def _shortfall(candidates: Sequence[Candidate], one: Answer, other: Answer, star
     return candidates[0].logprob - max(pairs) if pairs else math.inf
 
 
-def _fits(token: bytes, answer: Answer, start: int) -> bool:
+def _fits(token: bytes, answer: Transcript, start: int) -> bool:
     """Whether ``answer`` may have gone on with ``token``."""
     rest = answer.text[start:].encode()
     if rest.startswith(token):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.cli.load import percentile
-from benchmarks.chaos.streams import Answer
+from benchmarks.chaos.streams import Transcript
 from benchmarks.chaos.ties import Judge, Parting
 
 # Nats within which two tokens are a near-tie. SmolLM2 in Q4_0, decoded in a batch of 24 and not alone, sees
@@ -58,7 +58,7 @@ class Compared:
         return len(self.partings) * self.seam_tokens / self.tokens if self.tokens else 0.0
 
 
-def faults(answers: Sequence[Answer], quiet: Mapping[int, Answer]) -> list[str]:
+def breaches(answers: Sequence[Transcript], quiet: Mapping[int, Transcript]) -> list[str]:
     """Every breach of what a stream keeps to, with its request's id."""
     found = [f"{answer.request_id}: {fault}" for answer in answers for fault in answer.faults]
     for answer in answers:
@@ -72,8 +72,8 @@ def faults(answers: Sequence[Answer], quiet: Mapping[int, Answer]) -> list[str]:
 
 
 async def compare(
-    answers: Sequence[Answer],
-    quiet: Mapping[int, Answer],
+    answers: Sequence[Transcript],
+    quiet: Mapping[int, Transcript],
     seams: Mapping[str, Sequence[int]],
     judge: Judge,
 ) -> Compared:
@@ -108,7 +108,7 @@ def _misses(compared: Compared) -> list[str]:
     return found
 
 
-async def _gap(answer: Answer, seam: int, judge: Judge) -> float | None:
+async def _gap(answer: Transcript, seam: int, judge: Judge) -> float | None:
     """Seconds between the text before ``seam`` and the text after it; None if either is missing."""
     length = await judge.length(answer.text, seam)
     place = bisect_left(answer.arrivals, length + 1, key=lambda arrival: arrival[1])

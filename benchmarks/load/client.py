@@ -1,46 +1,133 @@
-"""A streaming client that notes when text arrives. It is light, for it shares cores with the server."""
+"""The HTTP client of all benchmarks: one request at a time over a connection, bodies handed on as they come.
+
+It is light, for it shares cores with the server: no pool, no model of headers, no copy of what it reads.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httptools
 
-from app.cli.client import LineSplitter, error_message, event_data
-from app.cli.load import has_text
+from app.cli.stream import StreamedAnswer, StreamReader, error_message
 
-READ_SIZE = 2**16
+CHAT_PATH = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
+CLOSING = {"Connection": "close", **JSON}
 
 
-@dataclass(slots=True)
-class Answer:
-    """One streamed answer while it comes. Times are `time.perf_counter` seconds.
+class RequestFailed(Exception):
+    """A request got no answer, not a whole one, or an error; the message says which."""
 
-    ``arrivals`` has one entry for each read that brought text, however many frames came together, so
-    that gaps between entries are what a reader of the text would see.
-    """
 
-    sent: float = 0.0
-    arrivals: list[float] = field(default_factory=list)
-    frames: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    done: bool = False
-    error: str | None = None
+class Connection(asyncio.Protocol):
+    """One connection, which is kept between requests. ``begun`` is set when an answer has a first byte."""
 
-    @property
-    def first(self) -> float | None:
-        return self.arrivals[0] if self.arrivals else None
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self._take: Callable[[bytes], None] = _drop
+        self._answered: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._refusal = b""
+        # Without either header, an answer ends with its connection.
+        self._has_length = self._is_complete = False
 
-    @property
-    def ended(self) -> bool:
-        return self.done or self.error is not None
+    async def post(self, request: bytes, take: Callable[[bytes], None]) -> None:
+        """Send ``request``; ``take`` is given each part of the body as it is read. Returns after the last.
+
+        Raises `RequestFailed`, and what ``take`` raises.
+        """
+        if self._transport is None:
+            raise RequestFailed("the connection was closed")
+        self.begun.clear()
+        self._take, self._refusal = take, b""
+        self._has_length = self._is_complete = False
+        self._answered = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        await self._answered
+        if (status := self._parser.get_status_code()) != 200:
+            raise RequestFailed(error_message(self._refusal, status))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of its subclasses
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        is_whole = self.begun.is_set() and not self._has_length
+        self._end(None if is_whole else RequestFailed("the connection was closed"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+            if self._pieces:
+                self._hand_over()
+        except httptools.HttpParserError as error:
+            self._end(RequestFailed(f"no HTTP: {error}"))
+        except Exception as error:
+            self._end(error)
+        if self._is_complete:
+            self._end(None)
+
+    # -- httptools' callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._has_length = True
+
+    def on_body(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        self._is_complete = True
+
+    def _hand_over(self) -> None:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self.begun.set()
+        if self._parser.get_status_code() == 200:
+            self._take(data)
+        else:
+            self._refusal += data
+
+    def _end(self, error: Exception | None) -> None:
+        if self._answered is None or self._answered.done():
+            return
+        if error is None:
+            self._answered.set_result(None)
+        else:
+            self._answered.set_exception(error)
+
+
+def _drop(data: bytes) -> None:
+    """Nobody has asked for ``data``."""
+
+
+async def connect(url: str) -> Connection:
+    """Raises OSError if nobody listens."""
+    place = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, str(place.hostname), place.port or 80)
+    return connection
+
+
+def post_request(url: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """A whole HTTP request to the server at ``url``."""
+    lines = {"Host": urlsplit(url).netloc, **headers, "Content-Length": str(len(body))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 def chat_body(model: str, text: str, max_tokens: int, *, ignore_eos: bool = False) -> bytes:
@@ -58,88 +145,34 @@ def chat_body(model: str, text: str, max_tokens: int, *, ignore_eos: bool = Fals
     return json.dumps(body).encode()
 
 
-async def ask(url: str, body: bytes, answer: Answer | None = None) -> Answer:
+async def ask(url: str, body: bytes, answer: StreamedAnswer | None = None) -> StreamedAnswer:
     """Send ``body`` over a connection of its own and follow the answer; failures are in it, not raised.
 
     A given ``answer`` can be watched by others meanwhile. Cancelling closes the connection.
     """
-    answer = answer or Answer()
-    place = urlsplit(url)
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    answer = answer or StreamedAnswer()
+    reader = StreamReader(answer)
+    request = post_request(url, CHAT_PATH, body, CLOSING)
     answer.sent = time.perf_counter()
     try:
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        connection = await connect(url)
         try:
-            writer.write(head.encode() + body)
-            await _follow(reader, answer)
+            await connection.post(request, lambda data: reader.feed(data, time.perf_counter()))
         finally:
-            writer.close()
-    except (OSError, httptools.HttpParserError) as error:
-        answer.error = f"{type(error).__name__}: {error}"
-    if not answer.done and answer.error is None:
-        answer.error = "the stream ended without [DONE]"
+            connection.close()
+    except (OSError, RequestFailed) as error:
+        answer.error = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
+    reader.end(time.perf_counter())
     return answer
 
 
-async def _follow(reader: asyncio.StreamReader, answer: Answer) -> None:
-    response = _Response()
-    splitter = LineSplitter()
-    while not response.complete:
-        data = await reader.read(READ_SIZE)
-        if not data:
-            break
-        now = time.perf_counter()
-        response.parser.feed_data(data)
-        if response.parser.get_status_code() == 200:
-            _note(splitter.feed(response.take()), now, answer)
-    if (status := response.parser.get_status_code()) != 200:
-        answer.error = error_message(response.take(), status)
+async def ask_all(url: str, bodies: Iterable[bytes], connections: int) -> list[StreamedAnswer]:
+    """Closed loop: ``connections`` at a time, each sends its next request when its last one ended."""
+    remaining = iter(bodies)
+    answers: list[StreamedAnswer] = []
 
+    async def work() -> None:
+        answers.extend([await ask(url, body) for body in remaining])
 
-class _Response:
-    """Takes HTTP's framing off a response."""
-
-    def __init__(self) -> None:
-        self._body: list[bytes] = []
-        self.complete = False
-        self.parser = httptools.HttpResponseParser(self)
-
-    def on_body(self, data: bytes) -> None:
-        self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-    def take(self) -> bytes:
-        """The part of the body that came since the last call."""
-        data = b"".join(self._body)
-        self._body.clear()
-        return data
-
-
-def _note(lines: Sequence[bytes], now: float, answer: Answer) -> None:
-    before = answer.frames
-    for line in lines:
-        payload = event_data(line)
-        if not payload:
-            continue
-        if payload == b"[DONE]":
-            answer.done = True
-        elif has_text(payload):
-            answer.frames += 1
-        else:
-            _note_rest(payload, answer)
-    if answer.frames > before:
-        answer.arrivals.append(now)
-
-
-def _note_rest(payload: bytes, answer: Answer) -> None:
-    event = json.loads(payload)
-    if "error" in event:
-        answer.error = error_message(payload)
-    if usage := event.get("usage"):
-        answer.prompt_tokens = usage["prompt_tokens"]
-        answer.completion_tokens = usage["completion_tokens"]
+    await asyncio.gather(*(work() for _ in range(connections)))
+    return answers

@@ -15,14 +15,15 @@ from itertools import islice
 
 from app.cli import load
 from app.cli.load import cpu_seconds, event_loop_factory, percentile
+from app.cli.stream import StreamedAnswer
 from benchmarks.harness.processes import BenchError, Server
-from benchmarks.load.client import Answer, ask
+from benchmarks.load.client import ask_all
 
 TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GreedyPlan:
     """``prompt_words`` make prompts of about 64 tokens, the chat template not counted."""
 
     connections: int = 8
@@ -33,13 +34,13 @@ class Plan:
     ignore_eos: bool = False
 
 
-def measure(server: Server, model: str, plan: Plan) -> dict[str, float]:
+def measure(server: Server, model: str, plan: GreedyPlan) -> dict[str, float]:
     """What the load came to, after a warm-up of the same shape. Raises `BenchError`."""
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_measure(server, model, plan))
 
 
-async def _measure(server: Server, model: str, plan: Plan) -> dict[str, float]:
+async def _measure(server: Server, model: str, plan: GreedyPlan) -> dict[str, float]:
     # As many at once as in the measurement: MLX compiles kernels for what it meets.
     warmup = replace(plan, requests=plan.connections, max_tokens=plan.warmup_tokens)
     await _run(server.url, bodies(model, warmup, seed=2), plan.connections)
@@ -49,9 +50,9 @@ async def _measure(server: Server, model: str, plan: Plan) -> dict[str, float]:
     return summary(answers, seconds, cpu_seconds(server.pid) - before)
 
 
-def bodies(model: str, plan: Plan, seed: int) -> list[bytes]:
+def bodies(model: str, plan: GreedyPlan, seed: int) -> list[bytes]:
     """The requests of ``plan``, whose prompts all differ; the same for every server."""
-    wanted = load.Plan(
+    wanted = load.LoadPlan(
         url="",
         model=model,
         max_tokens=plan.max_tokens,
@@ -63,29 +64,22 @@ def bodies(model: str, plan: Plan, seed: int) -> list[bytes]:
     return [json.dumps({**json.loads(body), "temperature": 0}).encode() for body in sampled]
 
 
-async def _run(url: str, requests: Iterable[bytes], connections: int) -> list[Answer]:
-    remaining = iter(requests)
-    answers: list[Answer] = []
-
-    async def work() -> None:
-        answers.extend([await ask(url, body) for body in remaining])
-
+async def _run(url: str, requests: Iterable[bytes], connections: int) -> list[StreamedAnswer]:
     try:
         async with asyncio.timeout(TIMEOUT):
-            await asyncio.gather(*(work() for _ in range(connections)))
+            return await ask_all(url, requests, connections)
     except TimeoutError:
         raise BenchError(f"the load did not end within {TIMEOUT:.0f} s") from None
-    return answers
 
 
-def summary(answers: list[Answer], seconds: float, cpu: float) -> dict[str, float]:
+def summary(answers: list[StreamedAnswer], seconds: float, cpu: float) -> dict[str, float]:
     """Rates over ``seconds`` of load, for which the server used ``cpu`` seconds. Raises `BenchError`."""
     good = [answer for answer in answers if answer.error is None]
     tokens = sum(answer.completion_tokens for answer in good)
     if not tokens:
         raise BenchError(f"no request succeeded: {answers[0].error if answers else 'none was sent'}")
     waits = [answer.first - answer.sent for answer in good if answer.first is not None]
-    gaps = [b - a for answer in good for a, b in zip(answer.arrivals, answer.arrivals[1:], strict=False)]
+    gaps = [pause for answer in good for pause in answer.pauses]
     values = {
         "tokens_per_s": tokens / seconds,
         "ttft_p50_ms": percentile(waits, 50),
