@@ -16,7 +16,7 @@ from rich.table import Table
 from app.cli import client, load
 from app.cli.common import Json, err, fail, load_settings, out
 from app.cli.load import LoadPlan, LoadReport, Spread
-from app.cli.server import Server, errors_told, find_server
+from app.cli.server import ServerAddress, errors_told, find_server
 
 
 def bench(
@@ -64,7 +64,7 @@ def bench(
         raise typer.Exit(1)
 
 
-def _first_model(server: Server) -> str:
+def _first_model(server: ServerAddress) -> str:
     with errors_told(server), server.client() as http:
         return client.first_model(http)
 

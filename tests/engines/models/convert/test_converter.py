@@ -20,6 +20,8 @@ from engines.models.convert.converter import Converted, ensure_converted
 from engines.models.facts import describe
 from support.models import bundled, smollm2_folder
 
+pytestmark = pytest.mark.real
+
 SLOW = "iq4_nl"  # takes half a minute of computing, where the others take one second
 
 
