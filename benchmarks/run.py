@@ -15,13 +15,13 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import machine, results
-from benchmarks.cases import Case, Run
-from benchmarks.processes import BenchError, NotInstalled, say
-from benchmarks.report import Measurement, with_results
-from benchmarks.results import Result
-from benchmarks.scenarios import SCENARIOS, missing
-from benchmarks.servers import Bench
+from benchmarks.cases.scenarios import SCENARIOS, missing
+from benchmarks.harness import machine, results
+from benchmarks.harness.case import Case, Run
+from benchmarks.harness.processes import BenchError, NotInstalled, say
+from benchmarks.harness.report import Measurement, with_results
+from benchmarks.harness.results import Result
+from benchmarks.harness.servers import Bench
 
 README = Path(__file__).with_name("README.md")
 

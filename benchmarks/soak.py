@@ -18,12 +18,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks import cycles
-from benchmarks.engine_cases import MODULES, installed, own_server
-from benchmarks.processes import BenchError, Server
-from benchmarks.servers import Bench
+from benchmarks.cases import cycles
+from benchmarks.cases.engines import MODULES, installed, own_server
+from benchmarks.harness import memory
+from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.servers import Bench
 
-MIB = 2**20
 CYCLES = {"llama_cpp": 50, "mlx": 50, "vllm": 5}
 # Caches fill in the first cycles; what comes after must not add up.
 SETTLED = 5
@@ -60,7 +60,7 @@ def _look(pid: int) -> Residue:
     children = process.children(recursive=True)
     family = [process, *children]
     return Residue(
-        resident=sum(each.memory_info().rss for each in family) / MIB,
+        resident=sum(each.memory_info().rss for each in family) / memory.MIB,
         threads=sum(each.num_threads() for each in family),
         children=len(children),
         files=sum(each.num_fds() for each in family),

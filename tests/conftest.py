@@ -1,10 +1,25 @@
 from __future__ import annotations
 
 import os
+import ssl
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import certifi
 import pytest
 
 from app.settings import Settings
+
+END_TO_END = Path(__file__).parent / "e2e"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is tested from end to end runs real models; elsewhere tests say so themselves."""
+    for item in items:
+        if item.path.is_relative_to(END_TO_END):
+            item.add_marker(pytest.mark.real)
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +29,20 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.delenv(name, raising=False)
     os.environ.pop("OPENAI_API_KEY", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _public_certificates_are_read_once() -> Iterator[None]:
+    """httpx reads them for every client, in 30 ms: as long as most tests take."""
+    make = ssl.create_default_context
+
+    @cache
+    def public() -> ssl.SSLContext:
+        return make(cafile=certifi.where())
+
+    def shared(*args: Any, **options: Any) -> ssl.SSLContext:
+        return public() if not args and options == {"cafile": certifi.where()} else make(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", shared)
+        yield

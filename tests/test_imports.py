@@ -1,52 +1,66 @@
-"""Imports point one way: app → balancer → engines. Optional engines load only when asked for."""
+"""Imports point one way: app → balancer → engines, in no circle. Optional engines load when asked for."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from support.source import PACKAGES, ROOT, Module, cycles, graph, imports, modules
+
 ALLOWED = {"engines": {"engines"}, "balancer": {"balancer", "engines"}, "app": {"app", "balancer", "engines"}}
+# Everything of this project that can be imported; what measures and tests it, it does not know.
+PROJECT = {*PACKAGES, "benchmarks", "scripts", "support", "tests"}
 # vLLM takes settings from the environment of the process that starts it, and of its child.
 VLLM_LAUNCH = {"engines/vllm/child.py", "engines/vllm/launch.py", "engines/vllm/surroundings.py"}
-HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "pydantic_settings"}
+WIRE = {"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "pydantic_settings"}
+# Circles that are being undone: modules that may still be in one.
+CIRCULAR = {
+    "app.telemetry.collector",
+    "app.telemetry.metrics",
+    "engines.mlx.engine",
+    "engines.mlx.folder",
+    "engines.mlx.model",
+    "engines.mlx.runtime",
+    "engines.registry",
+    "engines.vllm.assembly",
+    "engines.vllm.engine",
+    "engines.vllm.folder",
+    "engines.vllm.launch",
+    "engines.vllm.options",
+}
 
 
-def modules() -> list[tuple[Path, str]]:
-    return [(path, package) for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
-
-
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
-    return names
-
-
-@pytest.mark.parametrize(("path", "package"), modules(), ids=lambda value: str(value))
-def test_direction(path: Path, package: str) -> None:
-    assert imported(path) & set(ALLOWED) <= ALLOWED[package]
-    if package != "app":
+@pytest.mark.parametrize("module", modules(*PACKAGES).values(), ids=lambda module: module.file)
+def test_direction(module: Module) -> None:
+    imported = {name.partition(".")[0] for name in imports(module.tree)}
+    assert imported & PROJECT <= ALLOWED[module.package]
+    if module.package != "app":
         # The catalog is a wire format of its own, and vLLM checks tools with pydantic.
-        allowed = {"pydantic"} if {"catalog", "vllm"} & set(path.parts) else set()
-        assert not imported(path) & (HTTP - allowed), "the wire belongs to app/"
+        allowed = {"pydantic"} if {"catalog", "vllm"} & set(module.name.split(".")) else set()
+        assert not imported & (WIRE - allowed), "the wire belongs to app/"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Nor only for type checkers, nor inside a function: two such modules are one."""
+    found = cycles(graph(modules(*PACKAGES, "benchmarks", "scripts")))
+    assert [sorted(group) for group in found if not group <= CIRCULAR] == []
+
+
+def test_circles_are_found() -> None:
+    edges = {"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": {"e"}, "e": set(), "f": {"a", "g"}, "g": {"f"}}
+    assert sorted(map(sorted, cycles(edges))) == [["b", "c"], ["f", "g"]]
 
 
 def test_only_settings_read_the_environment() -> None:
-    readers = [
-        str(path.relative_to(ROOT))
-        for path, _ in modules()
-        if any(word in path.read_text() for word in ("os.environ", "os.getenv", "getenv("))
-    ]
+    readers = {
+        module.file
+        for module in modules(*PACKAGES).values()
+        if any(word in module.text for word in ("os.environ", "os.getenv", "getenv("))
+    }
     # The command line hands its options to the server through the environment.
-    assert set(readers) <= {"app/settings.py", "app/cli/serve.py"} | VLLM_LAUNCH
+    assert readers <= {"app/settings.py", "app/cli/serve.py"} | VLLM_LAUNCH
 
 
 def test_the_app_starts_without_optional_engines() -> None:

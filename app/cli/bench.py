@@ -15,8 +15,8 @@ from rich.table import Table
 
 from app.cli import client, load
 from app.cli.common import Json, err, fail, load_settings, out
-from app.cli.load import Plan, Report, Spread
-from app.cli.server import Server, errors_told, find_server
+from app.cli.load import LoadPlan, LoadReport, Spread
+from app.cli.server import ServerAddress, errors_told, find_server
 
 
 def bench(
@@ -39,7 +39,7 @@ def bench(
     All prompts are different. The exit status is 1 if any request failed.
     """
     server = find_server(load_settings(), url, api_key)
-    plan = Plan(
+    plan = LoadPlan(
         url=server.url,
         model=model or _first_model(server),
         connections=connections,
@@ -64,12 +64,12 @@ def bench(
         raise typer.Exit(1)
 
 
-def _first_model(server: Server) -> str:
+def _first_model(server: ServerAddress) -> str:
     with errors_told(server), server.client() as http:
         return client.first_model(http)
 
 
-def _run(plan: Plan, warmup: int, pid: int | None) -> Report:
+def _run(plan: LoadPlan, warmup: int, pid: int | None) -> LoadReport:
     with asyncio.Runner(loop_factory=load.event_loop_factory()) as runner, Progress(console=err) as progress:
         if warmup:
             # Another seed: the warm-up must not put the measured prompts into a prefix cache.
@@ -79,7 +79,7 @@ def _run(plan: Plan, warmup: int, pid: int | None) -> Report:
         return runner.run(load.run(plan, pid, lambda: progress.advance(task)))
 
 
-def _table(plan: Plan, report: Report) -> Table:
+def _table(plan: LoadPlan, report: LoadReport) -> Table:
     title = f"{plan.model} at {plan.url}, {plan.connections} connections"
     table = Table("", "p50", "p99", box=None, pad_edge=False, title=escape(title), title_justify="left")
     table.add_row("Time to first token", *_milliseconds(report.ttft))
@@ -96,7 +96,7 @@ def _milliseconds(values: Spread) -> tuple[str, str]:
     return p50, p99
 
 
-def _totals(report: Report) -> list[tuple[str, str]]:
+def _totals(report: LoadReport) -> list[tuple[str, str]]:
     rows = [
         ("Tokens/s generated", f"{report.tokens_per_second:,.1f}"),
         ("Requests/s", f"{report.requests_per_second:,.2f}"),

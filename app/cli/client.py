@@ -1,4 +1,4 @@
-"""A small client of the API for the command line: server-sent events, models and errors."""
+"""A small client of the API for the command line: chats, pulls, models and errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+
+from app.cli.stream import DONE, LineSplitter, error_message, event_data
 
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
 """Seconds. Reading waits long: a queue or a long prompt may come before the first token."""
@@ -23,40 +25,6 @@ class ServerError(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
-
-
-class LineSplitter:
-    """Cuts a byte stream into lines, whatever the pieces it arrives in.
-
-    Lines end with LF or CRLF; a lone CR, which no server is known to send, is not an end.
-    """
-
-    __slots__ = ("_rest",)
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes, without their ends."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        return [line.removesuffix(b"\r") for line in lines]
-
-
-def event_data(line: bytes) -> bytes | None:
-    """The payload of an event stream's ``data:`` line; None for any other line."""
-    if not line.startswith(b"data:"):
-        return None
-    return line[5:].removeprefix(b" ")
-
-
-def error_message(body: bytes, status: int | None = None) -> str:
-    """The message of an error in OpenAI's envelope, or the body if it is something else."""
-    where = f" (HTTP {status})" if status else ""
-    try:
-        return f"{json.loads(body)['error']['message']}{where}"
-    except (ValueError, LookupError, TypeError):
-        return (body[:500].decode(errors="replace").strip() or "The server gave no reason") + where
 
 
 def failure(body: bytes, status: int | None = None) -> ServerError:
@@ -119,7 +87,7 @@ def stream_chat(http: httpx.Client, request: dict[str, Any]) -> Iterator[str]:
     an error status, an error in the stream, and a stream that ends without ``[DONE]``.
     """
     for payload in _stream(http, "/v1/chat/completions", request):
-        if payload == b"[DONE]":
+        if payload == DONE:
             return
         yield from _text(payload)
     raise ServerError("The answer was cut off")

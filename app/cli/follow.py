@@ -13,7 +13,7 @@ import httpx
 
 from app.cli import client
 from app.cli.progress import Bar, Step, load_step
-from app.cli.server import Server
+from app.cli.server import ServerAddress
 
 POLL_SECONDS = 0.5
 # An answer is mostly there before this: then nothing is asked or shown.
@@ -28,7 +28,7 @@ Describe = Callable[[dict[str, Any]], Step | None]
 class Request:
     """What is asked of the server, and takes a while."""
 
-    server: Server
+    server: ServerAddress
     method: str
     path: str
     body: dict[str, Any] | None = None

@@ -1,7 +1,6 @@
 """A closed-loop load generator: so many connections, each sending its next request when one ends.
 
-Kept light, because client and server often share a machine: event payloads are looked at as bytes and
-parsed as JSON only where a number is needed.
+Kept light, because client and server often share a machine.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import psutil
 
-from app.cli.client import TIMEOUT, LineSplitter, error_message, event_data
+from app.cli.client import TIMEOUT
 from app.cli.common import auth_headers, is_loopback
+from app.cli.stream import StreamedAnswer, StreamReader, error_message
 
 _VOCABULARY = (
     "river stone window engine garden letter morning signal copper forest market shadow bridge island "
@@ -29,11 +29,9 @@ _VOCABULARY = (
 )
 _WORDS = _VOCABULARY.split()
 
-_NO_TEXT = (b'"content":""', b'"content": ""', b'"content":null', b'"content": null')
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """What to send. ``shared_prefix`` and ``prompt_words`` count words, of which most are one token."""
 
     url: str
@@ -48,21 +46,6 @@ class Plan:
     seed: int | None = None
 
 
-@dataclass(slots=True)
-class Sample:
-    """One request as the client saw it. Times are in seconds, ``first`` and ``end`` since it was sent.
-
-    ``gaps`` are the times between pieces of text; a server that bundles tokens has fewer, longer ones.
-    """
-
-    first: float | None = None
-    end: float = 0.0
-    gaps: list[float] = field(default_factory=list)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    error: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Spread:
     """The middle and the tail of a distribution, in seconds; None where there is nothing to measure."""
@@ -72,7 +55,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LoadReport:
     """What a run came to. Rates and latencies are over the requests that succeeded.
 
     ``client_cpu`` is the generator's own use of a core, 0 to 1: near 1, it measures itself.
@@ -110,26 +93,30 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def summarise(
-    samples: Sequence[Sample], seconds: float, *, client_cpu: float = 0.0, server_cpu: float | None = None
-) -> Report:
+    answers: Sequence[StreamedAnswer],
+    seconds: float,
+    *,
+    client_cpu: float = 0.0,
+    server_cpu: float | None = None,
+) -> LoadReport:
     """Put a run that took ``seconds`` in numbers; ``server_cpu`` are the server's CPU seconds in it."""
-    good = [sample for sample in samples if sample.error is None]
-    tokens = sum(sample.completion_tokens for sample in good)
-    return Report(
-        requests=len(samples),
-        errors=len(samples) - len(good),
+    good = [answer for answer in answers if answer.error is None]
+    tokens = sum(answer.completion_tokens for answer in good)
+    return LoadReport(
+        requests=len(answers),
+        errors=len(answers) - len(good),
         seconds=seconds,
-        prompt_tokens=sum(sample.prompt_tokens for sample in good),
+        prompt_tokens=sum(answer.prompt_tokens for answer in good),
         completion_tokens=tokens,
         tokens_per_second=tokens / seconds,
         requests_per_second=len(good) / seconds,
-        ttft=spread([sample.first for sample in good if sample.first is not None]),
-        inter_token=spread([gap for sample in good for gap in sample.gaps]),
-        end_to_end=spread([sample.end for sample in good]),
+        ttft=spread([answer.first - answer.sent for answer in good if answer.first is not None]),
+        inter_token=spread([gap for answer in good for gap in answer.gaps]),
+        end_to_end=spread([answer.ended - answer.sent for answer in good]),
         client_cpu=client_cpu,
         cpu_ms_per_request=_ratio(server_cpu, len(good), 1e3),
         cpu_us_per_token=_ratio(server_cpu, tokens, 1e6),
-        first_error=next((sample.error for sample in samples if sample.error is not None), None),
+        first_error=next((answer.error for answer in answers if answer.error is not None), None),
     )
 
 
@@ -137,7 +124,7 @@ def _ratio(total: float | None, count: int, scale: float) -> float | None:
     return total * scale / count if total is not None and count else None
 
 
-def bodies(plan: Plan) -> Iterator[bytes]:
+def bodies(plan: LoadPlan) -> Iterator[bytes]:
     """Request bodies without end, their prompts all different and new in every run.
 
     Without a shared prefix they differ from the first word on, so that no prefix cache can help. With
@@ -169,14 +156,16 @@ def _words(generator: random.Random, count: int) -> str:
     return " ".join(generator.choices(_WORDS, k=count))
 
 
-async def run(plan: Plan, pid: int | None = None, on_done: Callable[[], None] = lambda: None) -> Report:
+async def run(
+    plan: LoadPlan, pid: int | None = None, on_done: Callable[[], None] = lambda: None
+) -> LoadReport:
     """Carry out ``plan``. ``pid`` is the server's process, whose CPU time is then reported.
 
     Raises `psutil.NoSuchProcess` if there is no such process.
     """
     source = bodies(plan)
     remaining = iter(range(plan.requests))
-    samples: list[Sample] = []
+    answers: list[StreamedAnswer] = []
     # One TLS context for all, because making one takes milliseconds.
     verify = ssl.create_default_context()
     cpu_before = cpu_seconds(pid) if pid is not None else 0.0
@@ -185,17 +174,17 @@ async def run(plan: Plan, pid: int | None = None, on_done: Callable[[], None] = 
     async def work() -> None:
         async with connect(plan, verify) as http:
             for _ in remaining:
-                samples.append(await measure(http, next(source)))
+                answers.append(await measure(http, next(source)))
                 on_done()
 
     await asyncio.gather(*(work() for _ in range(min(plan.connections, plan.requests))))
     seconds = time.perf_counter() - started
     client_cpu = (time.process_time() - own_before) / seconds
     server_cpu = cpu_seconds(pid) - cpu_before if pid is not None else None
-    return summarise(samples, seconds, client_cpu=client_cpu, server_cpu=server_cpu)
+    return summarise(answers, seconds, client_cpu=client_cpu, server_cpu=server_cpu)
 
 
-def connect(plan: Plan, verify: ssl.SSLContext) -> httpx.AsyncClient:
+def connect(plan: LoadPlan, verify: ssl.SSLContext) -> httpx.AsyncClient:
     """A client with a pool of its own: one shared by all is searched for each request."""
     return httpx.AsyncClient(
         base_url=plan.url,
@@ -207,64 +196,23 @@ def connect(plan: Plan, verify: ssl.SSLContext) -> httpx.AsyncClient:
     )
 
 
-async def measure(http: httpx.AsyncClient, body: bytes) -> Sample:
-    """Send one request and time what comes back. Failures are in the sample, not raised."""
-    sample = Sample()
-    started = time.perf_counter()
+async def measure(http: httpx.AsyncClient, body: bytes) -> StreamedAnswer:
+    """Send one request and time what comes back. Failures are in the answer, not raised."""
+    answer = StreamedAnswer(sent=time.perf_counter())
+    reader = StreamReader(answer)
     try:
         async with http.stream("POST", "/v1/chat/completions", content=body) as reply:
             if reply.status_code != 200:
-                sample.error = error_message(await reply.aread(), reply.status_code)
+                answer.error = error_message(await reply.aread(), reply.status_code)
             else:
-                await _follow(reply, sample, started)
+                async for data in reply.aiter_bytes():
+                    reader.feed(data, time.perf_counter())
     except httpx.HTTPError as error:
-        sample.error = f"{type(error).__name__}: {error}"
-    sample.end = time.perf_counter() - started
-    return sample
-
-
-async def _follow(reply: httpx.Response, sample: Sample, started: float) -> None:
-    splitter = LineSplitter()
-    last = started
-    pieces = 0
-    done = False
-    async for data in reply.aiter_bytes():
-        now = time.perf_counter()
-        for line in splitter.feed(data):
-            payload = event_data(line)
-            if not payload:
-                continue
-            if payload == b"[DONE]":
-                done = True
-            elif has_text(payload):
-                if pieces == 0:
-                    sample.first = now - started
-                else:
-                    sample.gaps.append(now - last)
-                last = now
-                pieces += 1
-            else:
-                _note(payload, sample)
-    sample.completion_tokens = sample.completion_tokens or pieces
-    if not done and sample.error is None:
-        sample.error = "the stream ended without [DONE]"
-
-
-def has_text(payload: bytes) -> bool:
-    """Whether an event carries text. Quotes inside JSON strings are escaped, so bytes decide safely."""
-    return b'"content":' in payload and not any(empty in payload for empty in _NO_TEXT)
-
-
-def _note(payload: bytes, sample: Sample) -> None:
-    """Take usage or an error out of an event without text."""
-    if b'"usage"' not in payload and b'"error"' not in payload:
-        return
-    event = json.loads(payload)
-    if "error" in event:
-        sample.error = error_message(payload)
-    if usage := event.get("usage"):
-        sample.prompt_tokens = usage["prompt_tokens"]
-        sample.completion_tokens = usage["completion_tokens"]
+        answer.error = f"{type(error).__name__}: {error}"
+    reader.end(time.perf_counter())
+    # A server that tells no usage is counted by its events.
+    answer.completion_tokens = answer.completion_tokens or len(answer.arrivals)
+    return answer
 
 
 def cpu_seconds(pid: int) -> float:

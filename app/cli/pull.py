@@ -15,7 +15,7 @@ import typer
 from app.cli import client
 from app.cli.common import INTERRUPTED, err, fail, load_settings, open_library, out
 from app.cli.progress import Bar, download_step
-from app.cli.server import ApiKey, Server, Url, errors_told, find_server
+from app.cli.server import ApiKey, ServerAddress, Url, errors_told, find_server
 from app.cli.text import size_text
 from app.pull_requests import named_pull
 from app.settings import Settings
@@ -70,7 +70,12 @@ def _interruptible() -> Iterator[None]:
 
 
 def _by_server(
-    server: Server, name: str, hub: SourceName | None, revision: str | None, include: list[str], bar: Bar
+    server: ServerAddress,
+    name: str,
+    hub: SourceName | None,
+    revision: str | None,
+    include: list[str],
+    bar: Bar,
 ) -> dict[str, Any]:
     wish = {"source": hub, "revision": revision, "include": include or None}
     body = {"model_name": name, **{key: value for key, value in wish.items() if value is not None}}

@@ -11,7 +11,7 @@ import typer
 from app.cli import client
 from app.cli.common import fail, load_settings, open_library, out
 from app.cli.removal import NotRemovable, belongings, remove, total_size
-from app.cli.server import ApiKey, Server, errors_told, find_server
+from app.cli.server import ApiKey, ServerAddress, errors_told, find_server
 from app.cli.text import size_text
 from engines.errors import ModelFileNotFound
 from engines.models.library import Library, Model
@@ -67,7 +67,7 @@ def _removable(library: Library, model: Model) -> list[Path]:
     return paths
 
 
-def _release(server: Server, name: str) -> None:
+def _release(server: ServerAddress, name: str) -> None:
     """Have the server let go of the model, if there is one and it knows it. Raises `ServerError`."""
     try:
         with server.client() as http:

@@ -27,7 +27,7 @@ _KEY_HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerAddress:
     """``url`` is without /v1. ``is_default``: nobody asked for this one, so it need not be there."""
 
     url: str
@@ -47,17 +47,19 @@ class Server:
         return {"base_url": self.url, "headers": auth_headers(self.key), "trust_env": proxies}
 
 
-def find_server(settings: Settings, url: str | None, api_key: str | None, *, manages: bool = False) -> Server:
+def find_server(
+    settings: Settings, url: str | None, api_key: str | None, *, manages: bool = False
+) -> ServerAddress:
     """The server at ``url``, or else this machine's. ``manages``: the key is to be an administrator's."""
     base = (url or public_url(settings)).rstrip("/").removesuffix("/v1")
     if "://" not in base:
         base = f"http://{base}"
     key = api_key or default_key(settings, base, manages=manages)
-    return Server(base, key, is_default=url is None)
+    return ServerAddress(base, key, is_default=url is None)
 
 
 @contextmanager
-def errors_told(server: Server) -> Iterator[None]:
+def errors_told(server: ServerAddress) -> Iterator[None]:
     """Say what went wrong with ``server``, and exit with status 1."""
     try:
         yield

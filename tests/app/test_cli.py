@@ -17,8 +17,10 @@ from typer.testing import CliRunner, Result
 
 from app import __version__
 from app.cli import chat as chat_module
-from app.cli import cli, client, common, follow, load
+from app.cli import client, common, follow, load, stream
 from app.cli import serve as serve_module
+from app.cli.app import cli
+from app.cli.stream import StreamedAnswer
 from app.settings import Settings
 from engines import selection
 from engines.machine import platform
@@ -572,7 +574,7 @@ def test_ctrl_c_stops_the_answer_only(
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_lines_are_put_together_again(size: int) -> None:
     text = "data: wörld\r\n\ndata: 2\nrest".encode()
-    splitter = client.LineSplitter()
+    splitter = stream.LineSplitter()
     lines = [line for at in range(0, len(text), size) for line in splitter.feed(text[at : at + size])]
     assert lines == ["data: wörld".encode(), b"", b"data: 2"]
     assert splitter.feed(b"!\n") == [b"rest!"]
@@ -583,7 +585,7 @@ def test_lines_are_put_together_again(size: int) -> None:
     [(b"data: x", b"x"), (b"data:x", b"x"), (b"data:  x", b" x"), (b": note", None), (b"event: error", None)],
 )
 def test_event_data(line: bytes, data: bytes | None) -> None:
-    assert client.event_data(line) == data
+    assert stream.event_data(line) == data
 
 
 @pytest.mark.parametrize(
@@ -597,7 +599,7 @@ def test_event_data(line: bytes, data: bytes | None) -> None:
     ],
 )
 def test_error_messages(body: bytes, status: int | None, message: str) -> None:
-    assert client.error_message(body, status) == message
+    assert stream.error_message(body, status) == message
 
 
 # -- bench ------------------------------------------------------------------------------------------
@@ -621,9 +623,9 @@ def test_percentile(values: list[float], percent: float, expected: float | None)
 
 
 def test_summary_counts_only_what_succeeded() -> None:
-    good = load.Sample(first=0.1, end=0.5, gaps=[0.1, 0.3], prompt_tokens=10, completion_tokens=3)
-    slow = load.Sample(first=0.3, end=1.5, gaps=[0.2], prompt_tokens=20, completion_tokens=2)
-    bad = load.Sample(first=9.0, end=9.0, gaps=[9.0], completion_tokens=99, error="broke")
+    good = StreamedAnswer(5.0, 5.5, [5.1, 5.2, 5.5], prompt_tokens=10, completion_tokens=3)
+    slow = StreamedAnswer(6.0, 7.5, [6.3, 6.5], prompt_tokens=20, completion_tokens=2)
+    bad = StreamedAnswer(0.0, 9.0, [9.0, 18.0], completion_tokens=99, error="broke")
     report = load.summarise([good, bad, slow], 2.0, server_cpu=0.01)
     assert (report.requests, report.errors, report.first_error) == (3, 1, "broke")
     assert (report.prompt_tokens, report.completion_tokens) == (30, 5)
@@ -636,27 +638,27 @@ def test_summary_counts_only_what_succeeded() -> None:
 
 
 def test_summary_of_nothing() -> None:
-    report = load.summarise([load.Sample(error="x")], 1.0, server_cpu=1.0)
+    report = load.summarise([StreamedAnswer(error="x")], 1.0, server_cpu=1.0)
     assert report.ttft == load.Spread(None, None)
     assert report.cpu_ms_per_request is None
 
 
-def prompts(plan: load.Plan, count: int) -> list[list[dict[str, str]]]:
+def prompts(plan: load.LoadPlan, count: int) -> list[list[dict[str, str]]]:
     source = load.bodies(plan)
     return [json.loads(next(source))["messages"] for _ in range(count)]
 
 
 def test_prompts_differ_from_their_first_word_on() -> None:
-    plan = load.Plan("http://x", "m", seed=1)
+    plan = load.LoadPlan("http://x", "m", seed=1)
     texts = [messages[0]["content"] for messages in prompts(plan, 200)]
     assert len({text.split()[0] for text in texts}) == 200
     assert prompts(plan, 3) == prompts(plan, 3)
-    assert prompts(load.Plan("http://x", "m"), 1) != prompts(load.Plan("http://x", "m"), 1)
+    assert prompts(load.LoadPlan("http://x", "m"), 1) != prompts(load.LoadPlan("http://x", "m"), 1)
 
 
 def test_a_shared_prefix_is_shared_within_the_run_only() -> None:
-    first = prompts(load.Plan("http://x", "m", shared_prefix=50, seed=1), 20)
-    second = prompts(load.Plan("http://x", "m", shared_prefix=50, seed=2), 1)
+    first = prompts(load.LoadPlan("http://x", "m", shared_prefix=50, seed=1), 20)
+    second = prompts(load.LoadPlan("http://x", "m", shared_prefix=50, seed=2), 1)
     assert len({messages[0]["content"] for messages in first}) == 1
     assert len({messages[1]["content"] for messages in first}) == 20
     assert len(first[0][0]["content"].split()) >= 50
@@ -675,7 +677,7 @@ def test_a_shared_prefix_is_shared_within_the_run_only() -> None:
     ],
 )
 def test_events_with_text(payload: bytes, expected: bool) -> None:
-    assert load.has_text(payload) is expected
+    assert stream.has_text(payload) is expected
 
 
 def test_bench_measures(invoke: Invoke, stub: Stub) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import cli
+from app.cli.app import cli
 from support import stub_server
 from support.server import LiveServer, live_server, wait_until
 from support.stub_server import Stub

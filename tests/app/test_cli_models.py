@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from app.cli import cli, client, follow, progress
+from app.cli import client, follow, progress
+from app.cli.app import cli
 from app.cli.progress import Bar, Step, download_step
 from app.cli.text import duration_text, size_text
 from support import hub as stand_in

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import cli
+from app.cli.app import cli
 from support.server import LiveServer, live_server, wait_until
 
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cycles, engine_cases, greedy, peers, scenarios, soak
-from benchmarks.client import Answer
-from benchmarks.greedy import Plan
-from benchmarks.processes import BenchError
-from benchmarks.report import SUBJECT
+from app.cli.stream import StreamedAnswer
+from benchmarks import soak
+from benchmarks.cases import cycles, scenarios
+from benchmarks.cases import engines as engine_cases
+from benchmarks.harness import peers
+from benchmarks.harness.processes import BenchError
+from benchmarks.harness.report import SUBJECT
+from benchmarks.harness.servers import Bench
+from benchmarks.load import greedy
+from benchmarks.load.greedy import GreedyPlan
 from benchmarks.run import _wanted
-from benchmarks.servers import Bench
 from benchmarks.soak import Residue
 from engines.models.catalog import load_catalog
 
@@ -24,7 +28,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_greedy_requests_differ_and_are_the_same_for_every_server() -> None:
-    plan = Plan(requests=5, max_tokens=7)
+    plan = GreedyPlan(requests=5, max_tokens=7)
     requests = [json.loads(body) for body in greedy.bodies("m", plan, seed=1)]
     assert requests == [json.loads(body) for body in greedy.bodies("m", plan, seed=1)]
     assert len({request["messages"][0]["content"] for request in requests}) == 5
@@ -37,9 +41,9 @@ def test_greedy_requests_differ_and_are_the_same_for_every_server() -> None:
 
 def test_greedy_summary_counts_what_the_server_counted() -> None:
     answers = [
-        Answer(sent=0.0, arrivals=[0.5, 0.6, 0.8], completion_tokens=10, prompt_tokens=60),
-        Answer(sent=1.0, arrivals=[1.7, 1.8], completion_tokens=6, prompt_tokens=70),
-        Answer(sent=1.0, error="HTTP 500", completion_tokens=99),
+        StreamedAnswer(sent=0.0, arrivals=[0.5, 0.6, 0.8], completion_tokens=10, prompt_tokens=60),
+        StreamedAnswer(sent=1.0, arrivals=[1.7, 1.8], completion_tokens=6, prompt_tokens=70),
+        StreamedAnswer(sent=1.0, error="HTTP 500", completion_tokens=99),
     ]
     values = greedy.summary(answers, seconds=2.0, cpu=0.8)
     assert values["tokens_per_s"] == 8
@@ -52,7 +56,7 @@ def test_greedy_summary_counts_what_the_server_counted() -> None:
 
 def test_a_load_without_answers_is_no_result() -> None:
     with pytest.raises(BenchError, match="HTTP 500"):
-        greedy.summary([Answer(error="HTTP 500")], 1.0, 1.0)
+        greedy.summary([StreamedAnswer(error="HTTP 500")], 1.0, 1.0)
 
 
 def test_engines_are_measured_beside_their_own_servers(bench: Bench) -> None:

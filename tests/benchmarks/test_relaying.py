@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks import environments, held_streams, relay_client, relaying
-from benchmarks.mock_upstream import MODEL, Answers, Exchange, Pace
-from benchmarks.processes import BenchError, NotInstalled, Server
-from benchmarks.relay_client import Question, RelayError, connect, drive
-from benchmarks.report import SUBJECT, Measurement, lines, times
+from benchmarks.cases import held_streams, relaying
+from benchmarks.cases.mock_upstream import MODEL, Answers, Exchange, Pace
+from benchmarks.harness import environments
+from benchmarks.harness.processes import BenchError, NotInstalled, Server
+from benchmarks.harness.report import SUBJECT, Measurement, lines, times
+from benchmarks.harness.servers import Bench
+from benchmarks.load.client import RequestFailed, connect
+from benchmarks.load.sdk_chats import SdkChat, chat, check, drive
 from benchmarks.run import _run
-from benchmarks.servers import Bench
 
-STREAMED = Question(MODEL, 3)
+STREAMED = SdkChat(MODEL, 3)
 
 
 @pytest.fixture
@@ -60,8 +62,8 @@ def test_a_stream_has_as_many_chunks_as_its_pace_and_usage_if_asked_for() -> Non
 
 async def test_requests_of_both_kinds_are_answered_over_one_connection(upstream: str) -> None:
     connection = await connect(upstream)
-    for question in (Question(MODEL), STREAMED, Question(MODEL)):
-        await connection.ask(question.request(upstream), question)
+    for question in (SdkChat(MODEL), STREAMED, SdkChat(MODEL)):
+        await chat(connection, question.request(upstream), question)
     connection.close()
 
 
@@ -71,28 +73,28 @@ async def test_a_load_ends_after_its_requests_or_its_time(upstream: str) -> None
 
 
 async def test_a_failed_answer_is_counted_with_its_reason(upstream: str) -> None:
-    tally = await drive(upstream, Question(MODEL, frames=99), 2, 10, 60.0)
+    tally = await drive(upstream, SdkChat(MODEL, frames=99), 2, 10, 60.0)
     assert (tally.answers, tally.errors) == (0, 2)
     assert tally.reason.endswith("events came instead of 99")
     with pytest.raises(BenchError, match=r"2 of 2 requests failed: .* instead of 99"):
-        await relaying._drive(Server("s", upstream, 0), relaying.Load(2, Pace(99)), 10, 60.0)
+        await relaying._drive(Server("s", upstream, 0), relaying.ProxyLoad(2, Pace(99)), 10, 60.0)
 
 
 @pytest.mark.parametrize(
     ("body", "question", "reason"),
     [
-        (b'{"error":{"message":"no"}}', Question(MODEL), "no answer"),
-        (b'data: {"content":"a"}\n\n', Question(MODEL, 1), "without \\[DONE\\]"),
-        (b"data: {}\n\ndata: [DONE]\n\n", Question(MODEL, 3), "2 events came instead of 3"),
+        (b'{"error":{"message":"no"}}', SdkChat(MODEL), "no answer"),
+        (b'data: {"content":"a"}\n\n', SdkChat(MODEL, 1), "without \\[DONE\\]"),
+        (b"data: {}\n\ndata: [DONE]\n\n", SdkChat(MODEL, 3), "2 events came instead of 3"),
     ],
 )
-def test_half_an_answer_is_none(body: bytes, question: Question, reason: str) -> None:
-    with pytest.raises(RelayError, match=reason):
-        relay_client.check(body, question)
+def test_half_an_answer_is_none(body: bytes, question: SdkChat, reason: str) -> None:
+    with pytest.raises(RequestFailed, match=reason):
+        check(body, question)
 
 
 def test_a_request_is_what_the_sdk_sends() -> None:
-    head, _, body = Question(MODEL).request("http://127.0.0.1:8000").partition(b"\r\n\r\n")
+    head, _, body = SdkChat(MODEL).request("http://127.0.0.1:8000").partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
     assert "stream" not in json.loads(body)
     assert "stream_options" not in json.loads(body)
@@ -106,13 +108,13 @@ async def test_held_streams_are_measured_while_they_are_open(
 ) -> None:
     # Two readings while open: the larger one counts.
     readings = iter([1_000_000, 1_400_000, 1_200_000])
-    monkeypatch.setattr(held_streams, "unique_bytes", lambda pid: next(readings))
+    monkeypatch.setattr("benchmarks.harness.memory.unique", lambda pid: next(readings))
     values = await held_streams.measure(Server("s", upstream, 0), 10, Pace(3, 0.01))
     assert values["kb_per_stream"] == 40
 
 
 async def test_a_held_stream_that_fails_is_no_result(upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_streams, "unique_bytes", lambda pid: 0)
+    monkeypatch.setattr("benchmarks.harness.memory.unique", lambda pid: 0)
     with pytest.raises(BenchError, match="10 of 10 streams failed"):
         await held_streams.measure(Server("s", upstream, 0), 10, Pace(50, 0.01))
 
@@ -153,7 +155,7 @@ def test_a_peer_that_cannot_be_installed_is_left_out(
         calls.append(command)
         raise subprocess.CalledProcessError(1, command, stderr="no\nmatching distribution")
 
-    monkeypatch.setattr("benchmarks.environments.subprocess.run", no_network)
+    monkeypatch.setattr("benchmarks.harness.environments.subprocess.run", no_network)
     bench = Bench(out=tmp_path, environments=tmp_path)
     for _ in range(2):
         with pytest.raises(NotInstalled, match="litellm\\[proxy\\] cannot be installed: no matching"):
@@ -162,6 +164,6 @@ def test_a_peer_that_cannot_be_installed_is_left_out(
 
     case = relaying.cases(bench)[0]
     nowhere = Server("upstream", "http://127.0.0.1:9", 0)
-    monkeypatch.setattr("benchmarks.mock_upstream.upstream", lambda bench: nullcontext(nowhere))
+    monkeypatch.setattr("benchmarks.cases.mock_upstream.upstream", lambda bench: nullcontext(nowhere))
     assert _run(case, "litellm", case.runs["litellm"]) is None
     assert "litellm: left out: " in capsys.readouterr().err

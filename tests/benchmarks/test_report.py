@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import edge, interference, load_tool, results
-from benchmarks.client import Answer
-from benchmarks.interference import Window
-from benchmarks.load_tool import Load
-from benchmarks.processes import BenchError
-from benchmarks.report import (
+from app.cli.stream import StreamedAnswer
+from benchmarks.cases import edge, interference
+from benchmarks.cases.interference import Window
+from benchmarks.cases.scenarios import SCENARIOS
+from benchmarks.harness import results
+from benchmarks.harness.processes import BenchError
+from benchmarks.harness.report import (
     BEGIN,
     END,
     SUBJECT,
@@ -29,9 +30,10 @@ from benchmarks.report import (
     table,
     with_results,
 )
-from benchmarks.results import Result
-from benchmarks.scenarios import SCENARIOS
-from benchmarks.servers import Bench
+from benchmarks.harness.results import Result
+from benchmarks.harness.servers import Bench
+from benchmarks.load import tool as load_tool
+from benchmarks.load.tool import Load
 
 SPEED = Metric("speed", "tokens a second", "", "higher", Target("ratio", 1.0))
 DELAY = Metric("delay", "first token", "ms", "lower")
@@ -145,15 +147,19 @@ def test_edge_summary_parts_the_costs() -> None:
 
 
 def test_gaps_that_touch_a_window_are_in_it() -> None:
-    answers = [Answer(arrivals=[0.0, 1.0, 4.0, 5.0, 6.0]), Answer(arrivals=[2.5]), Answer()]
+    answers = [
+        StreamedAnswer(arrivals=[0.0, 1.0, 4.0, 5.0, 6.0]),
+        StreamedAnswer(arrivals=[2.5]),
+        StreamedAnswer(),
+    ]
     assert Window(2.0, 4.5).gaps(answers) == [3.0, 1.0]
     assert Window(10.0, 20.0).gaps(answers) == []
 
 
 def test_interference_summary() -> None:
     quiet = [0.01 * step for step in range(101)]
-    steady = [Answer(arrivals=[*quiet, 1.5, 2.0])]
-    long = Answer(sent=1.0, arrivals=[2.0], prompt_tokens=4000)
+    steady = [StreamedAnswer(arrivals=[*quiet, 1.5, 2.0])]
+    long = StreamedAnswer(sent=1.0, arrivals=[2.0], prompt_tokens=4000)
     values = interference.summary(Window(0.0, 1.0), Window(1.0, 2.0), steady, long)
     assert values["quiet_p50_ms"] == pytest.approx(10)
     assert values["busy_p50_ms"] == pytest.approx(500)

@@ -15,8 +15,8 @@ import pytest
 from balancer.workers.probe import ask
 from balancer.workers.protocol import STATUS_PATH
 from balancer.workers.worker import Worker
-from benchmarks import chaos
-from benchmarks.processes import free_port
+from benchmarks.chaos import run as chaos
+from benchmarks.harness.processes import free_port
 from support.models import smollm2
 from support.server import LiveServer, live_server, wait_until
 

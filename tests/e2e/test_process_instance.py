@@ -15,8 +15,6 @@ from balancer.workers.protocol import WorkerSpec
 from balancer.workers.worker import Worker
 from support.models import smollm2
 
-pytestmark = pytest.mark.real
-
 MESSAGES = [{"role": "user", "content": "Count from one to one hundred, in words."}]
 
 

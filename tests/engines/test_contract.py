@@ -79,7 +79,10 @@ FACTORIES: dict[str, Callable[[], Awaitable[Engine]]] = {
 }
 
 
-@pytest_asyncio.fixture(params=FACTORIES, scope="module", loop_scope="module")
+REAL = [pytest.param(name, marks=pytest.mark.real) for name in FACTORIES if name != "fake"]
+
+
+@pytest_asyncio.fixture(params=["fake", *REAL], scope="module", loop_scope="module")
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     engine = await FACTORIES[request.param]()
     yield engine

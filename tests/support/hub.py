@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-import uvicorn
 from starlette.types import Receive, Scope, Send
+
+from support import live
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BLOCK = 64 * 1024
@@ -152,18 +151,5 @@ async def _answer(send: Send, status: int, body: bytes, headers: dict[str, str] 
 def running() -> Iterator[Hub]:
     """A hub that listens on a free port of this machine."""
     hub = Hub()
-    config = uvicorn.Config(
-        hub, port=0, lifespan="off", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 10
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        hub.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    with live.running(hub) as hub.url:
         yield hub
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
-from engines.models.store import resolve
+from benchmarks.harness import models
 
-
-def _made_once() -> Path:
-    """Where models made for tests are kept from run to run."""
-    folder = Path(tempfile.gettempdir()) / f"enginehouse-tests-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-@cache
-def bundled() -> Path:
-    """SmolLM2-135M-Instruct as it comes: Q4_1, small, with a chat template."""
-    return resolve("SmolLM2-135M-Instruct", Path("models")).path
+bundled = models.bundled
 
 
 @cache
 def smollm2() -> Path:
-    """The same requantised to Q4_0, made once: ggml's fast kernels prefill it three times faster."""
+    """SmolLM2-135M-Instruct in Q4_0, made once: ggml's fast kernels prefill it three times faster."""
     return _requantised("Q4_0")
 
 
@@ -37,43 +22,14 @@ def smollm2_q8() -> Path:
     return _requantised("Q8_0")
 
 
-def _requantised(type: str) -> Path:
-    import llama_cpp.llama_cpp as lib
-
-    target = _made_once() / f"SmolLM2-135M-Instruct.{type}.gguf"
-    if not target.exists():
-        part = target.with_suffix(f".{os.getpid()}")
-        params = lib.llama_model_quantize_default_params()
-        params.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{type}")
-        params.allow_requantize = True
-        assert lib.llama_model_quantize(str(bundled()).encode(), str(part).encode(), params) == 0
-        part.rename(target)
-    return target
+def _requantised(kind: str) -> Path:
+    return models.requantised(models.kept("tests") / f"{models.BUNDLED}.{kind}.gguf", kind)
 
 
 @cache
 def smollm2_folder() -> Path:
-    """The same model as a Hugging Face folder in bfloat16, for MLX and vLLM; made once."""
-    target = _made_once() / "SmolLM2-135M-Instruct"
-    if not target.exists():
-        part = target.with_suffix(f".{os.getpid()}")
-        # A process of its own: importing torch and transformers here would stay in memory.
-        subprocess.run([sys.executable, "-c", _TO_FOLDER, str(bundled()), str(part)], check=True)
-        part.rename(target)
-    return target
-
-
-_TO_FOLDER = """
-import sys
-from pathlib import Path
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-source, target = Path(sys.argv[1]), sys.argv[2]
-whole = GgufConfig(dequantize=True)
-AutoModelForCausalLM.from_pretrained(
-    source.parent, gguf_file=source.name, quantization_config=whole, dtype="bfloat16"
-).save_pretrained(target)
-AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
-"""
+    """The same as a Hugging Face folder in bfloat16, for MLX and vLLM; made once."""
+    return models.converted(models.kept("tests") / models.BUNDLED)
 
 
 @cache

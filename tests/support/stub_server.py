@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from starlette.types import Receive, Scope, Send
+
+from support import live
 
 WORDS = ["Hel", "lo ", "wörld", "!"]
 
@@ -119,16 +118,5 @@ async def _json(send: Send, status: int, content: dict[str, Any]) -> None:
 def running() -> Iterator[Stub]:
     """A stub that listens on a free port of this machine."""
     stub = Stub()
-    config = uvicorn.Config(stub, port=0, lifespan="off", ws="none", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 10
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        stub.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    with live.running(stub) as stub.url:
         yield stub
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -102,6 +102,7 @@ async def test_what_cannot_be_loaded_says_what_to_do(library: Library) -> None:
         loader(library).estimate("plain", LoadOptions(engine="mlx"))
 
 
+@pytest.mark.real
 async def test_a_conversion_comes_before_the_load(library: Library) -> None:
     registry, seen = SpyRegistry(), list[tuple[str, float]]()
     options = LoadOptions(quantization="q4_0")

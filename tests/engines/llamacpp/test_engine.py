@@ -21,6 +21,8 @@ from engines.llamacpp.engine import LlamaEngine, LlamaOptions
 from engines.llamacpp.model import ModelCache
 from support.models import bundled, gemma_base, smollm2
 
+pytestmark = pytest.mark.real
+
 GREEDY = Sampling(temperature=0.0)
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -20,6 +20,8 @@ from engines.mlx.engine import MlxEngine
 from engines.mlx.worker import Worker
 from support.models import smollm2_folder
 
+pytestmark = pytest.mark.real
+
 GREEDY = Sampling(temperature=0.0)
 
 

@@ -134,6 +134,7 @@ def test_a_file_and_nothing(tmp_path: Path) -> None:
         describe(tmp_path / "nothing")
 
 
+@pytest.mark.real
 def test_the_same_model_in_both_formats_costs_the_same() -> None:
     file, real_folder = describe(bundled()), describe(smollm2_folder())
     assert (file.kv_bytes_per_token, file.context_length) == (real_folder.kv_bytes_per_token, 8192)

@@ -24,6 +24,7 @@ from engines.vllm.sampling import sampling_params
 from support.models import smollm2_folder
 
 pytestmark = [
+    pytest.mark.real,
     pytest.mark.asyncio(loop_scope="module"),
     # A start that fails leaves vLLM's ZeroMQ context to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

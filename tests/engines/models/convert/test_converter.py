@@ -21,6 +21,8 @@ from engines.models.facts import describe
 from engines.registry import ENGINES
 from support.models import bundled, smollm2_folder
 
+pytestmark = pytest.mark.real
+
 SLOW = "iq4_nl"  # takes half a minute of computing, where the others take one second
 
 
