@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from app.restarts import Restarts
-from app.settings import Settings
+from app.settings import Settings, forward_proxies
 from app.worker_launcher import WorkerLauncher
 from balancer.backends.local import LocalBackend
 from balancer.backends.managed import ManagedBackend
@@ -48,7 +48,9 @@ class Cluster:
         self._library = library
         self._is_instance = is_instance
         self.proxy = ProxyClient(
-            first_byte_timeout=settings.first_byte_timeout, stall_timeout=settings.stall_timeout
+            first_byte_timeout=settings.first_byte_timeout,
+            stall_timeout=settings.stall_timeout,
+            proxies=forward_proxies(),
         )
         self.instances = Instances()
         start_worker = WorkerLauncher(settings, library, self.instances, lambda key: self.manager.look(key))

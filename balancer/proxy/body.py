@@ -149,7 +149,7 @@ class WorkerBody(ProxiedBody):
                 break
             try:
                 passed = self._read(event)
-            except (ValueError, OverflowError, BackendFailed) as error:
+            except (ValueError, OverflowError, RecursionError, BackendFailed) as error:
                 self._failure = _failure(error)
                 break
             if passed:

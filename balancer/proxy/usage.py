@@ -29,7 +29,9 @@ def find_usage(end: bytes) -> Usage | None:
 
 
 def usage_of(counts: Mapping[str, Any]) -> Usage:
-    """``counts`` in OpenAI's form; what is missing or no count is 0."""
+    """``counts`` in OpenAI's form; what is missing or no count is 0. Raises `ValueError` if they are none."""
+    if not isinstance(counts, Mapping):
+        raise ValueError("usage is no object")
     details = counts.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else counts.get("cached_tokens")
     return Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")), _count(cached))

@@ -17,7 +17,7 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class Bench:
-    """A prober whose pauses end when the test says so. ``heard``: the verdicts it told, with their reasons."""
+    """A prober whose pauses end when the test says so. ``heard``: the verdicts told, with their reasons."""
 
     def __init__(self) -> None:
         self.result: ProbeResult | Exception = WELL
