@@ -53,7 +53,9 @@ class Cluster:
             proxies=forward_proxies(),
         )
         self.instances = Instances()
-        start_worker = WorkerLauncher(settings, library, self.instances, lambda key: self.manager.look(key))
+        start_worker = WorkerLauncher(
+            settings, library, self.instances, self.proxy, lambda key: self.manager.look(key)
+        )
         self.manager = ModelManager(InstanceLoader(models, self.instances, start_worker), limits)
         self.fleet = Fleet(
             self.manager,

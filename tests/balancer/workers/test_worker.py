@@ -19,11 +19,12 @@ from typing import Any
 import psutil
 import pytest
 
+from balancer.proxy.client import ProxyClient
 from balancer.workers import usage as meter
 from balancer.workers.logs import LINES_PER_SECOND, Lines, LogRelay
 from balancer.workers.ports import listen
 from balancer.workers.protocol import WorkerSpec, failed_message, info_from, ready_message
-from balancer.workers.usage import Figures
+from balancer.workers.usage import ProcessFigures
 from balancer.workers.worker import Worker
 from engines.base import EngineInfo
 from engines.errors import CannotLoad, ModelLoadError, UnsupportedFeature
@@ -64,7 +65,8 @@ while True:
     connection, _ = listener.accept()
     request = connection.recv(65536).decode()
     answered += 1
-    known = f"Authorization: Bearer {spec['key']}" in request and request.startswith("GET /v1/instance ")
+    is_ours = f"authorization: bearer {spec['key']}" in request.lower()
+    known = is_ours and request.startswith("GET /v1/instance ")
     report = {"ok": not does.get("ill"), "detail": "ill", "stats": {"steps": answered}, "metrics": {"x": 1.5}}
     head = "HTTP/1.1 200 OK" if known else "HTTP/1.1 401 Unauthorized"
     connection.sendall((head + "\\r\\n\\r\\n" + json.dumps(report)).encode())
@@ -99,15 +101,18 @@ def no_process_stays() -> Iterator[None]:
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
     started: list[Worker] = []
+    proxy = ProxyClient()
 
     async def start(spec: WorkerSpec, **options: Any) -> Worker:
         defaults = {"report": lambda *_: None, "interval": 30.0, "grace": 5.0, "command": COMMAND}
+        defaults["proxy"] = proxy
         started.append(await Worker.start(spec, "instance_0", **(defaults | options)))
         return started[-1]
 
     yield start
     for instance in started:
         await instance.close()
+    await proxy.close()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -155,8 +160,8 @@ def test_cpu_is_measured_over_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter.time, "monotonic", lambda: now)
     monkeypatch.setattr(meter, "_usage", lambda process: (used, 7))
     monkeypatch.setattr(psutil.Process, "children", lambda self, recursive=False: [])
-    cpu = meter.Meter(os.getpid())
-    assert cpu.sample() == Figures(0.0, 7)
+    cpu = meter.ProcessMeter(os.getpid())
+    assert cpu.sample() == ProcessFigures(0.0, 7)
     now, used = 100.01, 3.01
     assert cpu.sample().cpu_percent == 0
     now, used = 102.0, 4.0
@@ -234,6 +239,7 @@ def test_it_is_the_same_under_uvloop() -> None:
     options: dict[str, Any] = {"report": lambda *_: None, "interval": 30.0, "grace": 5.0, "command": COMMAND}
 
     async def live() -> None:
+        options["proxy"] = ProxyClient()
         for steps in range(6):
             starting = asyncio.create_task(Worker.start(spec(), "i", **options))
             for _ in range(steps):
@@ -362,6 +368,7 @@ async def test_closing_goes_on_when_the_closer_is_cancelled(start: Start) -> Non
 
 PARENT = """
 import asyncio, sys
+from balancer.proxy.client import ProxyClient
 from balancer.workers.worker import Worker
 from balancer.workers.protocol import WorkerSpec
 
@@ -370,7 +377,7 @@ async def main(script, info):
     command = (sys.executable, "-S", "-c", script)
     report = lambda *_: None
     instance = await Worker.start(
-        spec, "i", report=report, interval=30.0, grace=1.0, command=command
+        spec, "i", proxy=ProxyClient(), report=report, interval=30.0, grace=1.0, command=command
     )
     print(instance.pid, flush=True)
     await asyncio.sleep(60)
