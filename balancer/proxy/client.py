@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from balancer.call import ByteStream, Reply, ResumePoint
 from balancer.errors import BackendFailed, BackendTimedOut
-from balancer.proxy import headers as relay_headers
+from balancer.proxy import headers as proxy_headers
 from balancer.proxy.body import ProxiedBody, WorkerBody
 from balancer.proxy.connection import Connection, Patience
 from balancer.proxy.headers import CREATED_HEADER, TOKENS_HEADER, Header
@@ -56,16 +56,16 @@ class ProxyClient:
     ) -> Reply:
         """Send ``body``; the reply has any status, and its body is still to come.
 
-        Of the client's ``headers`` those go along that may (`relay_headers`); ``key`` is the upstream's own.
+        Of the client's ``headers`` those go along that may (`for_upstream`); ``key`` is the upstream's own.
         ``managed``: one of our child servers is asked for its tokens, so that its stream can be continued,
         as it itself continues what was ``begun``. Raises `BackendFailed` if there is no answer.
         """
         headers = tuple(headers)
         route = self._routes.to(url)
-        allowed = relay_headers.for_upstream(headers)
+        allowed = proxy_headers.for_upstream(headers)
         if request_id is not None:
             allowed.append((b"x-request-id", request_id.encode()))
-        encoding = b"identity" if managed else relay_headers.encoding_for_upstream(headers)
+        encoding = b"identity" if managed else proxy_headers.encoding_for_upstream(headers)
         allowed.append((b"accept-encoding", encoding))
         request = _request(b"POST", route, allowed, key, body, ASK_FOR_TOKENS if managed else b"")
         connection = await self._exchange(route, request, self._patience)
@@ -86,7 +86,7 @@ class ProxyClient:
         if the document is large, and `BackendTimedOut`.
         """
         route = self._routes.to(url)
-        allowed = [*relay_headers.for_upstream(headers), (b"accept-encoding", b"identity")]
+        allowed = [*proxy_headers.for_upstream(headers), (b"accept-encoding", b"identity")]
         request = _request(b"GET", route, allowed, key)
         try:
             async with asyncio.timeout(timeout):
@@ -126,15 +126,15 @@ class ProxyClient:
         def release(used: Connection) -> None:
             self._pool.give_back(used, origin)
 
-        headers = relay_headers.for_client(connection.headers)
-        type_ = relay_headers.value_of(headers, b"content-type") or b""
+        headers = proxy_headers.for_client(connection.headers)
+        type_ = proxy_headers.value_of(headers, b"content-type") or b""
         is_events = type_.lower().startswith(b"text/event-stream")
         body: ByteStream
         if managed and is_events:
-            created = relay_headers.value_of(connection.headers, CREATED_HEADER)
+            created = proxy_headers.value_of(connection.headers, CREATED_HEADER)
             body = WorkerBody(connection, release, created=_number(created), begun=begun)
         else:
-            encoding = relay_headers.value_of(headers, b"content-encoding") or b"identity"
+            encoding = proxy_headers.value_of(headers, b"content-encoding") or b"identity"
             encoded = encoding.lower() != b"identity"
             body = ProxiedBody(connection, release, is_events=is_events, encoded=encoded)
         return Reply(connection.status, headers, body)
@@ -153,7 +153,7 @@ async def _begin(connection: Connection, request: bytes, patience: Patience) -> 
 
 
 def _redirect(connection: Connection) -> str:
-    place = relay_headers.value_of(connection.headers, b"location")
+    place = proxy_headers.value_of(connection.headers, b"location")
     where = "" if place is None else " to " + place.partition(b"?")[0][:200].decode("ascii", "replace")
     return f"{connection.peer} answers with a redirect{where} (status {connection.status})"
 
