@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from app.operations.cluster import ClusterOperations
-from app.settings import Settings
+from app.settings import Settings, forward_proxies
 from app.worker_launcher import WorkerLauncher
 from balancer.backends.local import LocalBackend
 from balancer.backends.managed import ManagedBackend
@@ -51,10 +51,14 @@ class Cluster:
         self._library = library
         self._is_worker = is_worker
         self.proxy = ProxyClient(
-            first_byte_timeout=settings.first_byte_timeout, stall_timeout=settings.stall_timeout
+            first_byte_timeout=settings.first_byte_timeout,
+            stall_timeout=settings.stall_timeout,
+            proxies=forward_proxies(),
         )
         self.instances = Instances()
-        start_worker = WorkerLauncher(settings, library, self.instances, lambda key: self.manager.look(key))
+        start_worker = WorkerLauncher(
+            settings, library, self.instances, self.proxy, lambda key: self.manager.look(key)
+        )
         self.manager = ModelManager(InstanceLoader(models, self.instances, start_worker), limits)
         self.fleet = Fleet(
             self.manager,

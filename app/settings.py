@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.request import getproxies_environment
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -226,3 +227,8 @@ class Settings(BaseSettings):
         if self.min_instances > self.max_instances:
             raise ValueError("MIN_INSTANCES must not exceed MAX_INSTANCES")
         return self
+
+
+def forward_proxies() -> dict[str, str]:
+    """What HTTP_PROXY, HTTPS_PROXY and NO_PROXY say, as `balancer.proxy.route.Routes` takes it."""
+    return getproxies_environment()

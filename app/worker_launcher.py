@@ -1,4 +1,4 @@
-"""The launcher of workers: child processes with one model each, and what they need of the settings."""
+"""Worker launcher: starts workers with what they need of this server's settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from app.settings import Settings
 from balancer.instances import Instance, Instances, device_of
+from balancer.proxy.client import ProxyClient
 from balancer.workers.protocol import WorkerSpec
 from balancer.workers.worker import Worker
 from engines.lifecycle.states import LoadOptions
@@ -34,14 +35,23 @@ _FIXED = {"max_concurrent_requests": 100_000, "max_queued_requests": 100_000, "m
 
 
 class WorkerLauncher:
-    """Starts a worker for an instance. ``on_down`` gets the key of one whose process ended or hangs."""
+    """Starts the worker of an instance. ``proxy`` sends its probes.
+
+    ``on_down`` gets the key of an instance whose process ended or hangs.
+    """
 
     def __init__(
-        self, settings: Settings, library: Library, instances: Instances, on_down: Callable[[str], None]
+        self,
+        settings: Settings,
+        library: Library,
+        instances: Instances,
+        proxy: ProxyClient,
+        on_down: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._library = library
         self._instances = instances
+        self._proxy = proxy
         self._on_down = on_down
         # The children accept nobody else.
         self._key = secrets.token_urlsafe(32)
@@ -53,6 +63,7 @@ class WorkerLauncher:
         process = await Worker.start(
             self._spec(instance, options),
             instance.id,
+            proxy=self._proxy,
             report=report,
             interval=settings.health_check_interval,
             grace=settings.shutdown_grace,

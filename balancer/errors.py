@@ -45,3 +45,7 @@ class ModelLoading(BalancerError):
 
 class BackendFailed(BalancerError):
     """A backend gave no answer, or broke off in the middle of one: it may have been lost or hang."""
+
+
+class BackendTimedOut(BackendFailed):
+    """A backend did not answer, or not go on with its answer, in time."""

@@ -13,12 +13,11 @@ from balancer.backends.readiness import Arrival, Coming, Gone
 from balancer.backends.upstream_config import Upstream
 from balancer.call import Call, Reply, ResumePoint
 from balancer.errors import DEFAULT_RETRY, BackendFailed, NoBackend
-from balancer.health.tracker import HealthTracker
+from balancer.health.prober import PROBE_SECONDS, Prober, ProbeResult
 from balancer.proxy.client import ProxyClient
 
 logger = logging.getLogger("balancer.backends.upstream")
 
-PROBE_SECONDS = 5.0
 # The part of our paths that an upstream's URL has already.
 PREFIX = "/v1"
 # Models that one upstream may list.
@@ -47,44 +46,32 @@ class UpstreamBackend(Backend):
         super().__init__(upstream.name, weight=upstream.weight, limit=upstream.max_concurrent, clock=clock)
         self._upstream = upstream
         self._proxy = proxy
-        self._interval = interval
         self._on_change = on_change
-        self._sleep = sleep
-        self._health = HealthTracker()
+        self._prober = Prober(self._probe, self._report, interval=interval, sleep=sleep)
         self._models: Mapping[str, str] = upstream.models
         # Whether it is known what it serves: without a configured list, a probe has to ask.
         self._is_known = bool(upstream.models)
         self._is_refused = self._is_draining = False
-        self._detail = ""
-        self._watching: asyncio.Task[None] | None = None
-        self._pause: asyncio.Future[None] | None = None
+        self._reported = self.state, self._models
 
     # -- life --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to look at its health."""
-        if self._watching is None:
-            self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._prober.start()
 
     async def stop(self) -> None:
-        watching, self._watching = self._watching, None
-        if watching is not None:
-            watching.cancel()
-            await asyncio.wait((watching,))
+        await self._prober.stop()
 
     def drain(self) -> None:
         """Take no more calls; those that run go on."""
         self._is_draining = True
+        self._reported = self.state, self._models
         self._on_change()
 
     def suspect(self) -> None:
         """A call failed here: that counts as a failed probe, and the next one comes at once."""
-        before = self.state
-        if not self._health.suspect():
-            self._detail = self._detail or "its calls fail"
-        self._report(before, self._models)
-        if self._pause is not None:
-            self._pause.cancel()
+        self._prober.suspect()
 
     # -- what the balancer asks --------------------------------------------------------------------
 
@@ -92,7 +79,7 @@ class UpstreamBackend(Backend):
     def state(self) -> BackendState:
         if self._is_draining:
             return BackendState.DRAINING
-        if self._is_refused or not self._health.healthy:
+        if self._is_refused or not self._prober.healthy:
             return BackendState.UNHEALTHY
         return BackendState.READY if self._is_known else BackendState.STARTING
 
@@ -115,11 +102,11 @@ class UpstreamBackend(Backend):
 
     @property
     def _because(self) -> str:
-        return f": {self._detail}" if self._detail else ""
+        return f": {self._prober.detail}" if self._prober.detail else ""
 
     def status(self) -> BackendStatus:
         return BackendStatus(
-            **self.figures(), models=self.models, detail=self._detail, url=self._upstream.url
+            **self.figures(), models=self.models, detail=self._prober.detail, url=self._upstream.url
         )
 
     async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:
@@ -140,59 +127,36 @@ class UpstreamBackend(Backend):
 
     # -- health ------------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
-        while True:
-            await self._probe()
-            # `suspect` cuts the pause short.
-            self._pause = asyncio.ensure_future(self._sleep(self._health.next_probe(self._interval)))
-            try:
-                await asyncio.wait((self._pause,))
-            finally:
-                self._pause.cancel()
-                self._pause = None
-
-    async def _probe(self) -> None:
-        before, models = self.state, self._models
+    async def _probe(self) -> ProbeResult:
+        """Ask ``GET /models``, and take in what models it lists."""
+        url, key = f"{self._upstream.url}/models", self._upstream.api_key
         try:
-            url = f"{self._upstream.url}/models"
-            status, body = await self._proxy.get(url, timeout=PROBE_SECONDS, key=self._upstream.api_key)
+            status, body = await self._proxy.get(url, timeout=PROBE_SECONDS, key=key)
         except BackendFailed as failure:
-            self._detail = failure.message
-            self._health.observe(False)
-        else:
-            self._learn(status, body)
-        self._report(before, models)
-
-    def _learn(self, status: int, body: bytes) -> None:
-        """Take in what ``GET /models`` answered."""
+            return ProbeResult(False, failure.message)
         self._is_refused = status in (401, 403)
-        self._detail = ""
         if self._is_refused:
-            known = "does not accept the key it was given" if self._upstream.api_key else "wants a key"
-            self._detail = f"it {known} (status {status})"
-        elif status >= 500:
-            self._detail = f"GET /models gives status {status}"
-            self._health.observe(False)
-        else:
-            self._health.observe(True)
-            if not self._upstream.models:
-                self._discover(status, body)
+            known = "does not accept the key it was given" if key else "wants a key"
+            return ProbeResult(None, f"it {known} (status {status})")
+        if status >= 500:
+            return ProbeResult(False, f"GET /models gives status {status}")
+        return ProbeResult(True, "" if self._upstream.models else self._discover(status, body))
 
-    def _discover(self, status: int, body: bytes) -> None:
+    def _discover(self, status: int, body: bytes) -> str:
+        """Take over the models that the upstream lists; return what is wrong with the list, if anything."""
         self._is_known = True
         models = _listed(body) if status == 200 else None
         if models is None:
-            self._detail = f"GET /models gives no list (status {status}): name its models in the settings"
-        else:
-            self._models = models
+            return f"GET /models gives no list (status {status}): name its models in the settings"
+        self._models = models
+        return ""
 
-    def _report(self, state: BackendState, models: Mapping[str, str]) -> None:
-        """Say so if anything is different from what it was before."""
+    def _report(self) -> None:
+        """Say so if its state or its models are others than when this was last called."""
+        (state, models), self._reported = self._reported, (self.state, self._models)
         if self.state is not state:
             level = logging.WARNING if self.state is BackendState.UNHEALTHY else logging.INFO
-            logger.log(
-                level, "upstream %s is %s%s", self.name, self.state, self._detail and f": {self._detail}"
-            )
+            logger.log(level, "upstream %s is %s%s", self.name, self.state, self._because)
         if self.state is not state or self._models != models:
             self._on_change()
 

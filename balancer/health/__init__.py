@@ -1,1 +1,1 @@
-"""Health of backends: probes, thresholds, and the circuit breaker."""
+"""Health of backends: prober, thresholds, and circuit breaker."""

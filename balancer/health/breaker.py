@@ -1,4 +1,4 @@
-"""Keeps calls away from a backend that fails them."""
+"""Circuit breaker: keeps calls away from a backend that fails them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a backend is healthy, from probes and from what its calls met."""
+"""Health tracker: a verdict on a backend from the results of probes, with thresholds."""
 
 from __future__ import annotations
 
@@ -35,13 +35,8 @@ class HealthTracker:
         return self._healthy
 
     def suspect(self) -> bool:
-        """A call met what a probe would (connect error, cut stream): one failure, without waiting for one."""
+        """Count a failed call as one failed probe, without waiting for one; return what `observe` does."""
         return self.observe(False)
-
-    def reset(self) -> None:
-        """The backend is a new one: healthy until it shows otherwise."""
-        self._healthy = True
-        self._against = 0
 
     def next_probe(self, interval: float) -> float:
         """Seconds until the next probe; ``interval`` while there is no doubt about the backend."""

@@ -1,4 +1,4 @@
-"""HTTP/1.1 from the client's side, one connection at a time.
+"""Connection: HTTP/1.1 from the client's side, one exchange after the other.
 
 Its own, because the price of relaying is the price of its client: a small answer costs a fifth of what it
 costs through httpx, and closing needs no ``await``. The parser is the one that uvicorn uses.
@@ -13,10 +13,11 @@ from typing import cast
 
 import httptools
 
-from balancer.errors import BackendFailed
+from balancer.errors import BackendFailed, BackendTimedOut
 from balancer.proxy.headers import Header
 
-# Bytes of headers that an answer may have, those of interim answers (1xx) included.
+# Bytes that are not body and that an answer may have in a row: its headers, with those of interim answers
+# (1xx), the extensions of one chunk, or the trailers.
 MAX_HEAD = 64 * 1024
 # The upstream is left waiting while more bytes than this are not yet fetched.
 HIGH_WATER = 64 * 1024
@@ -54,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._patience = Patience(0.0, 0.0)
         self._progress = 0.0
         self._buffer: list[bytes] = []
-        self._buffered = self._head_bytes = 0
+        self._buffered = self._overhead = 0
         self._paused = self._has_head = self._has_body = self._has_length = False
         self._keep_alive = self._heard = self._stale = False
 
@@ -65,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.headers = []
         self._buffer = []
-        self._buffered = self._head_bytes = 0
+        self._buffered = self._overhead = 0
         self.ended = self._has_head = self._has_body = self._has_length = self._keep_alive = self._heard = (
             False
         )
@@ -94,6 +95,10 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return data
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
 
     @property
     def is_over(self) -> bool:
@@ -132,16 +137,15 @@ class Connection(asyncio.Protocol):
             return
         had_body = self._has_body
         self._heard = True
+        self._overhead += len(data)  # until `on_body`
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._break("wants to switch protocols")
         except httptools.HttpParserError as error:
             self._break(f"does not speak HTTP as it should: {error}")
-        if not self._has_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                self._break(f"sent more than {MAX_HEAD:,} bytes of headers")
+        if self._overhead > MAX_HEAD:
+            self._break(f"sent more than {MAX_HEAD:,} bytes of headers")
         if self._has_body and not had_body and not self.is_over:
             self._watch_until(self._loop.time() + self._patience.stall)
         self._hold_back()
@@ -163,7 +167,7 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.ended:
+        if self._has_head:  # trailers, or those of a second answer
             return
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
@@ -172,9 +176,12 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
-        if self.ended:
+        if self._has_head:
             return
         self.status = self._parser.get_status_code()
+        if not 100 <= self.status < 600:
+            self._break(f"answered with status {self.status:03}")
+            return
         if self.status < 200:
             self.headers = []
             self._has_length = False
@@ -184,10 +191,11 @@ class Connection(asyncio.Protocol):
             self.headers = [header for header in self.headers if header[0] != b"content-length"]
 
     def on_body(self, data: bytes) -> None:
-        if not self.ended:
+        if self._has_head and not self.is_over:
             self._has_body = True
             self._buffer.append(data)
             self._buffered += len(data)
+            self._overhead = 0
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
@@ -202,16 +210,16 @@ class Connection(asyncio.Protocol):
             self.ended = True
             self._finish()
 
-    def _break(self, reason: str) -> None:
+    def _break(self, reason: str, kind: type[BackendFailed] = BackendFailed) -> None:
         """What came is no answer. If the answer itself is whole, only the connection is of no more use."""
         self._keep_alive = False
-        self._fail(reason)
+        self._fail(reason, kind)
         if self._transport is not None:
             self._transport.abort()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, kind: type[BackendFailed] = BackendFailed) -> None:
         if not self.is_over:
-            self.error = BackendFailed(f"{self.peer} {reason}")
+            self.error = kind(f"{self.peer} {reason}")
             self._finish()
 
     def _finish(self) -> None:
@@ -240,11 +248,12 @@ class Connection(asyncio.Protocol):
     def _look(self) -> None:
         now = self._loop.time()
         if not self._has_body:
-            self._break(f"sent nothing for {self._patience.first_byte:g} s")
+            self._break(f"sent nothing for {self._patience.first_byte:g} s", BackendTimedOut)
             return
         # Progress is what was fetched: as long as something waits for that, the upstream is not to blame.
         deadline = (now if self._buffer else self._progress) + self._patience.stall
         if deadline > now:
             self._watch_until(deadline)
         else:
-            self._break(f"stopped in the middle of its answer for {self._patience.stall:g} s")
+            seconds = f"{self._patience.stall:g} s"
+            self._break(f"stopped in the middle of its answer for {seconds}", BackendTimedOut)

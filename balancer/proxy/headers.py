@@ -1,4 +1,7 @@
-"""Which headers pass through, either way. What is not named here stays behind: keys, cookies, hop-by-hop."""
+"""Headers: which of them pass through the proxy, either way.
+
+What is not named here stays behind: keys, cookies, hop-by-hop headers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable
 
 Header = tuple[bytes, bytes]
 
-# To the upstream. Credentials are the relay's own business.
+# To the upstream. Credentials are the proxy's own business.
 REQUEST_HEADERS = frozenset({b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"})
 
 # To the client.
@@ -25,12 +28,36 @@ RESPONSE_HEADERS = frozenset(
 )
 RESPONSE_PREFIX = b"x-ratelimit-"
 
+_ZERO = re.compile(rb"q=0(\.0*)?").fullmatch
 _NOT_PRINTABLE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]").search
 
 
 def for_upstream(headers: Iterable[Header]) -> list[Header]:
     """What an upstream is told of a client's ``headers``, whose names are in lower case."""
     return [(name, value) for name, value in headers if name in REQUEST_HEADERS and not _NOT_PRINTABLE(value)]
+
+
+def encoding_for_upstream(headers: Iterable[Header]) -> bytes:
+    """The Accept-Encoding that an upstream is sent for a client's ``headers``, whose names are in lower case.
+
+    It is ``identity``, whatever codings the client names beside it: of an encoded body nobody can tell the
+    tokens used, nor whether an event stream came to its end, and most clients name codings by default. Only a
+    client that rules ``identity`` out gets its own header passed on. A body that an upstream encodes
+    nevertheless goes to the client as it is, with its Content-Encoding.
+    """
+    wanted = value_of(headers, b"accept-encoding")
+    if wanted is None or b"=0" not in wanted or _NOT_PRINTABLE(wanted) or _accepts_identity(wanted):
+        return b"identity"
+    return wanted
+
+
+def _accepts_identity(accepted: bytes) -> bool:
+    """Whether an Accept-Encoding allows an unencoded answer (RFC 9110, 12.5.3)."""
+    refused = {}
+    for part in accepted.lower().split(b","):
+        coding, _, weight = part.replace(b" ", b"").partition(b";")
+        refused[coding] = _ZERO(weight) is not None
+    return not refused.get(b"identity", refused.get(b"*", False))
 
 
 def for_client(headers: Iterable[Header]) -> list[Header]:

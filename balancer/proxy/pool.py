@@ -1,49 +1,19 @@
-"""Connections to upstreams, kept for the next request."""
+"""Connection pool: connections to upstreams and workers, kept for the next request."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
-from functools import lru_cache
-from urllib.parse import urlsplit
 
-from balancer.errors import BackendFailed
+from balancer.errors import BackendFailed, BackendTimedOut
 from balancer.proxy.connection import Connection
+from balancer.proxy.route import Origin, Route
+from balancer.proxy.tunnel import open_tunnel
 
 # Seconds that an unused connection is trusted: firewalls forget silently, servers close aloud.
 IDLE_SECONDS = 15.0
 # Unused connections that are kept to one origin.
 MAX_IDLE = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    host: str
-    port: int
-    is_tls: bool
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A URL in the parts that a request needs."""
-
-    origin: Origin
-    host_header: bytes
-    path: bytes
-
-
-@lru_cache(256)
-def target_of(url: str) -> Target:
-    """``url`` is absolute, http or https, and has no credentials."""
-    parts = urlsplit(url)
-    is_tls = parts.scheme == "https"
-    origin = Origin(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(origin, parts.netloc.encode("ascii"), path.encode("ascii"))
 
 
 class ConnectionPool:
@@ -68,22 +38,43 @@ class ConnectionPool:
         idle.clear()
         return None
 
-    async def connect(self, origin: Origin) -> Connection:
+    async def connect(self, route: Route) -> Connection:
         """A new connection. Raises `BackendFailed`."""
-        loop = asyncio.get_running_loop()
+        where = str(route.origin) if route.proxy is None else f"{route.origin} (by the proxy {route.proxy})"
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(str(origin), self._lost),
-                    origin.host,
-                    origin.port,
-                    ssl=self._context() if origin.is_tls else None,
-                )
+                connection = await self._dial(route)
         except TimeoutError:
-            raise BackendFailed(f"{origin} took no connection within {self._connect_timeout:g} s") from None
+            seconds = f"{self._connect_timeout:g} s"
+            raise BackendTimedOut(f"{where} took no connection within {seconds}") from None
+        except ssl.SSLCertVerificationError as error:
+            reason = error.verify_message
+            raise BackendFailed(f"the certificate of {where} is not trusted: {reason}") from error
         except (OSError, UnicodeError) as error:
-            raise BackendFailed(f"{origin} cannot be reached: {error}") from error
-        self._open.add(connection)
+            raise BackendFailed(f"{where} cannot be reached: {error}") from error
+        if connection.is_open:
+            self._open.add(connection)
+        return connection
+
+    async def _dial(self, route: Route) -> Connection:
+        origin, proxy, loop = route.origin, route.proxy, asyncio.get_running_loop()
+        connection = Connection(str(origin), self._lost)
+        if proxy is not None and origin.is_tls:
+            tunnel = await open_tunnel(proxy, origin)
+            try:
+                transport = await loop.start_tls(
+                    tunnel, connection, self._context(), server_hostname=origin.host
+                )
+            except BaseException:
+                tunnel.abort()
+                raise
+            if transport is None:  # lost right after the handshake
+                raise ConnectionResetError("the connection was closed")
+            connection.connection_made(transport)
+        else:
+            near = proxy or origin
+            tls = self._context() if origin.is_tls else None
+            await loop.create_connection(lambda: connection, near.host, near.port, ssl=tls)
         return connection
 
     def give_back(self, connection: Connection, origin: Origin) -> None:
@@ -105,6 +96,7 @@ class ConnectionPool:
         # Reading the system's certificates takes a while: once, and only where it is needed.
         if self._tls is None:
             self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
     def _lost(self, connection: Connection) -> None:

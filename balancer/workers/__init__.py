@@ -1,1 +1,1 @@
-"""Workers: child processes that serve one model each, and what parent and child say to each other."""
+"""Workers: child processes that serve one model each, and the protocol between them and their parent."""

@@ -1,4 +1,4 @@
-"""A child process and its pipes: the life line in, messages and log lines out."""
+"""Child process of a worker, and its pipes: the life line in, messages and log lines out."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _DRAIN_SECONDS = 1.0
 
 
 class Child(asyncio.SubprocessProtocol):
-    """One instance's process. It ends when its stdin does, so it never outlives this one.
+    """A worker's process. It ends when its stdin does, so it never outlives this one.
 
-    It leads a session: Ctrl-C is for the server, which then ends its children; and what it started
-    itself is in its group, which goes when it goes. ``exited`` gets the exit status at once;
-    ``ended`` says that also all it wrote was read.
+    The process leads a session: Ctrl-C is for the server, which then ends its children. Processes that it
+    started itself are in its group, which is killed when it ends. ``exited`` gets the exit status at once;
+    ``ended`` is done when also all that it wrote was read.
     """
 
     pid: int

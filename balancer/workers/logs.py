@@ -1,4 +1,4 @@
-"""What a child writes, line by line, and how its log becomes a part of ours."""
+"""Log relay: a child process's output, line by line, becomes a part of our log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Lines:
         return [line[: self._limit] for line in lines]
 
     def end(self) -> list[bytes]:
-        """The last line, if it did not end."""
+        """The last line, if it has no line end."""
         rest, self._rest = self._rest, b""
         return [rest] if rest else []
 
@@ -59,7 +59,7 @@ class LogRelay:
         return "\n".join(self._words)[-_LONGEST_WORDS:]
 
     def forget(self) -> None:
-        """What was said up to now explains nothing that happens later."""
+        """Drop the last words: lines up to now explain nothing that happens later."""
         self._words.clear()
 
     def take(self, line: bytes) -> None:
@@ -99,7 +99,7 @@ class LogRelay:
 
 
 def _entry(text: str) -> dict[str, Any] | None:
-    """The log line that ``text`` is, if it is one of ours."""
+    """The fields of ``text`` if it is a log line in our JSON format, else None."""
     if not text.startswith("{"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Ports of the loopback address."""
+"""Listening sockets on free ports of the loopback address."""
 
 from __future__ import annotations
 

@@ -35,17 +35,17 @@ from engines.errors import CannotLoad, EngineError, ModelFileNotFound, ModelLoad
 Message = dict[str, Any]
 Header = tuple[bytes, bytes]
 
-STATUS_PATH = "/v1/instance"
-"""Where an instance says how it does: a JSON object with ``ok``, ``detail``, ``stats`` and ``metrics``."""
+STATUS_PATH = "/v1/worker"
+"""The path that a worker answers with its `WorkerStatus`."""
 
 _KINDS = {kind.__name__: kind for kind in (CannotLoad, ModelFileNotFound, ModelLoadError)}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """An instance of ``model`` as it is to be: all that its process needs to know.
+    """The worker to start for ``model``: all that its process needs to know.
 
-    ``path`` of a model that is not in the catalog. ``port`` is the lowest that it may listen on;
+    ``path``: the model's file or folder, if it has one. ``port`` is the lowest that it may listen on;
     ``settings`` override fields of the application's settings, ``options`` are those of the load
     (`LoadOptions`), ``environment`` is added to the server's. ``key`` is the Bearer key it accepts.
     """
@@ -61,7 +61,7 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The first line an instance reads: ``listener`` is the descriptor of its listening socket."""
+    """The first line that a worker reads. ``listener``: the descriptor of its listening socket."""
 
     spec: WorkerSpec
     listener: int
@@ -90,7 +90,7 @@ def failed_message(error: EngineError) -> Message:
 
 
 def info_from(ready: Mapping[str, Any]) -> EngineInfo:
-    """What `ready_message` told. An instance that is a process cannot sleep."""
+    """The `EngineInfo` in a `ready_message`, without the ability to sleep, which no worker has."""
     changed = {
         "devices": tuple(ready["devices"]),
         "capabilities": frozenset(ready["capabilities"]) - {"sleep"},
@@ -103,8 +103,23 @@ def error_from(message: Mapping[str, Any]) -> ModelLoadError:
     return _KINDS.get(message.get("kind", ""), ModelLoadError)(message["failed"])
 
 
-def stats_from(report: Mapping[str, Any]) -> EngineStats:
-    return EngineStats(**report["stats"])
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """How a worker's engine does. ``metrics``: the engine's own figures, if it has any (`HasMetrics`)."""
+
+    ok: bool
+    detail: str
+    stats: EngineStats
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, body: bytes) -> WorkerStatus:
+        """Raises `ValueError` if ``body`` is none."""
+        try:
+            found = json.loads(body)
+            return cls(found["ok"], found["detail"], EngineStats(**found["stats"]), found["metrics"])
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"no status of a worker: {error!r}") from None
 
 
 # -- over HTTP --------------------------------------------------------------------------------------

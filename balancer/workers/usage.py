@@ -1,4 +1,4 @@
-"""What a process and its own children use of the machine."""
+"""Process meter: the CPU time and memory that a process and its own children use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import psutil
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """``cpu_percent`` since the sample before (0 in the first), 100 being one core; ``memory``: resident, in
-    bytes.
+class ProcessFigures:
+    """A sample of a process and its children. ``memory``: resident, in bytes.
+
+    ``cpu_percent``: since the sample before (0 in the first); 100 is one core.
     """
 
     cpu_percent: float = 0.0
@@ -22,7 +23,7 @@ class Figures:
 _SHORTEST_WINDOW = 0.5
 
 
-class Meter:
+class ProcessMeter:
     """Samples the process ``pid``. Takes milliseconds, for it looks through all processes."""
 
     def __init__(self, pid: int) -> None:
@@ -30,7 +31,7 @@ class Meter:
         self._before: tuple[float, float] | None = None
         self._percent = 0.0
 
-    def sample(self) -> Figures:
+    def sample(self) -> ProcessFigures:
         """Raises `psutil.Error` if the process is gone."""
         root = psutil.Process(self._pid)
         seconds, memory = _usage(root)
@@ -41,7 +42,7 @@ class Meter:
                 continue
             seconds, memory = seconds + more, memory + size
         self._update_percent(seconds)
-        return Figures(self._percent, memory)
+        return ProcessFigures(self._percent, memory)
 
     def _update_percent(self, seconds: float) -> None:
         now = time.monotonic()

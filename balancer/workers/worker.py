@@ -1,7 +1,7 @@
-"""Instances of a model that are processes of their own: one that crashes takes no other with it.
+"""Worker: a child process that serves one model, so that a crash takes no other with it.
 
-An instance is the same server (`app.worker`) with one model, on a port of the loopback address. The
-`ModelManager` keeps it as it keeps an engine of this process.
+It is the same server (`app.worker`) with one model, on a port of the loopback address. The `ModelManager`
+keeps it as it keeps an engine of this process.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import contextvars
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from http.client import responses
 
 import psutil
 
-from balancer.health.tracker import HealthTracker
+from balancer.errors import BackendFailed, BackendTimedOut
+from balancer.health.prober import PROBE_SECONDS, Prober, ProbeResult
+from balancer.proxy.client import ProxyClient
 from balancer.workers.child import Child
 from balancer.workers.logs import LogRelay
 from balancer.workers.ports import LOOPBACK, listen
-from balancer.workers.probe import ask
-from balancer.workers.protocol import STATUS_PATH, WorkerSpec, stats_from
-from balancer.workers.usage import Figures, Meter
+from balancer.workers.protocol import STATUS_PATH, WorkerSpec, WorkerStatus
+from balancer.workers.usage import ProcessFigures, ProcessMeter
 from engines.base import EngineInfo, EngineStats, Health
 from engines.errors import ModelLoadError, UnsupportedFeature
 from engines.progress import PhaseProgress
@@ -32,16 +33,14 @@ logger = logging.getLogger("balancer.workers.worker")
 
 # By name: this package knows nothing of the application.
 COMMAND = (sys.executable, "-m", "app.worker")
-# A probe is answered by the child's event loop in milliseconds; one that takes longer than this hangs.
-PROBE_SECONDS = 5.0
 
 
 class Worker:
     """A child process that serves a model, from `start` to `close`.
 
-    What `info`, `stats`, `health` and the figures say was found out by the last probe, every ``interval``
-    seconds. ``cpu_percent``: 100 is one core; ``memory_mb``: resident, in MiB; both with what the child
-    started itself.
+    `info`, `stats`, `health` and the figures are as of the last probe; there is one every ``interval``
+    seconds. ``cpu_percent``: 100 is one core; ``memory_mb``: resident, in MiB; both include processes that
+    the child started itself.
     """
 
     def __init__(
@@ -51,6 +50,7 @@ class Worker:
         child: Child,
         info: EngineInfo,
         *,
+        proxy: ProxyClient,
         interval: float,
         grace: float,
         on_down: Callable[[], None],
@@ -65,14 +65,12 @@ class Worker:
         self._interval = interval
         self._grace = grace
         self._on_down = on_down
-        self._tracker = HealthTracker()
-        self._detail = ""
+        self._proxy = proxy
+        self._prober = Prober(self._probe, self._judge, interval=interval)
         self._stats = EngineStats()
         self._metrics: Mapping[str, float] = {}
-        self._figures = Figures()
-        self._meter = Meter(child.pid)
-        self._suspected = asyncio.Event()
-        self._probing: asyncio.Task[None] | None = None
+        self._figures = ProcessFigures()
+        self._meter = ProcessMeter(child.pid)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -81,6 +79,7 @@ class Worker:
         spec: WorkerSpec,
         name: str,
         *,
+        proxy: ProxyClient,
         report: PhaseProgress,
         interval: float,
         grace: float,
@@ -90,22 +89,24 @@ class Worker:
     ) -> Worker:
         """Start the process and return when it can serve; cancelling ends it.
 
-        It listens on the first free port from ``spec.port`` on that is none of ``taken``. Its log lines
-        come with ``name`` as their ``instance``. ``grace``: seconds that answers get to end when it is
-        closed. ``on_down`` is called once, when the process ended by itself or is found to hang: `health`
-        then says why. Raises `ModelLoadError`.
+        The process listens on the first free port from ``spec.port`` on that is none of ``taken``. Its log
+        lines carry ``name`` as their ``instance``. ``proxy`` sends the probes. ``grace``: seconds that
+        answers get to end when the worker is closed. ``on_down`` is called once, when the process ended by
+        itself or is found to hang: `health` then says why. Raises `ModelLoadError`.
         """
         spec, child = await cls._spawn(spec, name, report, taken, command)
         try:
             info = await child.loaded()
-            instance = cls(spec, name, child, info, interval=interval, grace=grace, on_down=on_down)
-            await instance._measure()
+            worker = cls(
+                spec, name, child, info, proxy=proxy, interval=interval, grace=grace, on_down=on_down
+            )
+            await worker._measure()
         except BaseException:
             child.kill()
             await child.ended
             raise
-        instance._begin()
-        return instance
+        worker._watch()
+        return worker
 
     @staticmethod
     async def _spawn(
@@ -136,18 +137,16 @@ class Worker:
         return self._metrics
 
     async def health(self) -> Health:
-        """O(1): what is known."""
+        """The verdict of the probes so far. O(1)."""
         if self._child.exited.done():
             return Health(False, self._child.epitaph)
-        if not self._tracker.healthy:
-            return Health(False, self._detail)
+        if not self._prober.healthy:
+            return Health(False, self._prober.detail)
         return Health(True)
 
     def suspect(self) -> None:
         """A call failed here: probe now, and every second until it is clear whether it is healthy."""
-        if not self._suspected.is_set():  # calls that fail together are one piece of evidence
-            self._suspected.set()
-            self._judge(False, "calls failed")
+        self._prober.suspect()
 
     async def sleep(self) -> None:
         raise UnsupportedFeature("an instance that is a process cannot sleep")
@@ -162,59 +161,55 @@ class Worker:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-        if self._tracker.healthy:
+        await self._prober.stop()
+        if self._prober.healthy:
             self._child.terminate()
             await asyncio.wait((self._child.exited,), timeout=self._grace)
         self._child.kill()
         await self._child.ended
 
-    # -- probing -------------------------------------------------------------------------------------
+    # -- watching ------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _watch(self) -> None:
         self._child.exited.add_done_callback(self._exited, context=contextvars.Context())
-        self._probing = asyncio.get_running_loop().create_task(
-            self._keep_probing(), context=contextvars.Context()
-        )
+        self._prober.start()
 
     def _exited(self, status: asyncio.Future[int]) -> None:
+        self._prober.cancel()
         if self._closing is None:
             logger.error("%s is gone: %s", self.name, self._child.epitaph, extra={"pid": self.pid})
+            self._go_down()
+
+    def _judge(self) -> None:
+        if not self._prober.healthy and self._closing is None:
             self._go_down()
 
     def _go_down(self) -> None:
         on_down, self._on_down = self._on_down, lambda: None
         on_down()
 
-    async def _keep_probing(self) -> None:
-        while not self._child.exited.done():
-            await self._probe()
-            await self._measure()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._tracker.next_probe(self._interval)):
-                    await self._suspected.wait()
-            self._suspected.clear()
+    async def _probe(self) -> ProbeResult:
+        result = await self._ask()
+        await self._measure()
+        return result
 
-    async def _probe(self) -> None:
+    async def _ask(self) -> ProbeResult:
+        """Ask the worker for its status, on a new connection: it has to take those of new calls, too."""
+        url, timeout = self.url + STATUS_PATH, min(self._interval, PROBE_SECONDS)
         try:
-            async with asyncio.timeout(min(self._interval, PROBE_SECONDS)):
-                answer = await ask(self.port, STATUS_PATH, self.key)
-            self._stats, self._metrics = stats_from(answer), answer["metrics"]
-            self._judge(answer["ok"], answer["detail"])
-        except TimeoutError:
-            self._judge(False, "it does not answer")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self._judge(False, f"it cannot be asked how it does: {error}")
-
-    def _judge(self, ok: bool, detail: str) -> None:
-        if not ok:
-            self._detail = detail
-        if not self._tracker.observe(ok) and self._closing is None:
-            self._go_down()
+            code, body = await self._proxy.get(url, timeout=timeout, key=self.key, fresh=True)
+            if code != 200:
+                raise ValueError(f"it answered {code} {responses.get(code, '')}")
+            status = WorkerStatus.from_json(body)
+        except BackendTimedOut:
+            return ProbeResult(False, "it does not answer")
+        except (BackendFailed, ValueError) as error:
+            return ProbeResult(False, f"it cannot be asked how it does: {error}")
+        self._stats, self._metrics = status.stats, status.metrics
+        return ProbeResult(status.ok, status.detail)
 
     async def _measure(self) -> None:
-        """Look what the process uses; on a GPU, how much memory that is only its engine knows."""
+        """Sample the process's CPU and memory. What it has on a GPU only its engine knows."""
         try:
             self._figures = await asyncio.to_thread(self._meter.sample)
         except psutil.Error:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.settings import Settings, forward_proxies
+from balancer.proxy.route import ForwardProxy, Routes
 from scripts import settings_docs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,3 +150,16 @@ def test_the_environment_comes_before_the_env_file(monkeypatch: pytest.MonkeyPat
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_forward_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    assert forward_proxies() == {}
+    monkeypatch.setenv("HTTPS_PROXY", "http://squid:3128")
+    monkeypatch.setenv("no_proxy", "lan")
+    routes = Routes(forward_proxies())
+    assert routes.to("https://api.test/v1").proxy == ForwardProxy("squid", 3128)
+    assert routes.to("https://gpu1.lan/v1").proxy is None
+    assert routes.to("http://api.test/v1").proxy is None

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from balancer.proxy.client import ProxyClient
 from balancer.workers.protocol import WorkerSpec
 from balancer.workers.worker import Worker
 from support.models import smollm2
@@ -28,10 +29,17 @@ async def instance(down: asyncio.Event) -> AsyncIterator[Worker]:
     settings = {"context_length": 2048, "kv_cache_tokens": 4096, "max_cpu_threads": 1, "log_level": "WARNING"}
     spec = WorkerSpec("SmolLM2", 18600, "k", path=str(smollm2()), settings=settings)
     instance = await Worker.start(
-        spec, "instance_0", report=lambda *_: None, interval=0.5, grace=20.0, on_down=down.set
+        spec,
+        "instance_0",
+        proxy=(proxy := ProxyClient()),
+        report=lambda *_: None,
+        interval=0.5,
+        grace=20.0,
+        on_down=down.set,
     )
     yield instance
     await instance.close()
+    await proxy.close()
 
 
 @pytest.fixture

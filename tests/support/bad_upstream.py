@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from app.dialects.openai.wire import WIRE
+from balancer.call import Reply, ResumePoint
+from balancer.errors import BackendFailed
+from balancer.proxy.client import ProxyClient
+from support.meter import Meter
+
+CERTIFICATES = Path(__file__).parent / "certificates"
 USAGE = {
     "prompt_tokens": 5,
     "completion_tokens": 2,
@@ -61,6 +70,7 @@ class BadUpstream:
     gone while its script runs."""
 
     url: str = ""
+    port: int = 0
     scripts: list[Script] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
@@ -95,7 +105,8 @@ class BadUpstream:
 
 
 @asynccontextmanager
-async def bad_upstream(*scripts: Script) -> AsyncIterator[BadUpstream]:
+async def bad_upstream(*scripts: Script, tls: bool = False) -> AsyncIterator[BadUpstream]:
+    """``tls``: it is https, with the certificate in `CERTIFICATES`."""
     upstream = BadUpstream(scripts=list(scripts))
     tasks: set[asyncio.Task[None]] = set()
 
@@ -105,8 +116,13 @@ async def bad_upstream(*scripts: Script) -> AsyncIterator[BadUpstream]:
         tasks.add(task)
         await upstream.serve(reader, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    context = None
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(CERTIFICATES / "server.pem")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    upstream.port = server.sockets[0].getsockname()[1]
+    upstream.url = f"https://localhost:{upstream.port}/v1" if tls else f"http://127.0.0.1:{upstream.port}/v1"
     try:
         yield upstream
     finally:
@@ -125,6 +141,57 @@ async def _read(reader: asyncio.StreamReader, connection: int) -> Request | None
     headers = dict(header.split(": ", 1) for header in lines if header)
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Request(line, headers, body, connection)
+
+
+# -- asking ----------------------------------------------------------------------------------------
+
+
+async def ask(
+    relay: ProxyClient,
+    upstream: BadUpstream,
+    meter: Meter | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    key: str | None = None,
+) -> Reply:
+    """``relay``'s answer to a small chat request."""
+    url = upstream.url + "/chat/completions"
+    return await relay.post(url, headers, b'{"model":"m"}', wire=WIRE, meter=meter or Meter(), key=key)
+
+
+async def ask_worker(
+    relay: ProxyClient,
+    worker: BadUpstream,
+    meter: Meter | None = None,
+    begun: ResumePoint | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> Reply:
+    """``relay``'s answer to the same request to a worker."""
+    return await relay.post_to_worker(
+        worker.url + "/chat/completions",
+        headers,
+        b'{"model":"m"}',
+        resume_point=begun,
+        wire=WIRE,
+        meter=meter or Meter(),
+        key="secret",
+        request_id="r",
+    )
+
+
+async def read(reply: Reply) -> bytes:
+    """The whole body. Raises `BackendFailed`."""
+    return b"".join([data async for data in reply.body])
+
+
+async def read_until_failure(reply: Reply) -> tuple[bytes, str]:
+    """What came of a body that breaks off, and the reason."""
+    got = b""
+    try:
+        async for data in reply.body:
+            got += data
+    except BackendFailed as failure:
+        return got, failure.message
+    raise AssertionError("the body ended as if it were whole")
 
 
 # -- scripts ----------------------------------------------------------------------------------------
@@ -186,6 +253,17 @@ async def flood_headers(wire: Wire) -> None:
     await wire.send(b"HTTP/1.1 200 OK\r\n")
     while True:
         await wire.send(b"x-header: %s\r\n" % (b"a" * 1000))
+
+
+def flood(head: bytes, part: bytes) -> Script:
+    """``head``, and then ``part`` for ever."""
+
+    async def script(wire: Wire) -> None:
+        await wire.send(head)
+        while True:
+            await wire.send(part)
+
+    return script
 
 
 def flood_events(count: int, size: int, sent: list[int]) -> Script:

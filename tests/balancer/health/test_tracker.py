@@ -51,13 +51,3 @@ def test_probes_come_faster_while_a_verdict_is_due() -> None:
     assert tracker.next_probe(30.0) == 1.0
     tracker.observe(True)
     assert tracker.next_probe(30.0) == 30.0
-
-
-def test_a_new_backend_starts_healthy() -> None:
-    tracker = HealthTracker(failures=2)
-    tracker.observe(False)
-    assert not tracker.observe(False)
-    tracker.reset()
-    assert tracker.healthy
-    assert tracker.observe(False)
-    assert not tracker.observe(False)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from app.dialects.openai.wire import WIRE
-from balancer.call import Reply, ResumePoint
-from balancer.errors import BackendFailed
+from balancer.call import ResumePoint
 from balancer.proxy.client import ProxyClient
 from engines.base import Usage
-from support.bad_upstream import DOCUMENT, EVENTS, BadUpstream, answer, bad_upstream, events, reset
+from support.bad_upstream import (
+    DOCUMENT,
+    EVENTS,
+    answer,
+    ask,
+    ask_worker,
+    bad_upstream,
+    events,
+    read,
+    read_until_failure,
+    reset,
+)
 from support.meter import Meter
 
 BEGIN = b':begin {"prompt_tokens": 1, "created": 1700}\n\n'
@@ -27,46 +35,10 @@ TOLD = [
 PASSED = ROLE + b'data: {"content":"a"}\n\ndata: {"content":"b"}\n\ndata: [DONE]\n\n'
 
 
-@pytest.fixture
-async def proxy() -> AsyncIterator[ProxyClient]:
-    proxy = ProxyClient(first_byte_timeout=0.1, stall_timeout=0.1, connect_timeout=1.0)
-    yield proxy
-    await proxy.close()
-
-
-async def ask(
-    proxy: ProxyClient, worker: BadUpstream, meter: Meter | None = None, begun: ResumePoint | None = None
-) -> Reply:
-    return await proxy.post_to_worker(
-        worker.url + "/chat/completions",
-        [],
-        b'{"model":"m"}',
-        resume_point=begun,
-        wire=WIRE,
-        meter=meter or Meter(),
-        key="secret",
-        request_id="r",
-    )
-
-
-async def read(reply: Reply) -> bytes:
-    return b"".join([data async for data in reply.body])
-
-
-async def read_until_failure(reply: Reply) -> tuple[bytes, str]:
-    got = b""
-    try:
-        async for data in reply.body:
-            got += data
-    except BackendFailed as failure:
-        return got, failure.message
-    raise AssertionError("the body ended as if it were whole")
-
-
-async def test_comments_stay_here(proxy: ProxyClient) -> None:
+async def test_comments_stay_here(relay: ProxyClient) -> None:
     async with bad_upstream(events(*TOLD)) as worker:
         meter = Meter()
-        reply = await ask(proxy, worker, meter)
+        reply = await ask_worker(relay, worker, meter)
         assert await read(reply) == PASSED
         assert (meter.prompt_tokens, meter.counted, meter.usage) == (1, 3, Usage(1, 3, 1))
         assert reply.body.resume_point() == ResumePoint((12, 13, 14), 1700)
@@ -74,18 +46,18 @@ async def test_comments_stay_here(proxy: ProxyClient) -> None:
         assert "x-enginehouse-resume" not in worker.requests[0].headers
 
 
-async def test_events_in_any_pieces(proxy: ProxyClient) -> None:
+async def test_events_in_any_pieces(relay: ProxyClient) -> None:
     pieces = [bytes([byte]) for byte in b"".join(TOLD)]
     async with bad_upstream(events(*pieces)) as worker:
-        reply = await ask(proxy, worker)
+        reply = await ask_worker(relay, worker)
         assert await read(reply) == PASSED
         assert reply.body.resume_point() == ResumePoint((12, 13, 14), 1700)
 
 
-async def test_half_an_event_goes_nowhere(proxy: ProxyClient) -> None:
+async def test_half_an_event_goes_nowhere(relay: ProxyClient) -> None:
     async with bad_upstream(events(*TOLD[:2], TOLD[2][:20], then=reset)) as worker:
         meter = Meter()
-        reply = await ask(proxy, worker, meter)
+        reply = await ask_worker(relay, worker, meter)
         data, _ = await read_until_failure(reply)
         assert data == ROLE + b'data: {"content":"a"}\n\n'
         assert reply.body.resume_point() == ResumePoint((12, 13), 1700)
@@ -96,31 +68,31 @@ FINISH = b':last\n\n:tokens 15\ndata: {"finish_reason":"stop"}\n\n'
 
 
 @pytest.mark.parametrize("cut", [FINISH, FINISH + DONE, FINISH + DONE + USAGE, FINISH + DONE + USAGE[:9]])
-async def test_the_end_of_an_answer_comes_whole_or_not_at_all(proxy: ProxyClient, cut: bytes) -> None:
+async def test_the_end_of_an_answer_comes_whole_or_not_at_all(relay: ProxyClient, cut: bytes) -> None:
     """Whoever goes on with an answer writes its finish event: there must not have been one."""
     async with bad_upstream(events(*TOLD[:3], cut, then=reset)) as worker:
-        reply = await ask(proxy, worker)
+        reply = await ask_worker(relay, worker)
         data, _ = await read_until_failure(reply)
         assert data == PASSED.removesuffix(DONE)
         assert reply.body.resume_point() == ResumePoint((12, 13, 14), 1700)
 
 
-async def test_the_end_of_an_answer_in_pieces(proxy: ProxyClient) -> None:
+async def test_the_end_of_an_answer_in_pieces(relay: ProxyClient) -> None:
     async with bad_upstream(events(*TOLD[:3], FINISH, DONE + USAGE, b":end\n\n")) as worker:
-        reply = await ask(proxy, worker)
+        reply = await ask_worker(relay, worker)
         assert (await read(reply)).endswith(b'data: {"finish_reason":"stop"}\n\ndata: [DONE]\n\n')
 
 
-async def test_what_comes_after_the_end_does_not_matter(proxy: ProxyClient) -> None:
+async def test_what_comes_after_the_end_does_not_matter(relay: ProxyClient) -> None:
     async with bad_upstream(events(*TOLD, then=reset)) as worker:
-        assert await read(await ask(proxy, worker)) == PASSED
+        assert await read(await ask_worker(relay, worker)) == PASSED
 
 
-async def test_an_answer_that_goes_on(proxy: ProxyClient) -> None:
+async def test_an_answer_that_goes_on(relay: ProxyClient) -> None:
     begun = ResumePoint((7,), 1600)
     async with bad_upstream(events(BEGIN + TOLD[1], *TOLD[2:])) as worker:
         meter = Meter()
-        reply = await ask(proxy, worker, meter, begun)
+        reply = await ask_worker(relay, worker, meter, begun)
         assert reply.body.resume_point() == begun
         await read(reply)
         assert reply.body.resume_point() == ResumePoint((7, 12, 13, 14), 1700)
@@ -131,19 +103,19 @@ async def test_an_answer_that_goes_on(proxy: ProxyClient) -> None:
         assert request.body == point + b'{"model":"m"}'
 
 
-async def test_an_answer_that_cannot_be_resumed(proxy: ProxyClient) -> None:
+async def test_an_answer_that_cannot_be_resumed(relay: ProxyClient) -> None:
     begin = b':begin {"prompt_tokens": 4}\n\n'
     async with bad_upstream(events(begin + ROLE, then=reset)) as worker:
-        reply = await ask(proxy, worker)
+        reply = await ask_worker(relay, worker)
         assert reply.body.resume_point() is None
         await read_until_failure(reply)
         assert reply.body.resume_point() is None
 
 
-async def test_an_error_is_a_failure_after_what_came_before(proxy: ProxyClient) -> None:
+async def test_an_error_is_a_failure_after_what_came_before(relay: ProxyClient) -> None:
     error = b':error "out of memory"\n\n'
     async with bad_upstream(events(b"".join(TOLD[:2]) + error)) as worker:
-        reply = await ask(proxy, worker)
+        reply = await ask_worker(relay, worker)
         data, message = await read_until_failure(reply)
         assert data == ROLE + b'data: {"content":"a"}\n\n'
         assert message == "out of memory"
@@ -160,31 +132,31 @@ async def test_an_error_is_a_failure_after_what_came_before(proxy: ProxyClient) 
         b":tokens 99999999999999999999\n\n",
     ],
 )
-async def test_what_makes_no_sense(proxy: ProxyClient, event: bytes) -> None:
+async def test_what_makes_no_sense(relay: ProxyClient, event: bytes) -> None:
     async with bad_upstream(events(BEGIN + ROLE, event)) as worker:
-        reply = await ask(proxy, worker)
+        reply = await ask_worker(relay, worker)
         data, message = await read_until_failure(reply)
         assert data == ROLE
         assert "no sense" in message
 
 
 @pytest.mark.parametrize("start", [ROLE, b":last\n\n"])
-async def test_an_endless_event(proxy: ProxyClient, start: bytes) -> None:
+async def test_an_endless_event(relay: ProxyClient, start: bytes) -> None:
     async with bad_upstream(events(start, *[b"x" * 100_000] * 100)) as worker:
-        _, message = await read_until_failure(await ask(proxy, worker))
+        _, message = await read_until_failure(await ask_worker(relay, worker))
         assert "an event has more than" in message
 
 
-async def test_documents(proxy: ProxyClient) -> None:
+async def test_documents(relay: ProxyClient) -> None:
     async with bad_upstream(answer()) as worker:
         meter = Meter()
-        assert await read(await ask(proxy, worker, meter)) == DOCUMENT
+        assert await read(await ask_worker(relay, worker, meter)) == DOCUMENT
         assert meter.usage == Usage(5, 2, 3)
 
 
-async def test_an_upstreams_events_are_counted_while_they_pass(proxy: ProxyClient) -> None:
+async def test_an_upstreams_events_are_counted_while_they_pass(relay: ProxyClient) -> None:
     async with bad_upstream(events(*EVENTS[:-1], then=reset)) as upstream:
         meter = Meter()
-        reply = await proxy.post(upstream.url + "/chat/completions", [], b"{}", wire=WIRE, meter=meter)
+        reply = await ask(relay, upstream, meter)
         await read_until_failure(reply)
         assert meter.counted == sum(WIRE.count_tokens(event) for event in EVENTS[:-1]) > 0

@@ -5,67 +5,34 @@ from __future__ import annotations
 import asyncio
 import gzip
 import tracemalloc
-from collections.abc import AsyncIterator
 
 import pytest
 
 from app.dialects.openai.wire import WIRE
-from balancer.call import Reply
-from balancer.errors import BackendFailed
+from balancer.errors import BackendFailed, BackendTimedOut
 from balancer.proxy.client import ProxyClient
 from balancer.proxy.connection import HIGH_WATER, MAX_HEAD
 from engines.base import Usage
 from support.bad_upstream import (
     DOCUMENT,
     EVENTS,
-    BadUpstream,
     answer,
+    ask,
+    ask_worker,
     bad_upstream,
     events,
     flood_events,
     flood_headers,
     hang,
     raw,
+    read,
+    read_until_failure,
     reset,
 )
 from support.meter import Meter
 
 USAGE = Usage(5, 2, 3)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-
-
-@pytest.fixture
-async def relay() -> AsyncIterator[ProxyClient]:
-    relay = ProxyClient(first_byte_timeout=0.1, stall_timeout=0.1, connect_timeout=1.0)
-    yield relay
-    await relay.close()
-
-
-@pytest.fixture
-async def patient() -> AsyncIterator[ProxyClient]:
-    relay = ProxyClient()
-    yield relay
-    await relay.close()
-
-
-async def ask(relay: ProxyClient, upstream: BadUpstream, meter: Meter | None = None) -> Reply:
-    url = upstream.url + "/chat/completions"
-    return await relay.post(url, [], b'{"model":"m"}', wire=WIRE, meter=meter or Meter())
-
-
-async def read(reply: Reply) -> bytes:
-    return b"".join([data async for data in reply.body])
-
-
-async def read_until_failure(reply: Reply) -> tuple[bytes, str]:
-    got = b""
-    try:
-        async for data in reply.body:
-            got += data
-    except BackendFailed as failure:
-        return got, failure.message
-    raise AssertionError("the body ended as if it were whole")
-
 
 # -- answers ----------------------------------------------------------------------------------------
 
@@ -107,7 +74,7 @@ async def test_connections_that_end_with_their_answer(patient: ProxyClient, scri
 
 @pytest.mark.parametrize(
     ("status", "header"),
-    [(b"500 Oops", b"x: y"), (b"429 Slow down", b"Retry-After: 7"), (b"302 Found", b"x: y")],
+    [(b"500 Oops", b"x: y"), (b"429 Slow down", b"Retry-After: 7"), (b"599 Odd", b"x: y")],
 )
 async def test_any_status_is_a_reply(patient: ProxyClient, status: bytes, header: bytes) -> None:
     async with bad_upstream(answer(b'{"error":{}}', header, status=status)) as upstream:
@@ -379,6 +346,74 @@ async def test_probes(relay: ProxyClient) -> None:
         assert upstream.requests[0].headers["authorization"] == "Bearer sk-1"
         assert await read(await ask(relay, upstream)) == b"{}"
         assert upstream.connections == 1
+
+
+async def test_a_fresh_probe_has_a_connection_of_its_own(relay: ProxyClient) -> None:
+    async with bad_upstream(answer(b"{}")) as upstream:
+        for fresh in (False, True, False):
+            assert await relay.get(upstream.url + "/models", fresh=fresh) == (200, b"{}")
+        assert [request.connection for request in upstream.requests] == [1, 2, 1]
+
+
+async def test_what_was_too_late_is_told_apart(relay: ProxyClient) -> None:
+    async with bad_upstream(hang, hang, events(EVENTS[0], then=hang)) as upstream:
+        with pytest.raises(BackendTimedOut, match=r"gave no answer within 0\.05 s"):
+            await relay.get(upstream.url + "/models", timeout=0.05)
+        with pytest.raises(BackendTimedOut, match="sent nothing"):
+            await ask(relay, upstream)
+        with pytest.raises(BackendTimedOut, match="stopped in the middle"):
+            await read(await ask(relay, upstream))
+
+
+# -- redirects --------------------------------------------------------------------------------------
+
+LOCATION = b"Location: https://elsewhere.test/v1?token=secret"
+
+
+@pytest.mark.parametrize("status", [b"300 Choose", b"301 Moved", b"304 Same", b"307 There", b"308 There"])
+async def test_a_redirect_is_the_upstreams_fault(relay: ProxyClient, status: bytes) -> None:
+    async with bad_upstream(answer(b"", LOCATION, status=status)) as upstream:
+        with pytest.raises(BackendFailed) as failure:
+            await ask(relay, upstream)
+        assert (
+            f"redirect to https://elsewhere.test/v1 (status {status[:3].decode()})" in failure.value.message
+        )
+        with pytest.raises(BackendFailed, match="redirect"):
+            await relay.get(upstream.url + "/models")
+        assert len(upstream.requests) == 2
+
+
+async def test_a_redirect_to_nowhere(relay: ProxyClient) -> None:
+    async with bad_upstream(raw(b"HTTP/1.1 302 \r\nlocation: \xff\r\n\r\n")) as upstream:
+        with pytest.raises(BackendFailed, match="redirect"):
+            await ask(relay, upstream)
+
+
+# -- encodings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"),
+    [
+        (b"gzip, deflate, br", b"identity"),
+        (b"gzip;q=1.0, identity;q=0.5", b"identity"),
+        (b"*", b"identity"),
+        (b"gzip;q=0", b"identity"),
+        (b"identity, *;q=0", b"identity"),
+        (b"identity;q=0.001", b"identity"),
+        (b"identity;q=0\r\nx: y", b"identity"),
+        (b"gzip, identity;q=0", b"gzip, identity;q=0"),
+        (b"br, *; q=0.000", b"br, *; q=0.000"),
+    ],
+)
+async def test_the_encoding_that_is_asked_for(patient: ProxyClient, wanted: bytes, asked: bytes) -> None:
+    async with bad_upstream(answer()) as upstream:
+        headers = [(b"accept-encoding", wanted)]
+        await read(await ask(patient, upstream, headers=headers))
+        await read(await ask_worker(patient, upstream, headers=headers))
+        await patient.get(upstream.url + "/models", headers)
+        sent = [request.headers["accept-encoding"] for request in upstream.requests]
+    assert sent == [asked.decode(), "identity", "identity"]
 
 
 @pytest.mark.parametrize(
