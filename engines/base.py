@@ -1,6 +1,7 @@
 """The contract every engine fulfils, and the values that cross it.
 
-All values are frozen: an engine may hand them between threads without copying.
+All values are frozen: an engine may hand them between threads without copying. Long because a contract is
+read as a whole.
 """
 
 from __future__ import annotations

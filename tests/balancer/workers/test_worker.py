@@ -63,7 +63,7 @@ while True:
     request = connection.recv(65536).decode()
     answered += 1
     is_ours = f"authorization: bearer {spec['key']}" in request.lower()
-    known = is_ours and request.startswith("GET /v1/instance ")
+    known = is_ours and request.startswith("GET /v1/worker ")
     report = {"ok": not does.get("ill"), "detail": "ill", "stats": {"steps": answered}, "metrics": {"x": 1.5}}
     head = "HTTP/1.1 200 OK" if known else "HTTP/1.1 401 Unauthorized"
     connection.sendall((head + "\\r\\n\\r\\n" + json.dumps(report)).encode())
