@@ -24,9 +24,10 @@ from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
 from engines.errors import ModelFileNotFound
+from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
-from engines.lifecycle.manager import ModelLimits, ModelManager
+from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
 from engines.machine import memory, platform
 from engines.models.catalog import CatalogError, parse_duration

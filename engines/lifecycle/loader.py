@@ -1,4 +1,4 @@
-"""From a model's name to a loaded engine: the catalog's wishes, the settings' defaults, the platform."""
+"""The loader: from a model's name, by way of catalog, settings and machine, to a loaded engine."""
 
 from __future__ import annotations
 
