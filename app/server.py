@@ -31,7 +31,8 @@ from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
 from engines.machine import memory, platform
 from engines.models.catalog import CatalogError, parse_duration
-from engines.models.library import Library, Model
+from engines.models.library import Library
+from engines.models.model import Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
 from engines.registry import EngineRegistry, needs_file

@@ -37,7 +37,7 @@ from balancer.backends.upstream_config import upstream_at
 from balancer.instances import InstanceKind
 from engines.errors import RequestError
 from engines.lifecycle.errors import ModelConflict
-from engines.models.library import Model
+from engines.models.model import Model
 
 STATUS_PATH = "/v1/cluster/status"
 EVERY_INSTANCE = "all"

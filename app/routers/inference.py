@@ -19,7 +19,7 @@ from app.telemetry.inference import InferenceRecord
 from balancer.call import Call, Reply, ResumePoint
 from balancer.dispatch import Dispatch
 from engines.base import Engine
-from engines.models.library import Model
+from engines.models.model import Model
 
 Handler = Callable[[Request], Awaitable[Response]]
 

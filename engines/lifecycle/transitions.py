@@ -45,7 +45,7 @@ class Loader(Protocol):
 
 
 class Lifecycle:
-    """Changes of a model's state, and the tasks behind them: load, wake, sleep, close. One task at a time each.
+    """Changes of a model's state, and the tasks behind them, one at a time: load, wake, sleep, close.
 
     ``on_end`` is called when such a task ended.
     """
