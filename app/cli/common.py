@@ -1,4 +1,4 @@
-"""What several commands share: consoles, settings with readable errors, and where the server is."""
+"""Shared parts of the commands: consoles, settings with readable errors, and where the server is."""
 
 from __future__ import annotations
 

@@ -25,10 +25,11 @@ STABLE_AFTER = 10.0
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """Times are the manager's clock's. ``intended``: to be loaded even if no request waits for it.
+    """A model's state, options, uses and history. Times are the manager's clock's.
 
-    ``asked_keep_alive``: what a request asked for since the model was loaded; it goes before
-    ``keep_alive``. ``holds`` are the calls on it, ``replica_holds`` those on its replicas.
+    ``intended``: to be loaded even if no request waits for it. ``asked_keep_alive``: what a request asked
+    for since the model was loaded; it goes before ``keep_alive``. ``holds`` are the calls on it,
+    ``replica_holds`` those on its replicas.
     """
 
     name: str

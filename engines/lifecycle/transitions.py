@@ -1,4 +1,4 @@
-"""How a model comes and goes: every change of state, and the tasks that take time."""
+"""State transitions of models, and the tasks behind them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("engines.lifecycle")
 
 
 class Loader(Protocol):
-    """Knows how each model is loaded and what that takes."""
+    """What the manager asks how models are kept, measured and loaded: a `ModelLoader`, or a stand-in."""
 
     def retention(self, name: str) -> Retention:
         """Raises `ModelFileNotFound` for a model that does not exist."""

@@ -149,3 +149,11 @@ def test_the_environment_comes_before_the_env_file(monkeypatch: pytest.MonkeyPat
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_a_bad_engine_is_told_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_ENGINE", "abacus")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    [error] = caught.value.errors()
+    assert error["msg"] == "Input should be 'auto', 'vllm', 'mlx', 'llama_cpp' or 'fake'"
