@@ -19,8 +19,9 @@ from balancer.fleet import Fleet
 from balancer.instances import Deployment, Instance, InstanceKind, InstanceLoader, Instances
 from balancer.proxy.client import ProxyClient
 from balancer.scaling import Scaling, ScalingLimits
+from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.loader import ModelLoader
-from engines.lifecycle.manager import ModelLimits, ModelManager
+from engines.lifecycle.manager import ModelManager
 from engines.models.catalog import CatalogError
 from engines.models.catalog.errors import Problem
 from engines.models.library import Library

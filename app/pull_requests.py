@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 
 from engines.errors import ModelFileNotFound
-from engines.models.library import Library, Model, pull_folder
+from engines.models.library import Library
+from engines.models.merger import pull_folder
+from engines.models.model import Model
 from engines.models.pull.puller import PullRequest, SourceName
 
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")

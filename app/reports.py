@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from app.schemas.models import Download, Loading, ModelReport
 from balancer.backends.base import Backend, BackendState
 from engines.lifecycle.states import ModelState, ModelStatus
-from engines.models.library import Model
+from engines.models.model import Model
 from engines.models.pull.jobs import PullJob
 
 # Who owns a model that more than one upstream has.

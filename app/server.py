@@ -27,13 +27,15 @@ from balancer.call import Target
 from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
+from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
-from engines.lifecycle.manager import ModelLimits, ModelManager
+from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
 from engines.machine import memory, platform
 from engines.models.catalog import CatalogError, parse_duration
-from engines.models.library import Library, Model
+from engines.models.library import Library
+from engines.models.model import Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
 from engines.registry import EngineRegistry, needs_file

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from engines.base import Resident
 from engines.lifecycle.loader import ModelLoader
-from engines.lifecycle.states import FOREVER, LoadOptions, Retention
+from engines.lifecycle.states import LoadOptions, Retention
 from engines.llamacpp.threads import usable_cores
 from engines.machine.footprint import Footprint
+from engines.models.catalog import FOREVER
 from engines.progress import PhaseProgress
 
 # Instances of one model, whoever asks for them: what CLUSTER_INSTANCES allows.

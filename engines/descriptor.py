@@ -1,4 +1,4 @@
-"""What an engine package says of itself without importing what it is built on."""
+"""The descriptor that an engine package gives of itself, without importing what the engine is built on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong in an engine, in the engine's own words.
+"""Errors of engines, in the engines' own words.
 
 The HTTP edge (``app/errors.py``) maps each class to a status and an OpenAI error code; nothing here
 knows of either.

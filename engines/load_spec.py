@@ -1,4 +1,4 @@
-"""What an engine is told to load, and how."""
+"""The order to load a model, as an engine gets it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands share: consoles, settings with readable errors, and where the server is."""
+"""Shared parts of the commands: consoles, settings with readable errors, and where the server is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.console import Console
 from app.settings import Settings
 from engines.machine.platform import Facts
 from engines.models.catalog import CatalogError
-from engines.models.library import Library, Model
+from engines.models.library import Library
+from engines.models.model import Model
 from engines.selection import EngineChoice
 
 # For other programs lines stay whole, however long.

@@ -16,7 +16,8 @@ from engines import selection
 from engines.errors import EngineError
 from engines.machine import platform
 from engines.models.catalog import CatalogError, load_catalog
-from engines.models.library import Library, Model
+from engines.models.library import Library
+from engines.models.model import Model
 
 
 @dataclass(frozen=True, slots=True)

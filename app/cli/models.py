@@ -14,7 +14,7 @@ from app.cli.text import size_text
 from app.settings import Settings
 from engines import selection
 from engines.machine import platform
-from engines.models.library import Model
+from engines.models.model import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from app.cli.removal import NotRemovable, belongings, remove, total_size
 from app.cli.server import ApiKey, ServerAddress, errors_told, find_server
 from app.cli.text import size_text
 from engines.errors import ModelFileNotFound
-from engines.models.library import Library, Model
+from engines.models.library import Library
+from engines.models.model import Model
 
 
 def rm(

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from balancer.call import Target
 from engines.models.catalog import SamplingDefaults
-from engines.models.library import Library, Model
+from engines.models.library import Library
+from engines.models.model import Model
 
 _NO_DEFAULTS = SamplingDefaults()
 

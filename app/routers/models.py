@@ -12,7 +12,7 @@ from app.schemas.models import ModelCard, ModelList, ModelReport
 from app.server import Server
 from balancer.backends.upstream import UpstreamBackend
 from engines.lifecycle.states import ModelState
-from engines.models.library import Model
+from engines.models.model import Model
 
 router = APIRouter(tags=["Models"], responses={code: ERROR_RESPONSES[code] for code in (401,)})
 

@@ -1,4 +1,4 @@
-"""The fake engine: it needs no model and no machine, and is only used where it is asked for."""
+"""The fake engine's descriptor: it needs no model and no machine, and is used only where asked for."""
 
 from __future__ import annotations
 

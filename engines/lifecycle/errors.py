@@ -1,4 +1,4 @@
-"""What can go wrong when models are managed."""
+"""Errors of loading and unloading models."""
 
 from __future__ import annotations
 

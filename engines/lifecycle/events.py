@@ -1,4 +1,4 @@
-"""Changes of state, handed to everyone who listens."""
+"""Events of state changes, and the subscriptions to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_PENDING = 1000
 
 
 class Subscription:
-    """Events from its making on, without end. ``close`` is synchronous and idempotent."""
+    """The events since the subscription was made, without end. ``close`` is synchronous and idempotent."""
 
     def __init__(self, hub: EventHub) -> None:
         self._hub = hub

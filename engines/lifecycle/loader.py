@@ -1,4 +1,4 @@
-"""From a model's name to a loaded engine: the catalog's wishes, the settings' defaults, the platform."""
+"""The loader: from a model's name, by way of catalog, settings and machine, to a loaded engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from engines.models.catalog import FOREVER
 from engines.models.convert import ensure_converted
 from engines.models.convert.plan import Quantizer
 from engines.models.formats import ModelFormat
-from engines.models.library import Library, Model, missing
+from engines.models.library import Library
+from engines.models.model import Model, missing
 from engines.progress import PhaseProgress
 from engines.registry import AUTO, ENGINES, EngineRegistry
 from engines.selection import EngineChoice, choose_engine

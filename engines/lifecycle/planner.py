@@ -1,4 +1,4 @@
-"""Who is loaded next and who has to go: the whole policy, without engines, clock or I/O.
+"""The planner: which models are loaded next and which have to go, without engines, clock or I/O.
 
 Requests are served in the order in which they arrived, as far as that does not mean loading a model for
 every one of them: a loaded model first serves all that wait for it, and only then makes way. A busy
@@ -53,7 +53,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionPlan:
-    """What to do now.
+    """Decisions for now, by the names of models.
 
     ``load`` fits at once. ``evict`` are idle. ``yielding`` are busy and to take no younger requests.
     ``refused`` can never be loaded, with the reason.

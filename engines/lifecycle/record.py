@@ -1,4 +1,4 @@
-"""All that the manager knows of one model. Only `ModelManager` changes it."""
+"""The record of one model. Only the manager and its parts in this package change it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import asyncio
 from dataclasses import dataclass, field
 
 from engines.base import Resident
-from engines.errors import EngineError
+from engines.errors import EngineError, ModelLoadError
+from engines.lifecycle.errors import InsufficientMemory, ModelConflict
 from engines.lifecycle.planner import Occupant
-from engines.lifecycle.states import DEFAULT_OPTIONS, FOREVER, LoadOptions, ModelState, ModelStatus
+from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
 from engines.machine.footprint import Footprint
+from engines.models.catalog import FOREVER
 
+# Seconds that a client is told to wait for models in use to end.
+RETRY_IN_USE = 5.0
 FIRST_COOL_DOWN = 2.0
 LONGEST_COOL_DOWN = 300.0
 RESTART_PAUSE = 1.0
@@ -21,10 +25,11 @@ STABLE_AFTER = 10.0
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """Times are the manager's clock's. ``intended``: to be loaded even if no request waits for it.
+    """A model's state, options, uses and history. Times are the manager's clock's.
 
-    ``asked_keep_alive``: what a request asked for since the model was loaded; it goes before
-    ``keep_alive``. ``holds`` are the calls on it, ``replica_holds`` those on its replicas.
+    ``intended``: to be loaded even if no request waits for it. ``asked_keep_alive``: what a request asked
+    for since the model was loaded; it goes before ``keep_alive``. ``holds`` are the calls on it,
+    ``replica_holds`` those on its replicas.
     """
 
     name: str
@@ -83,6 +88,27 @@ class Record:
             return now >= self.retry_at
         return self.state in (ModelState.STOPPED, ModelState.SLEEPING)
 
+    def obstacle(self, now: float) -> EngineError | None:
+        """Why a request that waits for the model now waits in vain, if it does."""
+        if self.refusal is not None:
+            return InsufficientMemory(f"model {self.name} cannot be loaded: {self.refusal}")
+        cooling = self.state is ModelState.FAILED and not self.restarting
+        return ModelLoadError(self.detail) if cooling and not self.can_load(now) else None
+
+    def wait_is_over(self, patient: bool) -> EngineError | None:
+        """Why an operator's wait for the load is over, if it is; ``patient``: not for want of room alone."""
+        if self.refusal is not None:
+            return InsufficientMemory(f"model {self.name} cannot be loaded: {self.refusal}")
+        if self.state is ModelState.FAILED and not self.restarting:
+            return self.failure or ModelLoadError(self.detail)
+        if not self.intended and self.state is not ModelState.LOADING:
+            return ModelConflict(f"the load of {self.name} was called off: the model was unloaded meanwhile")
+        if not patient:
+            return InsufficientMemory(
+                f"no room for {self.name}: the models that are loaded are in use", RETRY_IN_USE
+            )
+        return None
+
     def occupant(self) -> Occupant:
         asleep = self.state is ModelState.SLEEPING
         there = asleep or self.state is ModelState.READY
@@ -120,7 +146,7 @@ class Record:
 
     @property
     def is_retried(self) -> bool:
-        """Whether loading it is another try, after a failure or a crash."""
+        """Whether its next load is another try, after a failure or a crash."""
         return self.failures > 0 or self.restarting
 
     def cool_down(self) -> float:

@@ -1,4 +1,4 @@
-"""What a model can be, what is known of it, and what is told when that changes."""
+"""Values of the model lifecycle: state, load options, retention, status, event."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from enum import StrEnum
 
 from engines.base import EngineInfo, EngineStats
 from engines.machine.footprint import Footprint
-
-FOREVER = -1.0
-"""A keep-alive that never ends."""
+from engines.models.catalog import FOREVER
 
 
 class ModelState(StrEnum):
@@ -27,7 +25,7 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What one load is to do differently from what the catalog and the settings say."""
+    """An operator's wishes for one load; None leaves it to the catalog and the settings."""
 
     engine: str | None = None
     quantization: str | None = None
@@ -39,7 +37,7 @@ DEFAULT_OPTIONS = LoadOptions()
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How a model is to be kept. ``keep_alive`` in seconds after its last use.
+    """How long a model stays loaded. ``keep_alive`` in seconds after its last use.
 
     ``replica_of`` another model: it takes no place of its own, and the other counts as used while it is.
     """

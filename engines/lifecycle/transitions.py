@@ -1,4 +1,4 @@
-"""How a model comes and goes: every change of state, and the tasks that take time."""
+"""State transitions of models, and the tasks behind them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("engines.lifecycle")
 
 
 class Loader(Protocol):
-    """Knows how each model is loaded and what that takes."""
+    """What the manager asks how models are kept, measured and loaded: a `ModelLoader`, or a stand-in."""
 
     def retention(self, name: str) -> Retention:
         """Raises `ModelFileNotFound` for a model that does not exist."""
@@ -45,7 +45,7 @@ class Loader(Protocol):
 
 
 class Lifecycle:
-    """Carries out what the manager decides. One task at a time for each model.
+    """Changes of a model's state, and the tasks behind them, one at a time: load, wake, sleep, close.
 
     ``on_end`` is called when such a task ended.
     """
@@ -66,7 +66,7 @@ class Lifecycle:
         self.notify(record)
 
     def notify(self, record: Record) -> None:
-        """Wake who waits in `next_change`."""
+        """Wake all that wait in `next_change`."""
         watchers, record.watchers = record.watchers, []
         for watcher in watchers:
             if not watcher.done():
@@ -79,13 +79,13 @@ class Lifecycle:
         await asyncio.wait((watcher,), timeout=timeout)
 
     def load(self, record: Record) -> None:
-        """Begin to load or wake it."""
+        """Begin to load the model, or to wake it."""
         self.set(record, ModelState.LOADING)
         record.called_off = False
         self._begin(record, self._load(record))
 
     def cancel_load(self, record: Record) -> None:
-        """Call its load off, once: a second cancellation would cut the cleaning up short."""
+        """Cancel the model's load, once: a second cancellation would cut the cleaning up short."""
         task = record.task
         if task is not None and not record.called_off:
             record.called_off = True
@@ -98,14 +98,14 @@ class Lifecycle:
         self._begin(record, self._rest(record, may_sleep))
 
     def drain(self, record: Record, *, force: bool = False) -> None:
-        """Take no more requests; begin to free it once it is idle, or at once."""
+        """Give the model no more requests; begin to close it once it is idle, or (``force``) at once."""
         if record.state is not ModelState.DRAINING:
             self.set(record, ModelState.DRAINING)
         if record.task is None and (force or not record.holds):
             self._begin(record, self._close(record))
 
     def crash(self, record: Record, reason: str) -> None:
-        """It makes no progress any more: free it, to be loaded again soon."""
+        """Close an engine that makes no progress; its model is loaded again soon."""
         logger.error("model %s is unhealthy (%s): it is loaded again", record.name, reason)
         record.restarts += 1
         record.restarting = record.intended = True
@@ -116,7 +116,7 @@ class Lifecycle:
         self._begin(record, self._close(record, ModelState.FAILED, reason))
 
     def fail(self, record: Record, error: EngineError) -> None:
-        """It could not be loaded: a cool-down begins."""
+        """Note that the load failed; its cool-down begins."""
         record.failure = error
         record.failures += 1
         record.retry_at = self._clock() + record.cool_down()
@@ -125,6 +125,12 @@ class Lifecycle:
         self.counts["load_failures"] += 1
         logger.error("model %s cannot be loaded: %s", record.name, error.message)
         self.set(record, ModelState.FAILED, error.message)
+
+    def forgive(self, record: Record) -> None:
+        """Forget that loading failed: the next load need not wait for the cool-down."""
+        if record.state is ModelState.FAILED and not record.restarting:
+            record.failures, record.retry_at = 0, 0.0
+            self.set(record, ModelState.STOPPED)
 
     def _begin(self, record: Record, work: Coroutine[None, None, None]) -> None:
         async def run() -> None:

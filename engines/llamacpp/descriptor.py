@@ -1,4 +1,4 @@
-"""What llama.cpp can do here, without importing it."""
+"""llama.cpp's descriptor, which imports it only to load a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A lock between processes: a file that is locked while work goes on, and removed after it."""
+"""A lock between processes: a file that is locked while work goes on, and removed after it.
+
+`filelock` would leave its file behind in people's model folders, so this is our own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory models may take: what the machine has, and what the settings allow of it."""
+"""The memory budget of models: what the machine has, and what the settings allow of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def budget(facts: Facts, *, max_memory: str = "auto", gpu_share: float = DEFAULT_SHARE) -> Footprint:
-    """What models may take together. On Apple silicon the GPU's memory is main memory."""
+    """The memory that models may take together. On Apple silicon the GPU's memory is main memory."""
     ram = (
         int(facts.memory_total * DEFAULT_SHARE)
         if max_memory == "auto"

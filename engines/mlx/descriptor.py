@@ -1,4 +1,4 @@
-"""What MLX can do here, without importing it."""
+"""MLX's descriptor, which imports it only to load a model."""
 
 from __future__ import annotations
 

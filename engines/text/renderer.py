@@ -1,7 +1,7 @@
 """Chat templates, rendered in a child process that can be killed.
 
-``ChatTemplate`` is what engines use; ``TemplateWorker`` owns the child; ``sandbox.py`` is what the
-child runs.
+``ChatTemplate`` is what engines use; ``TemplateWorker`` owns the child; ``template_child.py`` speaks with
+it; ``sandbox.py`` is what the child runs.
 """
 
 from __future__ import annotations
@@ -9,127 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
-import markupsafe
-
 from engines.errors import EngineError, RequestError, UnsupportedFeature
-from engines.text.sandbox import MAX_FRAME
+from engines.text.template_child import TemplateChild, TemplateChildDied, TemplateJob
 
 MEMORY_LIMIT = 512 * 2**20
 STARTUP_SECONDS = 30.0
-
-# What a reply's "error" may be, if the child has compiled the template and keeps it.
-_COMPILED = (None, "refused", "failed")
-
-
-def child_command(memory: int | None) -> list[str]:
-    """What to execute for a child that may use ``memory`` bytes.
-
-    It runs without `site` and the PYTHON* variables, which is safer and starts faster, so it is told
-    where its three packages are. They go last: nothing there may shadow the standard library.
-    """
-    script = f"import sys; sys.path += sys.argv[1:]; from engines.text.sandbox import serve; serve({memory})"
-    project = Path(__file__).resolve().parents[2]
-    folders = [project, *(Path(str(module.__file__)).parents[1] for module in (jinja2, markupsafe))]
-    return [sys.executable, "-I", "-S", "-c", script, *map(str, dict.fromkeys(folders))]
-
-
-class _ChildDied(Exception):
-    """The child ended, or said something that it cannot say, before it answered."""
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    source: str
-    context: str  # JSON
-    timeout: float
-    done: asyncio.Future[str]
-
-    def encode(self, number: int, with_source: bool) -> bytes:
-        source = self.source if with_source else None
-        head = json.dumps({"template": number, "source": source, "seconds": self.timeout})
-        return f'{head[:-1]}, "context": {self.context}}}'.encode()
-
-    def fail(self, error: EngineError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-class _Child:
-    """A child process and the templates it knows. One exchange at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = process.stdout
-        self._known: dict[str, int] = {}
-
-    @classmethod
-    async def spawn(cls, memory: int | None, environment: Mapping[str, str]) -> _Child:
-        """Start the process; raises OSError. Await `ready` before the first exchange."""
-        process = await asyncio.create_subprocess_exec(
-            *child_command(memory),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=dict(environment),
-            start_new_session=True,  # Ctrl-C must not end it while answers are still drained
-        )
-        return cls(process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    async def ready(self) -> None:
-        """Wait until it has imported what it needs and limited itself."""
-        await self._receive()
-
-    async def exchange(self, job: _Job) -> dict[str, Any]:
-        """The reply to ``job``. If this is cancelled, the child must be stopped."""
-        number = self._known.get(job.source)
-        request = job.encode(len(self._known) if number is None else number, with_source=number is None)
-        try:
-            self._stdin.write(len(request).to_bytes(4, "big") + request)
-            await self._stdin.drain()
-        except (OSError, RuntimeError) as error:  # uvloop: RuntimeError on a closed pipe
-            raise _ChildDied from error
-        reply = await self._receive()
-        if number is None and reply.get("error") in _COMPILED:
-            self._known[job.source] = len(self._known)
-        return reply
-
-    def kill(self) -> None:
-        """Whoever waits for `ready` or `exchange` gets `_ChildDied`."""
-        if self._process.returncode is None:
-            self._process.kill()
-
-    async def stop(self) -> None:
-        """Kill it and wait until nothing of it is left."""
-        self.kill()
-        self._stdin.close()
-        await self._stdout.read()  # to its end, so that the pipe's transport closes too
-        await self._process.wait()
-
-    async def _receive(self) -> dict[str, Any]:
-        try:
-            length = int.from_bytes(await self._stdout.readexactly(4), "big")
-            if length > MAX_FRAME:
-                raise _ChildDied
-            reply = json.loads(await self._stdout.readexactly(length))
-        except (OSError, EOFError, ValueError, RecursionError) as error:
-            raise _ChildDied from error
-        if not isinstance(reply, dict):
-            raise _ChildDied
-        return reply
 
 
 def _encode_context(context: Mapping[str, Any]) -> str:
@@ -179,9 +67,9 @@ class TemplateWorker:
         """``environment`` is all that the child sees of one (say, ``TZ``): by default, nothing."""
         self._memory_limit = memory_limit
         self._environment = environment or {}
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[TemplateJob] = deque()
         self._runner: asyncio.Task[None] | None = None
-        self._child: _Child | None = None
+        self._child: TemplateChild | None = None
         self._closed = False
 
     @property
@@ -199,7 +87,7 @@ class TemplateWorker:
         if self._closed:
             raise _closed()
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._jobs.append(_Job(source, _encode_context(context), timeout, done))
+        self._jobs.append(TemplateJob(source, _encode_context(context), timeout, done))
         if self._runner is None:
             self._runner = asyncio.create_task(self._run(), name="chat-template-worker")
         return await done
@@ -235,7 +123,7 @@ class TemplateWorker:
         finally:
             self._runner = None
 
-    async def _answer(self, job: _Job) -> None:
+    async def _answer(self, job: TemplateJob) -> None:
         try:
             text = await self._render(job)
         except EngineError as error:
@@ -247,11 +135,11 @@ class TemplateWorker:
             if not job.done.done():
                 job.done.set_result(text)
 
-    async def _render(self, job: _Job) -> str:
+    async def _render(self, job: TemplateJob) -> str:
         reused = self._child is not None
         try:
             return await self._attempt(job)
-        except _ChildDied:
+        except TemplateChildDied:
             await self._stop_child()
         if self._closed:
             raise _closed()
@@ -263,7 +151,7 @@ class TemplateWorker:
             param="messages",
         )
 
-    async def _attempt(self, job: _Job) -> str:
+    async def _attempt(self, job: TemplateJob) -> str:
         child = self._child or await self._start_child()
         try:
             async with asyncio.timeout(job.timeout):
@@ -276,14 +164,14 @@ class TemplateWorker:
             ) from None
         return _text_of(reply)
 
-    async def _start_child(self) -> _Child:
+    async def _start_child(self) -> TemplateChild:
         try:
-            child = self._child = await _Child.spawn(self._memory_limit, self._environment)
+            child = self._child = await TemplateChild.spawn(self._memory_limit, self._environment)
             if self._closed:  # meanwhile: `close` could not kill it
-                raise _ChildDied
+                raise TemplateChildDied
             async with asyncio.timeout(STARTUP_SECONDS):
                 await child.ready()
-        except (OSError, _ChildDied) as error:  # OSError: also TimeoutError
+        except (OSError, TemplateChildDied) as error:  # OSError: also TimeoutError
             await self._stop_child()
             if self._closed:
                 raise _closed() from None

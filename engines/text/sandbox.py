@@ -1,4 +1,4 @@
-"""Chat templates are programs from strangers: the environment and the process they run in.
+"""The sandbox of chat templates, which are programs from strangers: their environment and process.
 
 Jinja's sandbox keeps a template from Python's objects, but not from looping forever or filling the
 memory. So `serve` runs in a child process (see ``renderer.py``) that its parent kills by the clock.

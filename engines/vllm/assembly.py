@@ -1,4 +1,4 @@
-"""Puts together what surrounds a running vLLM: rendering, vocabulary, parsers, adapters, description."""
+"""Assembly of the parts around a running vLLM: renderer, vocabulary, parsers, adapters, description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engines.vllm.vocabulary import VllmVocabulary
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """What an engine is made of. ``adapters`` are vLLM's LoRA requests by name."""
+    """The parts of an engine. ``adapters`` are vLLM's LoRA requests by name."""
 
     launched: Launched
     renderer: ChatRenderer

@@ -1,4 +1,4 @@
-"""What vLLM remembers of models for as long as the process lives."""
+"""vLLM's caches of models, which live as long as the process."""
 
 from __future__ import annotations
 

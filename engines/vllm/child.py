@@ -1,4 +1,4 @@
-"""What our code does inside vLLM's EngineCore process.
+"""Our code inside vLLM's EngineCore process: executors that end with their parent, and output to it.
 
 vLLM's child outlives a parent that is killed, and writes to the parent's terminal. It unpickles the
 executor class it is given before it does anything else; as ours live here, importing this module is

@@ -52,16 +52,16 @@ class ChildOutput:
         self._thread.start()
 
     def loaded(self) -> None:
-        """The child is up: from now on its complaints matter by themselves."""
+        """Note that the child is up: from now on its warnings are logged as warnings."""
         self._serving = True
         self._tail.clear()
 
     def closing(self) -> None:
-        """The child is being ended, and will say so at length."""
+        """Note that the child is being ended: its warnings, which will be many, are logged as details."""
         self._serving = False
 
     def cause(self) -> str | None:
-        """What the first error of substance said, in one line."""
+        """The first error of substance, in one line."""
         for line in tuple(self._tail):
             if (found := _CAUSE.match(line)) and not any(part in line for part in _WRAPPERS):
                 return f"{found['kind'].rpartition('.')[2]}: {found['text']}"

@@ -1,4 +1,4 @@
-"""What vLLM can do here, without importing it."""
+"""vLLM's descriptor, which imports it only to load a model."""
 
 from __future__ import annotations
 

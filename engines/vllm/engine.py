@@ -1,4 +1,4 @@
-"""The vLLM engine as the rest of the house sees it. Everything here runs on the event loop's thread.
+"""vLLM behind the engine contract. Everything here runs on the event loop's thread.
 
 This module does not import vLLM: that takes seconds, and happens in the thread that loads.
 """

@@ -1,4 +1,4 @@
-"""What a model folder holds, judged before vLLM is imported and started in vain."""
+"""Checks of a model folder, made before vLLM is imported and started in vain."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ SHUTDOWN_SECONDS = 10.0
 
 
 class GivenUp(Exception):
-    """Nobody wants the model any more."""
+    """The load was given up: nobody wants the model any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Launched:
         await in_own_thread(self._context().term, "vllm-stop")
 
     def end(self) -> None:
-        """The same for a vLLM that no loop has used yet; blocks."""
+        """As `close`, for a vLLM that no loop has used yet; blocks."""
         self._stop()
         self._context().term()
 

@@ -1,4 +1,4 @@
-"""What vLLM's scheduler reports after every step."""
+"""Counters of vLLM's scheduler, which reports after every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what was asked for to vLLM's own configuration."""
+"""vLLM's own configuration for a `LoadSpec`."""
 
 from __future__ import annotations
 

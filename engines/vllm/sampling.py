@@ -1,4 +1,4 @@
-"""From our requests to vLLM's parameters, and from its complaints to our errors."""
+"""vLLM's sampling parameters for our requests, and our errors for its complaints."""
 
 from __future__ import annotations
 

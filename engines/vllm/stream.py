@@ -1,4 +1,4 @@
-"""The answers: token ids from vLLM, text made here.
+"""Streams of answers: token ids come from vLLM, text is made here.
 
 vLLM's own detokeniser costs the API process more for a token, holds text back by the length of the
 longest stop string, and tells no bytes; so tokens go through the same `TextAssembler` as everywhere.

@@ -1,4 +1,4 @@
-"""What vLLM changes in the process it is started in, and how that is undone."""
+"""Process-wide changes that vLLM makes when started (environment, logging), and their undoing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which vLLM is installed, found without importing it: that takes seconds and loads torch."""
+"""The installed vLLM's version, found without importing vLLM: that takes seconds and loads torch."""
 
 from __future__ import annotations
 

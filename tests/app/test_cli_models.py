@@ -220,6 +220,14 @@ def test_load_shows_how_far_it_is(stub: Stub, monkeypatch: pytest.MonkeyPatch) -
     ]  # fmt: skip
 
 
+def test_load_with_an_engine_that_there_is_not() -> None:
+    result = invoke("load", "m", "--engine", "abacus")
+    assert result.exit_code == 2
+    assert "'abacus' is not one of 'auto', 'vllm', 'mlx', 'llama_cpp', 'fake'." in " ".join(
+        line.strip("│ ") for line in result.stderr.splitlines()
+    )
+
+
 def test_load_without_waiting(server: LiveServer) -> None:
     result = invoke("load", "tiny", "--no-wait")
     assert result.stdout == "The load of tiny has begun: enginehouse ps shows how far it is\n"

@@ -163,3 +163,11 @@ def test_forward_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert routes.to("https://api.test/v1").proxy == ForwardProxy("squid", 3128)
     assert routes.to("https://gpu1.lan/v1").proxy is None
     assert routes.to("http://api.test/v1").proxy is None
+
+
+def test_a_bad_engine_is_told_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_ENGINE", "abacus")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    [error] = caught.value.errors()
+    assert error["msg"] == "Input should be 'auto', 'vllm', 'mlx', 'llama_cpp' or 'fake'"

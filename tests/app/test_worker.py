@@ -20,7 +20,7 @@ from app.worker import create_worker_app, worker_settings
 from balancer.workers.ports import listen
 from balancer.workers.protocol import STATUS_PATH, Message, Start, WorkerSpec, info_from
 from engines.fake import FakeEngine
-from engines.lifecycle.states import FOREVER
+from engines.models.catalog import FOREVER
 
 ROOT = Path(__file__).parents[2]
 KEY = {"Authorization": "Bearer k"}

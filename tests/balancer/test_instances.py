@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from balancer import instances as module
 from balancer.instances import Instance, InstanceKind, InstanceLoader, Instances, device_of
 from engines.errors import ModelFileNotFound
-from engines.lifecycle.states import DEFAULT_OPTIONS, FOREVER, Retention
+from engines.lifecycle.states import DEFAULT_OPTIONS, Retention
 from engines.machine.footprint import Footprint
+from engines.models.catalog import FOREVER
 from support.balancing import StubEngine, StubLoader
 
 LOCAL, PROCESS = InstanceKind.LOCAL, InstanceKind.PROCESS

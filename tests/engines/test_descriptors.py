@@ -17,8 +17,9 @@ from engines import registry, selection
 from engines.base import Engine, GenerationRequest, Sampling
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.fake import FakeEngine
+from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
-from engines.lifecycle.manager import ModelLimits, ModelManager
+from engines.lifecycle.manager import ModelManager
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts

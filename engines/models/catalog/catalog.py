@@ -1,4 +1,4 @@
-"""Reads ``models.yaml``; what is wrong with it is told all at once, with lines."""
+"""The reader of ``models.yaml``, which tells all mistakes at once, with their lines."""
 
 from __future__ import annotations
 

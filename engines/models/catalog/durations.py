@@ -1,4 +1,4 @@
-"""How long a model stays loaded, as Ollama's users write it."""
+"""Durations for keep_alive, in the form of Go's that Ollama's users write."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 
 FOREVER = -1.0
+"""A keep-alive that never ends."""
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"

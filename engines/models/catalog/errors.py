@@ -1,4 +1,4 @@
-"""What is wrong with a catalog, and where."""
+"""Mistakes in a catalog, and the lines where they stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a catalog may say. Every field is described in ``models/models.yaml``."""
+"""The catalog's schema. Every field is described in ``models/models.yaml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was converted before: a file or folder, and a stamp beside it that tells of what it was made."""
+"""The cache of conversions: a file or folder each, and a stamp beside it that tells its origin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Kept:
         self._lock = target.with_name(f"{target.name}.lock")
 
     def is_current(self, stamp: Mapping[str, Any]) -> bool:
-        """Whether it is there and was made with ``stamp``."""
+        """Whether the conversion is there and was made with ``stamp``."""
         try:
             return self.target.exists() and bool(json.loads(self._stamp.read_bytes()) == stamp)
         except (OSError, ValueError):
@@ -50,7 +50,7 @@ class Kept:
         os.replace(unfinished, self._stamp)
 
     def clear(self) -> None:
-        """Remove what a conversion left that failed or was killed, unless another is now at work."""
+        """Remove the leavings of a conversion that failed or was killed, unless another is at work now."""
         with suppress(Locked, OSError), self.held(wait=False):
             pass  # holding it removes what is left
         with suppress(OSError):  # it stays if there is something in it

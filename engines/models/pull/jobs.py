@@ -26,7 +26,7 @@ class PullJob:
 
     @property
     def failure(self) -> BaseException | None:
-        """Why it ended without a model, once it did."""
+        """Why the pull ended without a model; None until then."""
         if not self._task.done():
             return None
         return asyncio.CancelledError() if self._task.cancelled() else self._task.exception()
@@ -44,7 +44,7 @@ class PullJob:
             self.cancel()
 
     def cancel(self) -> None:
-        """Stop it; what arrived is kept for the next pull."""
+        """Stop the pull; what arrived is kept for the next one."""
         self._task.cancel()
 
     async def moved(self) -> None:

@@ -1,4 +1,4 @@
-"""Counts bytes and reports, a few times a second."""
+"""The meter of a transfer: counts bytes and reports the progress, a few times a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulls models, each in a child process; this is what the rest of the house sees of it."""
+"""Pulls of models, each in a child process: the parent's side."""
 
 from __future__ import annotations
 

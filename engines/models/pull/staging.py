@@ -1,4 +1,4 @@
-"""Where files wait until all are there: ``.NAME.incomplete`` beside the folder that is to be made."""
+"""Staging of downloads in ``.NAME.incomplete``, beside the folder that is made once all files are there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Staging:
                 path.unlink()
 
     def downloaded(self, file: RemoteFile) -> int:
-        """Bytes of ``file`` that are here."""
+        """Bytes of ``file`` that are downloaded already."""
         part = self.part(file)
         return part.stat().st_size if part.exists() else 0
 

@@ -55,7 +55,7 @@ def _resolve(order: Message, source: Source, send: Send) -> list[RemoteFile]:
 
 
 def _missing(files: Sequence[RemoteFile], staging: Staging, meter: TransferMeter) -> list[RemoteFile]:
-    """Those that the target does not have, or has in another version."""
+    """The files that the target does not have, or has in another version."""
     candidates = [file for file in files if _has_size(staging.installed(file), file.size)]
     if not candidates:
         return list(files)

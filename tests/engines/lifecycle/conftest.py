@@ -13,7 +13,8 @@ import pytest
 
 from engines.base import Engine, EngineInfo, EngineStats, Health
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError, UnsupportedFeature
-from engines.lifecycle.manager import ModelLimits, ModelManager
+from engines.lifecycle.admission import ModelLimits
+from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, ModelState, Retention
 from engines.machine.footprint import Footprint
 from engines.progress import PhaseProgress

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engines.lifecycle.states import FOREVER, ModelState, Retention
+from engines.lifecycle.states import ModelState, Retention
+from engines.models.catalog import FOREVER
 
 if TYPE_CHECKING:
     from conftest import House

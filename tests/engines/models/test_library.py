@@ -11,7 +11,9 @@ import pytest
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
 from engines.models import store
 from engines.models.catalog import CatalogError
-from engines.models.library import Changes, Library, pull_folder
+from engines.models.library import Library
+from engines.models.merger import pull_folder
+from engines.models.model import Changes
 from engines.models.store import PathNotAllowed
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from engines.errors import EngineError, RequestError, UnsupportedFeature
-from engines.text import renderer
+from engines.text import template_child
 from engines.text.renderer import ChatTemplate, TemplateWorker
 
 SMOLLM2 = (
@@ -122,13 +122,13 @@ async def test_one_child_serves_all_templates_and_gets_each_source_once(
     worker: TemplateWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []
-    encode = renderer._Job.encode
+    encode = template_child.TemplateJob.encode
 
     def spy(job: Any, number: int, with_source: bool) -> bytes:
         sent.append(with_source)
         return encode(job, number, with_source)
 
-    monkeypatch.setattr(renderer._Job, "encode", spy)
+    monkeypatch.setattr(template_child.TemplateJob, "encode", spy)
     pids = set()
     for _ in range(2):
         for source, text in (("a", "a"), ("b{{ messages|length }}", "b1")):
@@ -207,7 +207,7 @@ async def test_a_child_that_dies_on_its_first_request_fails_it(
     worker: TemplateWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = []
-    exchange = renderer._Child.exchange
+    exchange = template_child.TemplateChild.exchange
 
     async def kill_first(child: Any, job: Any) -> dict[str, Any]:
         if job.source == "deadly":
@@ -215,7 +215,7 @@ async def test_a_child_that_dies_on_its_first_request_fails_it(
             os.kill(child.pid, signal.SIGKILL)
         return await exchange(child, job)
 
-    monkeypatch.setattr(renderer._Child, "exchange", kill_first)
+    monkeypatch.setattr(template_child.TemplateChild, "exchange", kill_first)
     deadly, echo = template("deadly", worker).render(HELLO), template(ECHO, worker).render(HELLO)
     died, echoed = await asyncio.gather(deadly, echo, return_exceptions=True)
     assert isinstance(died, RequestError)
@@ -231,11 +231,13 @@ async def test_a_child_that_dies_on_its_first_request_fails_it(
 
 
 async def test_a_child_that_does_not_start(worker: TemplateWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renderer, "child_command", lambda memory: [sys.executable, "-I", "-S", "-c", ""])
+    monkeypatch.setattr(
+        template_child, "child_command", lambda memory: [sys.executable, "-I", "-S", "-c", ""]
+    )
     with pytest.raises(EngineError, match="did not start") as caught:
         await template(ECHO, worker).render(HELLO)
     assert not isinstance(caught.value, RequestError)
-    monkeypatch.setattr(renderer, "child_command", lambda memory: ["/nonexistent/python"])
+    monkeypatch.setattr(template_child, "child_command", lambda memory: ["/nonexistent/python"])
     with pytest.raises(EngineError, match="did not start"):
         await template(ECHO, worker).render(HELLO)
     monkeypatch.undo()
@@ -251,7 +253,9 @@ async def test_a_child_that_talks_nonsense_is_not_believed(
     worker: TemplateWorker, monkeypatch: pytest.MonkeyPatch, reply: str
 ) -> None:
     script = f"import sys; sys.stdout.buffer.write({reply}); sys.stdout.flush(); sys.stdin.read()"
-    monkeypatch.setattr(renderer, "child_command", lambda memory: [sys.executable, "-I", "-S", "-c", script])
+    monkeypatch.setattr(
+        template_child, "child_command", lambda memory: [sys.executable, "-I", "-S", "-c", script]
+    )
     with pytest.raises(EngineError, match="did not start"):
         await template(ECHO, worker).render(HELLO)
 
@@ -273,13 +277,13 @@ async def test_a_render_cancelled_in_the_queue_is_never_sent(
     worker: TemplateWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []
-    exchange = renderer._Child.exchange
+    exchange = template_child.TemplateChild.exchange
 
     async def spy(child: Any, job: Any) -> dict[str, Any]:
         sent.append(job.source)
         return await exchange(child, job)
 
-    monkeypatch.setattr(renderer._Child, "exchange", spy)
+    monkeypatch.setattr(template_child.TemplateChild, "exchange", spy)
     tasks = [asyncio.create_task(template(source, worker).render(HELLO)) for source in "abc"]
     await asyncio.sleep(0)
     tasks[1].cancel()

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import engines.text
-from engines.text.renderer import child_command
 from engines.text.sandbox import Failure, TemplateServer, compile_template, make_environment, render
+from engines.text.template_child import child_command
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

@@ -1,0 +1,116 @@
+"""The merge of the catalog with the model files on disk: which file belongs to which entry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
+from engines.models import store
+from engines.models.catalog import Catalog, CatalogEntry
+from engines.models.model import Model
+from engines.models.store import ModelFile
+from engines.registry import needs_file
+
+logger = logging.getLogger("engines.models.library")
+
+
+@dataclass(slots=True)
+class Merger:
+    """One merge: which file belongs to which entry, and which name to which model."""
+
+    catalog: Catalog
+    registered: Mapping[str, ModelFile]
+    on_disk: list[ModelFile]
+    base: Path
+    taken: set[str] = field(default_factory=set)
+    claimed: set[Path] = field(default_factory=set)
+
+    def models(self) -> Iterator[Model]:
+        # Files give way to what the catalog and clients call theirs, so those names are reserved first.
+        self.taken |= {name.lower() for entry in self.catalog.entries for name in entry.names}
+        self.taken |= self.registered.keys()
+        files = [self._own_file(entry) for entry in self.catalog.entries]
+        self.claimed |= {file.path.resolve() for file in files if file is not None}
+        for entry, file in zip(self.catalog.entries, files, strict=True):
+            yield self._listed(entry, file or self._by_name(entry))
+        listed = {entry.name.lower() for entry in self.catalog.entries}
+        for key, file in self.registered.items():
+            if key not in listed:
+                yield Model(file.name, (), file, self.catalog.unlisted(file.name))
+        for file in self.on_disk:
+            if file.path.resolve() not in self.claimed:
+                name, *aliases = self._free(file) or [str(file.path)]
+                yield Model(name, tuple(aliases), file, self.catalog.unlisted(name))
+
+    def _listed(self, entry: CatalogEntry, file: ModelFile | None) -> Model:
+        if file is None:
+            return Model(entry.name, entry.aliases, None, entry)
+        self.claimed.add(file.path.resolve())
+        return Model(entry.name, (*entry.aliases, *self._free(file)), file, entry)
+
+    def _free(self, file: ModelFile) -> list[str]:
+        """Those of the file's names that no other model has; they are taken from now on."""
+        names = [name for name in (file.name, *file.aliases) if name.lower() not in self.taken]
+        self.taken |= {name.lower() for name in names}
+        return names
+
+    def _own_file(self, entry: CatalogEntry) -> ModelFile | None:
+        """What was registered for ``entry`` or is where it says, if it is there and whole."""
+        registered = self.registered.get(entry.name.lower())
+        if registered is not None:
+            return registered
+        if not needs_file(entry.engine):
+            return without_file(entry.name)
+        if entry.path is not None:
+            return self._at_path(entry.name, entry.path)
+        if entry.hub is not None:
+            return self._pulled(pull_folder(self.base, entry.hub.repository), entry.hub.patterns)
+        return None
+
+    def _by_name(self, entry: CatalogEntry) -> ModelFile | None:
+        """A file of the entry's name. To stand in for what a hub has, it must be no other entry's."""
+        if entry.path is not None:
+            return None
+        free = [file for file in self.on_disk if file.path.resolve() not in self.claimed]
+        candidates = self.on_disk if entry.hub is None else free
+        wanted = {name.lower() for name in entry.names}
+        by_name = (file for file in candidates if file.name.lower() in wanted)
+        by_alias = (file for file in candidates if any(file.answers_to(name) for name in entry.names))
+        return next(by_name, None) or next(by_alias, None)
+
+    def _pulled(self, folder: Path, patterns: Iterable[str]) -> ModelFile | None:
+        """What of a repository is wanted, if it was pulled: files that match, or all of the folder."""
+        here = {file.path: file for file in self.on_disk if file.path.is_relative_to(folder)}
+        for path, file in here.items():
+            if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns):
+                return file
+        if folder in here:
+            return here[folder]
+        return None if patterns else next(iter(here.values()), None)
+
+    def _at_path(self, name: str, path: str) -> ModelFile | None:
+        try:
+            wanted = store.inside(self.base, path)
+            known = (file for file in self.on_disk if file.path.resolve() == wanted)
+            if store.leads_out(wanted, self.base.resolve()):
+                raise store.PathNotAllowed("it has links that lead out of the model folder")
+            return next(known, None) or store.at(wanted)
+        except ModelFileNotFound:
+            return None
+        except (ModelLoadError, RequestError) as error:
+            logger.warning("model %s of the catalog cannot be used: %s", name, error.message)
+            return None
+
+
+def pull_folder(base: Path, repository: str) -> Path:
+    """Where a pull puts what comes from ``repository``: ``org/name`` under ``base``."""
+    return base.joinpath(*repository.split("/"))
+
+
+def without_file(name: str) -> ModelFile:
+    """The stand-in for a file of a model that needs none."""
+    return ModelFile(name, Path(), "none", 0, source="none")

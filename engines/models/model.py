@@ -1,0 +1,55 @@
+"""A model of the library, and how two readings of the library differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engines.models.catalog import CatalogEntry
+from engines.models.store import ModelFile
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model by name, and how it is to be loaded. ``file`` is None while it is not on disk."""
+
+    name: str
+    aliases: tuple[str, ...]
+    file: ModelFile | None
+    entry: CatalogEntry
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it must be pulled (``entry.hub``), or put on disk, before it can be loaded."""
+        return self.file is None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Names of models that came, went, or are other files or have other settings than before."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+
+def missing(model: Model) -> str:
+    """The message for people about a model that is not on disk."""
+    if model.entry.hub is not None:
+        return f"model {model.name} is not on disk: `enginehouse pull {model.name}` downloads it"
+    return f"model {model.name} is in the catalog, but not on disk"
+
+
+def compare(before: Mapping[str, Model], after: Mapping[str, Model]) -> Changes:
+    return Changes(
+        added=tuple(after[key].name for key in after if key not in before),
+        removed=tuple(before[key].name for key in before if key not in after),
+        changed=tuple(after[key].name for key in after if key in before and before[key] != after[key]),
+    )
