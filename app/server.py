@@ -12,7 +12,6 @@ from typing import Any
 
 from app.cluster import Cluster
 from app.pull_requests import named_pull
-from app.reports import report
 from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.cluster import ClusterCollector
@@ -174,7 +173,7 @@ class Server:
     def report(self, model: Model) -> ModelReport:
         """What clients are told of a model."""
         status = self.manager.status(model.name)
-        return report(model, status, self.pulls.running(model.name), self.created)
+        return ModelReport.of(model, status, self.pulls.running(model.name), self.created)
 
     async def load(
         self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None
