@@ -46,7 +46,7 @@ class Cluster:
         *,
         is_instance: bool = False,
     ) -> None:
-        """``is_instance``: another server balances; this one has one instance of its one model."""
+        """``is_instance``: this server is a worker, with one instance of one model; another one balances."""
         self._settings = settings
         self._library = library
         self._is_instance = is_instance
@@ -108,7 +108,7 @@ class Cluster:
         return backend
 
     def _deployment(self, model: str) -> Deployment | None:
-        """Raises `ModelFileNotFound`."""
+        """How ``model`` is run; None while it is not on disk. Raises `ModelFileNotFound`."""
         found = self._library.find(model)
         if found.is_absent:
             return None
@@ -137,7 +137,7 @@ class Cluster:
 
 
 def configured_upstreams(settings: Settings, library: Library) -> list[Upstream]:
-    """Those of the catalog and of the setting UPSTREAMS. Raises `CatalogError`."""
+    """The upstreams of the catalog and of the setting UPSTREAMS. Raises `CatalogError`."""
     try:
         listed = [from_catalog(entry, library.base) for entry in library.upstreams]
         upstreams = [*listed, *parse_upstreams(settings.upstreams)]

@@ -1,4 +1,4 @@
-"""GET /v1/models: which models there are and how each does."""
+"""The routes under GET /v1/models: the list of models, and the state of each."""
 
 from __future__ import annotations
 
