@@ -113,7 +113,7 @@ class Cluster:
         return backend
 
     def _deployment(self, model: str) -> Deployment | None:
-        """Raises `ModelFileNotFound`."""
+        """How ``model`` is run; None while it is not on disk. Raises `ModelFileNotFound`."""
         found = self._library.find(model)
         if found.is_absent:
             return None
@@ -142,7 +142,7 @@ class Cluster:
 
 
 def configured_upstreams(settings: Settings, library: Library) -> list[Upstream]:
-    """Those of the catalog and of the setting UPSTREAMS. Raises `CatalogError`."""
+    """The upstreams of the catalog and of the setting UPSTREAMS. Raises `CatalogError`."""
     try:
         listed = [from_catalog(entry, library.base) for entry in library.upstreams]
         upstreams = [*listed, *parse_upstreams(settings.upstreams)]

@@ -1,4 +1,4 @@
-"""From a model's name, as people give it, to what is downloaded from where."""
+"""Requests for pulls, resolved: from a model's name, as people give it, to a repository of a hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 @dataclass(frozen=True, slots=True)
 class NamedPull:
-    """What to pull, and what the model is called; ``model`` is what the library has of that name."""
+    """A resolved pull: the model's name, the library's model if there is one, and the request for the hub."""
 
     name: str
     model: Model | None
@@ -30,7 +30,7 @@ def named_pull(
     revision: str | None = None,
     include: tuple[str, ...] = (),
 ) -> NamedPull:
-    """The pull of a catalog model, or of ``org/name`` from a hub; what is not given, the catalog says.
+    """The pull of a catalog model, or of ``org/name`` from a hub. The catalog supplies what is not given.
 
     Raises `ModelFileNotFound` if ``name`` is neither.
     """

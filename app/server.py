@@ -15,7 +15,6 @@ from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
 from app.pull_requests import named_pull
-from app.reports import report
 from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.cluster import ClusterCollector
@@ -163,7 +162,7 @@ class Server:
     def report(self, model: Model) -> ModelReport:
         """What clients are told of a model."""
         status = self.manager.status(model.name)
-        return report(model, status, self.pulls.running(model.name), self.created)
+        return ModelReport.of(model, status, self.pulls.running(model.name), self.created)
 
     async def load(
         self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None

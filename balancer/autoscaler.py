@@ -1,4 +1,4 @@
-"""How many instances of a model there should be."""
+"""The autoscaler: decides how many instances a model has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HISTORY = 20
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Have this many ``instances``. ``reason`` is for people; ``at`` is the clock's time of the decision."""
+    """A new count of ``instances``. ``reason`` is for people; ``at`` is the clock's time of the decision."""
 
     instances: int
     reason: str
@@ -20,7 +20,7 @@ class Decision:
 
 
 class Autoscaler:
-    """Instances follow the requests that are ongoing, running or queued: ``target`` of them for each.
+    """Decides so that each instance has ``target`` ongoing requests, running or queued.
 
     Up once more instances were needed without interruption for ``up_after`` seconds, and then to what is
     needed now. Down once fewer were needed for ``down_after`` seconds, and then to the most that was needed
@@ -68,7 +68,7 @@ class Autoscaler:
         return min(self._maximum, max(self._minimum, math.ceil(ongoing / self._target)))
 
     def decide(self, now: float, ongoing: int, instances: int) -> Decision | None:
-        """What to change, if anything; to be asked every second or so.
+        """The decision, if the count is to change; to be asked every second or so.
 
         ``instances`` counts those that start as well as those that serve, or one shortage would be answered
         again and again while its answer loads.

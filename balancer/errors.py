@@ -1,4 +1,4 @@
-"""Why the balancer cannot place a call. The HTTP edge maps each class to a status."""
+"""The balancer's errors: why a call is not placed. The HTTP edge maps each class to a status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the available backends gets a call: every strategy, beside what they share.
+"""Policies: which of the ready backends gets a call, by every strategy, beside what they share.
 
 A policy is one synchronous `Policy.select`. It does no I/O, counts no calls and serves one model; backends
 may come and go between its calls. What it remembers it keeps by a backend's name, in bounded memory.

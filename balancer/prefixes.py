@@ -1,4 +1,4 @@
-"""Which backend was sent the beginning of which conversation."""
+"""The prefix index: which backends were sent the beginning of a conversation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOBODY: Set[str] = frozenset()
 
 
 class PrefixIndex:
-    """Which backends were sent which blocks of a conversation, as far as they were used of late.
+    """An index from blocks of conversations to the backends that were sent them of late.
 
     An approximate LRU of two generations: what is used moves to the young one, and when that is full it
     becomes the old one, whose entries are dropped. A conversation's first blocks so never go before its
@@ -25,7 +25,7 @@ class PrefixIndex:
         self._entries = 0  # of the young generation
 
     def depths(self, prefix: Sequence[int]) -> Iterator[int]:
-        """At how many leading blocks backends' matches end, from the longest.
+        """The lengths, in leading blocks, at which the backends' matches end, longest first.
 
         Only who has a block can have the next one. So the holders get fewer, and the ends can be bisected.
         """
@@ -48,7 +48,7 @@ class PrefixIndex:
                 seen_young, seen_old = len(young(block, NOBODY)), len(old(block, NOBODY))
 
     def holders(self, block: int) -> Set[str]:
-        """Who was sent it: also those that were sent more of the conversation."""
+        """The backends that were sent ``block``, also those that were sent more of the conversation."""
         return self._young.get(block, NOBODY) | self._old.get(block, NOBODY)
 
     def add(self, prefix: Sequence[int], name: str) -> None:

@@ -13,19 +13,22 @@ from balancer.call import Call
 from balancer.lease import Lease
 
 Tried = Mapping[str, int]
-"""Backends, by name, that a call failed on, and the generation they were of."""
+"""The generation of each backend, by name, that a call failed on."""
 
 FRESH: Tried = {}
 
 
 def is_tried(tried: Tried, backend: Backend) -> bool:
-    """Whether a call failed on ``backend`` as it is now."""
+    """Whether a call failed on the present generation of ``backend``."""
     return bool(tried) and tried.get(backend.name) == backend.generation
 
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """A call in the queue. ``arrived`` and ``loading_since``, its model being loaded, are the clock's."""
+    """A call in the queue.
+
+    ``arrived`` and ``loading_since``, when it first saw its model being loaded, are the clock's times.
+    """
 
     call: Call
     tried: Tried
@@ -40,7 +43,7 @@ class Waiter:
         return granted.done() and not granted.cancelled() and granted.exception() is None
 
     def give_back(self) -> None:
-        """The lease may have been granted in the very turn in which the waiter left."""
+        """Release the lease, if one was granted in the very turn of the loop in which the call left."""
         if self.has_lease:
             self.granted.result().release()
         else:
@@ -48,7 +51,7 @@ class Waiter:
 
 
 class CallQueue:
-    """Sorted by priority (lower first), then what is tried again, which waited before, then by arrival."""
+    """Calls by priority (lower first), then those tried again, as they waited before, then by arrival."""
 
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
@@ -59,10 +62,11 @@ class CallQueue:
         return len(self._waiters)
 
     def __iter__(self) -> Iterator[Waiter]:
-        """Those of this moment: the queue may change meanwhile."""
+        """The waiters of this moment: the queue may change during the iteration."""
         return iter(tuple(self._waiters))
 
     def of(self, model: str) -> int:
+        """How many calls for ``model`` wait."""
         return self._by_model[model]
 
     def add(self, waiter: Waiter) -> None:

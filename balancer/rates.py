@@ -1,4 +1,4 @@
-"""How often something happened of late, and what to expect from that."""
+"""Rates of recent events, and the wait in a queue that follows from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 
 class RecentCount:
-    """How many events the last ``span`` seconds had, to within a twentieth of them.
+    """A count of the events of the last ``span`` seconds, to within a twentieth of the span.
 
     It counts by slices of time, so that memory does not grow with the events (the windowed counters of
     Finagle and Hystrix). All times are of one clock that never goes back.
@@ -41,7 +41,7 @@ class RecentCount:
 
 
 class CompletionRate:
-    """How long a queue takes to move on, from how often one model's calls came to their end of late.
+    """The rate at which one model's calls end, and the wait in its queue that follows from it.
 
     By Little's law the wait at a position is that position over the rate at which places become free. Calls
     count as samples for a minute, the last `SAMPLES` of them. They are set against the time in which they
@@ -59,7 +59,7 @@ class CompletionRate:
         self._dropped = float("-inf")  # when the newest call that is no longer a sample was released
 
     def released(self, began: float, now: float) -> None:
-        """A call that ``began`` on a backend then has freed its place, however it ended."""
+        """Count a call that began on a backend at ``began`` and has freed its place, however it ended."""
         self._calls.append((now, began))
         self._drop_old(now)
 

@@ -1,4 +1,4 @@
-"""How often and how soon a call may be tried again."""
+"""The retry budget and the backoff: how often and how soon a call may be tried again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from balancer.rates import RecentCount
 
 
 class RetryBudget:
-    """Retries may be a share of the calls of the last seconds, and a few more so that quiet hours have some.
+    """A budget for retries: a share of the calls of the last seconds, and a few more for quiet hours.
 
     When everything fails, retries so add a fifth to the load and do not multiply it (Finagle's RetryBudget,
     "retry budgets" in Google's SRE book).
@@ -32,7 +32,7 @@ class RetryBudget:
         self._retries = RecentCount(span)
 
     def note_call(self) -> None:
-        """A call arrived. Its retries are not calls."""
+        """Count a call that arrived. Its retries are not calls."""
         self._calls.add(self._clock())
 
     def take(self) -> bool:

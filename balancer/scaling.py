@@ -1,4 +1,4 @@
-"""Has every model's instances follow its calls, as the autoscaler decides."""
+"""Scaling: carries out the decisions of an autoscaler for every model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UP = (ModelState.READY, ModelState.LOADING)
 
 @dataclass(frozen=True, slots=True)
 class ScalingLimits:
-    """``target`` calls, running or waiting, for each of ``minimum`` to ``maximum`` instances."""
+    """Limits of every autoscaler: a ``target`` of calls, running or waiting, for each instance."""
 
     target: int = 16
     minimum: int = 1
@@ -58,7 +58,7 @@ class Scaling:
                 self._autoscalers.pop(model, None)
 
     def desired(self) -> dict[str, int]:
-        """By model, the instances that its calls ask for now; it acts once that has lasted."""
+        """By model, the instances that its calls need now; a decision follows once that has lasted."""
         ongoing = self._balancer.ongoing
         return {model: each.desired(ongoing(model)) for model, each in self._autoscalers.items()}
 

@@ -1,4 +1,4 @@
-"""Who may manage models and instances."""
+"""The dependency of routes that only administrators may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading and unloading models while the server runs."""
+"""The routes that load and unload models while the server runs."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
-"""GET /v1/models: which models there are and how each does."""
+"""The routes under GET /v1/models: the list of models, and the state of each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.reports import upstream_report
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import ModelCard, ModelList, ModelReport
 from app.server import Server
-from balancer.backends.upstream import UpstreamBackend
 from engines.lifecycle.states import ModelState
 from engines.models.model import Model
 
@@ -26,7 +25,8 @@ async def list_models(
     # The default model first: clients without a wish take the first.
     models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
     cards = [card for model in models for card in _cards(server, model)]
-    cards += [_card(_elsewhere(server, name)) for name in _names_elsewhere(server)]
+    elsewhere = [name for name in server.fleet.upstreams.models() if server.is_elsewhere(name)]
+    cards += [_of_upstreams(server, name).card() for name in elsewhere]
     return ModelList(data=[card for card in cards if all or card.state is not ModelState.ABSENT])
 
 
@@ -43,45 +43,35 @@ async def model_status(model: str, request: Request) -> ModelReport:
 @router.get("/v1/models/{model:path}", summary="Look at one model", responses={404: ERROR_RESPONSES[404]})
 async def get_model(model: str, request: Request) -> ModelCard:
     server: Server = request.app.state.server
-    return _card(_report(server, model))
+    return _report(server, model).card()
 
 
 def _report(server: Server, name: str) -> ModelReport:
     """Raises `ModelFileNotFound`."""
     if server.is_elsewhere(name):
-        return _elsewhere(server, name)
+        return _of_upstreams(server, name)
     return _of_library(server, server.library.find(name))
 
 
 def _of_library(server: Server, model: Model) -> ModelReport:
-    """One that is not on disk may be served all the same, by upstreams."""
+    """A model that is not on disk may be served all the same, by upstreams."""
     report = server.report(model)
-    if report.state is not ModelState.ABSENT or not _upstreams(server, model.name):
-        return report
-    there = _elsewhere(server, model.name)
-    return there.model_copy(update={"aliases": report.aliases})
+    if report.state is ModelState.ABSENT and server.fleet.upstreams.serving(model.name):
+        return _of_upstreams(server, model.name, model.aliases)
+    return report
 
 
-def _elsewhere(server: Server, name: str) -> ModelReport:
-    requests = server.balancer.ongoing(name)
-    return upstream_report(name, _upstreams(server, name), requests=requests, created=server.created)
-
-
-def _upstreams(server: Server, name: str) -> list[UpstreamBackend]:
-    return [remote for remote in server.fleet.upstreams if remote.serves(name)]
-
-
-def _names_elsewhere(server: Server) -> list[str]:
-    names = dict.fromkeys(name for remote in server.fleet.upstreams for name in remote.models)
-    return [name for name in names if server.is_elsewhere(name)]
-
-
-def _card(report: ModelReport) -> ModelCard:
-    return ModelCard.model_validate(report, from_attributes=True)
+def _of_upstreams(server: Server, name: str, aliases: Sequence[str] = ()) -> ModelReport:
+    return ModelReport.of_upstreams(
+        name,
+        server.fleet.upstreams.serving(name),
+        requests=server.balancer.ongoing(name),
+        created=server.created,
+        aliases=aliases,
+    )
 
 
 def _cards(server: Server, model: Model) -> list[ModelCard]:
-    """The model's, then those of its adapters, which requests name like models."""
-    card = _card(_of_library(server, model))
-    adapters = (adapter.name for adapter in model.entry.adapters)
-    return [card, *(card.model_copy(update={"id": a, "parent": card.id, "aliases": []}) for a in adapters)]
+    """The model's card, then those of its adapters."""
+    card = _of_library(server, model).card()
+    return [card, *(card.of_adapter(adapter.name) for adapter in model.entry.adapters)]

@@ -16,7 +16,6 @@ from app.schemas.models import Download, PullBody, Pulled
 from app.server import Server
 from app.sse import EventResponse, sse
 from engines.models.pull.jobs import PullJob, PullWatch
-from engines.models.pull.puller import PulledModel, PullProgress
 
 router = APIRouter(
     tags=["Models"],
@@ -71,21 +70,12 @@ class PullEvents:
             progress = await anext(self._watch)
         except StopAsyncIteration:
             self._told = True
-            return sse(_success(self._watch.job, await self._watch.job.result()))
+            return sse(await _success(self._watch.job))
         self._not_before = self._clock() + EVENT_DISTANCE
-        return sse(download(progress).model_dump())
+        return sse(Download.of(progress).model_dump())
 
     def close(self) -> None:
         self._watch.close()
-
-
-def download(progress: PullProgress) -> Download:
-    return Download.model_validate(progress, from_attributes=True)
-
-
-def _success(job: PullJob, pulled: PulledModel) -> dict[str, Any]:
-    done = Pulled(model=job.name, path=str(pulled.path), size=pulled.size, files=list(pulled.files))
-    return done.model_dump()
 
 
 class _Whole(Response):
@@ -99,5 +89,8 @@ class _Whole(Response):
         await while_connected(receive, self._serve(scope, receive, send), self._watch.close)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        job = self._watch.job
-        await JSONResponse(_success(job, await job.result()))(scope, receive, send)
+        await JSONResponse(await _success(self._watch.job))(scope, receive, send)
+
+
+async def _success(job: PullJob) -> dict[str, Any]:
+    return Pulled.of(job.name, await job.result()).model_dump()

@@ -1,4 +1,4 @@
-"""How the server does: for load balancers, for Prometheus and for people."""
+"""The routes that tell the server's health and metrics: to load balancers, Prometheus and people."""
 
 from __future__ import annotations
 

@@ -1,17 +1,24 @@
-"""What the model routes take and answer."""
+"""The bodies of the model routes, and how they are made of what is known of a model."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from app.schemas.common import KeepAlive, WireModel
-from engines.lifecycle.states import ModelState
+from balancer.backends.base import Backend, BackendState
+from engines.lifecycle.states import ModelState, ModelStatus
 from engines.models.catalog import EngineName
+from engines.models.model import Model
+from engines.models.pull.jobs import PullJob
+from engines.models.pull.puller import PulledModel, PullProgress
 
 # Who owns the models that this server runs itself.
 OWN = "enginehouse"
+# Who owns a model that more than one upstream has.
+SEVERAL_UPSTREAMS = "upstream"
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -34,6 +41,10 @@ class ModelCard(BaseModel):
     size: int | None = Field(None, description="Bytes on disk.")
     context_length: int | None = Field(None, description="Tokens, prompt and completion together.")
 
+    def of_adapter(self, name: str) -> Self:
+        """The card of an adapter of this model, which requests name like a model."""
+        return self.model_copy(update={"id": name, "parent": self.id, "aliases": []})
+
 
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
@@ -45,6 +56,13 @@ class Loading(BaseModel):
     progress: float = Field(description="0 to 1.")
     eta_seconds: float | None
 
+    @classmethod
+    def of(cls, status: ModelStatus) -> Loading | None:
+        """None unless the model is being loaded."""
+        if status.state is not ModelState.LOADING:
+            return None
+        return cls(phase=status.phase, progress=status.progress, eta_seconds=status.eta_seconds)
+
 
 class Download(BaseModel):
     """How far a pull is."""
@@ -55,6 +73,10 @@ class Download(BaseModel):
     total: int | None = Field(description="Bytes of all files; null until known.")
     speed: float = Field(description="Bytes a second.")
     eta_seconds: float | None
+
+    @classmethod
+    def of(cls, progress: PullProgress) -> Download:
+        return cls.model_validate(progress, from_attributes=True)
 
 
 class ModelReport(ModelCard):
@@ -76,6 +98,62 @@ class ModelReport(ModelCard):
     restarts: int = Field(0, description="Times it was loaded again because it stopped making progress.")
     load_seconds: float | None = Field(None, description="How long the last load took.")
     unload_seconds: float | None = None
+
+    def card(self) -> ModelCard:
+        """What the list of models says of it."""
+        return ModelCard.model_validate(self, from_attributes=True)
+
+    @classmethod
+    def of(cls, model: Model, status: ModelStatus, pull: PullJob | None, created: int) -> ModelReport:
+        """A model of this server, and the ``pull`` of it that runs. ``created`` in Unix seconds."""
+        info, file = status.info, model.file
+        return cls(
+            id=model.name,
+            created=created,
+            state=_state(model, status, pull),
+            aliases=list(model.aliases),
+            engine=info.engine if info else None,
+            format=file.format if file and file.format != "none" else None,
+            source=file.source if file and file.source != "none" else None,
+            size=file.size or None if file else None,
+            context_length=info.context_length if info else None,
+            detail=status.detail or ("waits for room" if status.waits_for_room else ""),
+            loading=Loading.of(status),
+            download=Download.of(pull.progress) if pull else None,
+            requests=status.inflight,
+            pinned=status.pinned,
+            keep_alive=status.keep_alive,
+            expires_in=status.expires_in,
+            retry_after=status.retry_after,
+            memory=status.memory.ram + status.memory.gpu,
+            devices=list(info.devices) if info else [],
+            loads=status.loads,
+            restarts=status.restarts,
+            load_seconds=status.load_seconds,
+            unload_seconds=status.unload_seconds,
+        )
+
+    @classmethod
+    def of_upstreams(
+        cls,
+        name: str,
+        upstreams: Sequence[Backend],
+        *,
+        requests: int,
+        created: int,
+        aliases: Sequence[str] = (),
+    ) -> ModelReport:
+        """A model that only ``upstreams`` have, at least one. ``created`` in Unix seconds."""
+        state = _best([upstream.state for upstream in upstreams])
+        return cls(
+            id=name,
+            created=created,
+            owned_by=upstreams[0].name if len(upstreams) == 1 else SEVERAL_UPSTREAMS,
+            state=state,
+            aliases=list(aliases),
+            detail="" if state is ModelState.READY else _troubles(upstreams),
+            requests=requests,
+        )
 
 
 class Accepted(BaseModel):
@@ -125,3 +203,26 @@ class Pulled(BaseModel):
     path: str
     size: int = Field(description="Bytes.")
     files: list[str]
+
+    @classmethod
+    def of(cls, name: str, pulled: PulledModel) -> Pulled:
+        return cls(model=name, path=str(pulled.path), size=pulled.size, files=list(pulled.files))
+
+
+def _state(model: Model, status: ModelStatus, pull: PullJob | None) -> ModelState:
+    if status.state is not ModelState.STOPPED:
+        return status.state
+    if pull is not None:
+        return ModelState.DOWNLOADING
+    return ModelState.ABSENT if model.is_absent else ModelState.STOPPED
+
+
+def _best(states: Sequence[BackendState]) -> ModelState:
+    if BackendState.READY in states:
+        return ModelState.READY
+    return ModelState.LOADING if BackendState.STARTING in states else ModelState.FAILED
+
+
+def _troubles(upstreams: Sequence[Backend]) -> str:
+    details = {upstream.name: upstream.status().detail for upstream in upstreams}
+    return "; ".join(f"{name}: {detail}" for name, detail in details.items() if detail)
