@@ -1,1 +1,1 @@
-"""The engine thread that continuous-batching engines share, and its way back to the event loop."""
+"""What engines with continuous batching share: the engine thread, the loop's side, sequences, their queue."""

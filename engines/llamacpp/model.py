@@ -18,8 +18,8 @@ from engines.errors import ModelFileNotFound, ModelLoadError
 from engines.llamacpp import native_log
 from engines.text.renderer import TemplateWorker
 
-# Gets 0..1; returning False gives the load up.
-Progress = Callable[[float], bool]
+# Gets 0..1 while loading; returning False gives the load up.
+ReportLoading = Callable[[float], bool]
 
 GGUF_MAGIC = b"GGUF"
 
@@ -35,7 +35,7 @@ class LlamaModel:
         path: Path,
         *,
         gpu_layers: int = 0,
-        progress: Progress | None = None,
+        progress: ReportLoading | None = None,
         eog_ids: npt.NDArray[np.int32] | None = None,
     ) -> None:
         _check_file(path)
@@ -169,7 +169,7 @@ class ModelCache:
         self._entries: dict[tuple[Path, int], tuple[LlamaModel, int]] = {}
         self._templates: dict[Path, tuple[TemplateWorker, int]] = {}
 
-    def acquire(self, path: Path, gpu_layers: int, progress: Progress | None = None) -> LlamaModel:
+    def acquire(self, path: Path, gpu_layers: int, progress: ReportLoading | None = None) -> LlamaModel:
         """The model of ``path``, loaded if nobody holds it. Blocks while loading; pair with `release`."""
         key = (path.resolve(), gpu_layers)
         with self._lock:
@@ -232,7 +232,7 @@ def _check_file(path: Path) -> None:
             raise ModelLoadError(f"{path.name} is not a GGUF file: llama.cpp loads nothing else")
 
 
-def _load(path: Path, gpu_layers: int, progress: Progress | None) -> Any:
+def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:
     native_log.install()
     native_log.forget_errors()
     lib.llama_backend_init()

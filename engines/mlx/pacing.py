@@ -12,7 +12,7 @@ FLOOR_SECONDS = 0.05
 IDLE_SECONDS = 1.0
 
 
-class PrefillPacer:
+class MlxPacer:
     """Turns measured times into the number of prompt tokens to prefill in one step."""
 
     def __init__(self) -> None:
