@@ -28,9 +28,9 @@ INLINE_TEXT = 4096
 
 
 class BatchingEngine(ABC, Generic[S]):
-    """All of the engine contract that does not depend on what computes, except for ``sleep`` and ``wake``.
+    """The engine contract over an `EngineThread`, except for ``sleep`` and ``wake``.
 
-    An engine adds the four methods at the end.
+    An engine adds those and the four methods at the end.
     """
 
     def __init__(
@@ -54,10 +54,6 @@ class BatchingEngine(ABC, Generic[S]):
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
         self._closed = False
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
 
     async def render_chat(
         self,
@@ -107,6 +103,10 @@ class BatchingEngine(ABC, Generic[S]):
         sequence = self._new_sequence(request, stream, assembler, limit)
         thread.submit(sequence)
         return stream
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
 
     async def health(self) -> Health:
         return Health(False, "closed") if self._closed else self._thread.health(self._stall_timeout)

@@ -35,11 +35,11 @@ CheckWanted = Callable[[], None]
 
 
 class LoadGivenUp(Exception):
-    """Nobody waits for the model any more."""
+    """The thread was told to stop while it loaded."""
 
 
 class Opened(NamedTuple):
-    """What the event loop needs to know of a model that is loaded."""
+    """The facts of a loaded model that the event loop needs."""
 
     info: EngineInfo
     vocabulary: ModelVocabulary
@@ -164,7 +164,7 @@ class EngineThread(Generic[S]):
             self._take_commands()
             if self._stepper.has_work:
                 for result in self._stepper.step():
-                    self._take(result)
+                    self._deliver(result)
             self._report()
 
     def _take_commands(self) -> None:
@@ -174,8 +174,8 @@ class EngineThread(Generic[S]):
             while True:
                 self._inbox.get_nowait()()
 
-    def _take(self, result: Drawn[S] | Failed[S]) -> None:
-        """Turn a step's result into what its stream gets."""
+    def _deliver(self, result: Drawn[S] | Failed[S]) -> None:
+        """Turn a step's result into a chunk or an error for its stream."""
         sequence = result.sequence
         if isinstance(result, Failed):
             self._deliveries.add(sequence, result.error)
@@ -242,7 +242,8 @@ class EngineThread(Generic[S]):
 
 
 def _forget_frames(error: BaseException | None) -> None:
-    """Whoever keeps the error must not keep the half-loaded model that its frames hold."""
+    """Clear the frames of an error and its causes: whoever keeps it must not keep the half-loaded model that
+    they hold."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

@@ -112,7 +112,7 @@ def _start_thread(stepper: LlamaStepper) -> EngineThread[LlamaSequence]:
 
 
 def _discard(models: ModelCache, load: asyncio.Future[LlamaStepper]) -> None:
-    """Free what a load made after nobody wanted it any more."""
+    """Free the stepper of a load that was cancelled."""
     if not load.cancelled() and load.exception() is None:
         load.result().close()
         models.release(load.result().vocabulary)

@@ -1,4 +1,4 @@
-"""The prefix cache: what finished sequences left in KV slots, for prompts that begin alike."""
+"""The prefix cache: tokens that finished sequences left in KV slots, for prompts that begin alike."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class LlamaPrefixCache:
     def worth_waiting_for(
         self, sequence: LlamaSequence, prefix: SharedPrefix, running: Iterable[LlamaSequence]
     ) -> tuple[LlamaSequence, int] | None:
-        """A running prefill that is about to compute much more of ``sequence`` than ``prefix`` has, and how
-        much."""
+        """The running sequence that is about to prefill much more of ``sequence`` than ``prefix`` has, and
+        how many tokens of it; None if there is none."""
         if not self._enabled:
             return None
         limit = len(sequence.tokens) - 1
@@ -86,8 +86,8 @@ class LlamaPrefixCache:
         return place.slot
 
     def keep(self, slot: int, tokens: list[int]) -> None:
-        """Cache the ``tokens`` that a sequence computed in ``slot``, which it left; their own prefixes say
-        nothing more and go."""
+        """Cache the ``tokens`` that a finished sequence left in ``slot``; cached prefixes of them say nothing
+        more and go."""
         if not self._enabled or not tokens:
             self._kv.release(slot)
             return

@@ -99,8 +99,8 @@ class LlamaStepper:
         self._context.close()
 
     def _passes(self, work: list[Work]) -> list[list[Work]]:
-        """What to compute together. With cells of their own, sequences are padded to the longest in the
-        pass: a long prompt must not make every stream's decode as long as itself."""
+        """The work of a step by forward pass. With cells of their own, sequences are padded to the longest in
+        the pass: a long prompt must not make every stream's decode as long as itself."""
         if self._context.pooled:
             return [work]
         decode = [w for w in work if not w.sequence.is_prefilling]
@@ -150,7 +150,8 @@ class LlamaStepper:
         return token_logprob(self.vocabulary, logprobs, token, sequence.request.logprobs or 0)
 
     def _relieve(self, work: list[Work], error: KvCacheFull) -> Results:
-        """The mirror of the cells should make this impossible; if it happens, nobody pays for it."""
+        """Make room after a pass found no cells. The mirror of the cells should make that impossible; if it
+        happens, no sequence fails for it that could run later."""
         logger.warning("the KV cache is fuller than accounted for: %s", error)
         return [] if self._scheduler.relieve() else self._isolate(work)
 

@@ -26,7 +26,7 @@ class MlxPacer:
         return max(LEAST_TOKENS, min(MOST_TOKENS, affordable))
 
     def observe(self, *, prompt_tokens: int, prompt_seconds: float, decode_seconds: float) -> None:
-        """Note what a step took; zeros say that it had no such part."""
+        """Note the times of a step's parts; zeros say that it had no such part."""
         if prompt_tokens:
             self._token_seconds = _smooth(self._token_seconds, prompt_seconds / prompt_tokens)
         if decode_seconds:

@@ -152,7 +152,7 @@ class Runtime:
         )
 
     def _probe(self) -> tuple[KvCost, int]:
-        """What a cache costs and how many tokens the model knows, from a short forward pass. It also makes
+        """The cost of a KV cache and the number of tokens, from a short forward pass. It also makes
         MLX compile the model's kernels, which on Linux takes seconds that no request should wait."""
         generator = BatchGenerator(self._forward, stream=mx.default_stream(mx.default_device()))
         caches = self._loaded.new_caches()

@@ -43,7 +43,7 @@ class MlxScheduler:
 
     @property
     def spare_bytes(self) -> int:
-        """What the batch leaves of the budget, for cached prefixes."""
+        """The bytes of the budget that the batch leaves to cached prefixes."""
         return max(0, self._budget - self._bytes(len(s.tokens) for s in self.running))
 
     def submit(self, sequence: MlxSequence) -> None:
