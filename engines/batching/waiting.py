@@ -14,8 +14,8 @@ S = TypeVar("S", bound=Sequence)
 class WaitingQueue(Generic[S]):
     """Sequences that wait for a place in the batch.
 
-    A preempted sequence comes first; then the answers that go on from another backend, as a client is
-    reading them already; then all others. Within each kind the oldest comes first.
+    The oldest comes first, with two exceptions: an answer that goes on from another backend is being read
+    already and goes before all that have no output yet, and a preempted sequence goes back to the front.
     """
 
     def __init__(self) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 
-Job = Callable[[], None]
+from engines.batching.thread import Job
 
 
 class ParkedThread:
