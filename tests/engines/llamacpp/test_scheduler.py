@@ -9,7 +9,7 @@ import pytest
 
 from engines.base import GenerationRequest, Prompt, Sampling
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
-from engines.llamacpp.prefix_cache import WORTH_WAITING_FOR, LlamaPrefixCache, common_length
+from engines.llamacpp.prefix_cache import WORTH_WAITING_FOR, LlamaPrefixCache
 from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
@@ -316,17 +316,3 @@ def test_work_comes_in_the_order_of_slots() -> None:
         bench.submit([start, start + 1])
     work = bench.scheduler.schedule(512)
     assert [w.sequence.slot for w in work] == sorted(w.sequence.slot for w in work)
-
-
-def test_common_length() -> None:
-    assert common_length([], [1]) == 0
-    assert common_length([1, 2, 3], [1, 2, 3]) == 3
-    assert common_length([1, 2, 3, 4], [1, 2, 9, 4]) == 2
-    rng = random.Random(1)
-    for _ in range(200):
-        a = [rng.randint(0, 1) for _ in range(rng.randint(0, 12))]
-        b = [rng.randint(0, 1) for _ in range(rng.randint(0, 12))]
-        expected = next(
-            (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-        )
-        assert common_length(a, b) == expected
