@@ -10,7 +10,7 @@ from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeatu
 
 
 def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab: int) -> int:
-    """Most tokens ``request`` may generate, perhaps 0; those generated elsewhere count.
+    """Most tokens ``request`` may generate, perhaps 0; those that another backend generated count.
 
     Raises `RequestError` for a prompt without tokens, for ids outside the vocabulary and for an answer that
     cannot be continued, and `ContextLengthExceeded` if prompt and asked-for tokens do not fit

@@ -11,7 +11,7 @@ from engines.text.output import TextAssembler
 
 
 def merge(first: Chunk, second: Chunk) -> Chunk:
-    """One chunk that says what both said, in order."""
+    """Two chunks as one, in order."""
     return Chunk(
         text=first.text + second.text,
         token_ids=first.token_ids + second.token_ids,
@@ -29,9 +29,9 @@ def resume(
     piece: Callable[[int], bytes],
     is_end: Callable[[int], bool],
 ) -> Chunk | None:
-    """Feed ``assembler`` what was generated elsewhere; the last chunk if there is nothing to add.
+    """Feed ``assembler`` the tokens that another backend generated; the last chunk if they end the answer.
 
-    What it releases here was sent before: that depends on nothing but the tokens. ``limit`` is the
+    Text that it releases here was sent before: that depends on nothing but the tokens. ``limit`` is the
     most tokens of the answer, ``piece`` a token's bytes; ``is_end`` says that a token ends an answer.
     """
     for count, token in enumerate(request.generated, 1):

@@ -1,30 +1,24 @@
-"""From an engine's thread to the event loop: the chunks of a step at once, and failures."""
+"""The way of chunks and failures from the engine thread to the event loop, one wake-up of the loop a step."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from engines.base import Chunk
+from engines.batching.sequence import Sequence
 from engines.errors import EngineError
-from engines.stream import ChunkStream
 
 logger = logging.getLogger("engines")
 
 
-class Answering(Protocol):
-    """A sequence whose chunks go to a stream."""
-
-    stream: ChunkStream
-
-
-S = TypeVar("S", bound=Answering)
+S = TypeVar("S", bound=Sequence)
 
 
 class Deliveries(Generic[S]):
-    """Which sequences are awaited, as the loop sees it, and what the engine's thread has for them."""
+    """The sequences whose end the loop waits for, and the chunks that the engine thread has for them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -50,14 +44,14 @@ class Deliveries(Generic[S]):
         for sequence in live:
             sequence.stream.fail(error)
 
-    # -- called on the engine's thread -------------------------------------------------------------
+    # -- called on the engine thread ---------------------------------------------------------------
 
     def add(self, sequence: S, what: Chunk | EngineError) -> None:
         """Keep ``what`` for the next `send`."""
         self._pending.append((sequence, what))
 
     def send(self) -> None:
-        """Hand over what was kept, with one wake of the loop for all of it."""
+        """Hand over what was kept, with one wake-up of the loop for all of it."""
         if self._pending:
             pending, self._pending = self._pending, []
             self.call_loop(lambda: self._deliver(pending))

@@ -36,7 +36,7 @@ class KvCache(Protocol):
     def free_cells(self) -> int: ...
 
     def place(self, busy: Collection[int], idle: Sequence[int], source: int, shared: int) -> Placement:
-        """Where a new sequence goes, given the slots that run, those that only cache (least recently
+        """The slot for a new sequence, given the slots that run, those that only cache (least recently
         used first), and the slot whose first ``shared`` tokens it begins with (if ``shared``)."""
         ...
 

@@ -18,8 +18,8 @@ from engines.errors import ModelFileNotFound, ModelLoadError
 from engines.llamacpp import native_log
 from engines.text.renderer import TemplateWorker
 
-# Gets 0..1; returning False gives the load up.
-Progress = Callable[[float], bool]
+# Gets 0..1 while loading; returning False gives the load up.
+ReportLoading = Callable[[float], bool]
 
 GGUF_MAGIC = b"GGUF"
 
@@ -35,7 +35,7 @@ class LlamaModel:
         path: Path,
         *,
         gpu_layers: int = 0,
-        progress: Progress | None = None,
+        progress: ReportLoading | None = None,
         eog_ids: npt.NDArray[np.int32] | None = None,
     ) -> None:
         _check_file(path)
@@ -149,7 +149,7 @@ class LlamaModel:
 
 @dataclass(slots=True)
 class Notes:
-    """What was found out about a file, and takes long enough not to be found out at each load."""
+    """Facts about a model file that take long to find out, kept from load to load."""
 
     eog_ids: npt.NDArray[np.int32] | None = None
     threads: int | None = None
@@ -159,8 +159,8 @@ class ModelCache:
     """Loaded models by file, so that several contexts share one copy of the weights.
 
     They also share the process that applies its chat template: that one belongs to the engines' event loop,
-    which alone may call `acquire_templates` and `release_templates`. What was found out about a file outlives
-    its unloading, until the file changes.
+    which alone may call `acquire_templates` and `release_templates`. `Notes` on a file outlive its
+    unloading, until the file changes.
     """
 
     def __init__(self) -> None:
@@ -169,8 +169,8 @@ class ModelCache:
         self._entries: dict[tuple[Path, int], tuple[LlamaModel, int]] = {}
         self._templates: dict[Path, tuple[TemplateWorker, int]] = {}
 
-    def acquire(self, path: Path, gpu_layers: int, progress: Progress | None = None) -> LlamaModel:
-        """The model of ``path``, loaded if nobody holds it. Blocks while loading; pair with `release`."""
+    def acquire(self, path: Path, gpu_layers: int, progress: ReportLoading | None = None) -> LlamaModel:
+        """The model of ``path``, loaded unless it is held. Blocks while loading; pair with `release`."""
         key = (path.resolve(), gpu_layers)
         with self._lock:
             model, holders = self._entries.get(key, (None, 0))
@@ -182,7 +182,7 @@ class ModelCache:
             return model
 
     def notes(self, model: LlamaModel) -> Notes:
-        """What is known of the file of ``model``; the caller may add to it."""
+        """The notes on the file of ``model``; the caller may add to them."""
         return self._notes_of(model.path, model.gpu_layers)
 
     def _notes_of(self, path: Path, gpu_layers: int) -> Notes:
@@ -205,23 +205,23 @@ class ModelCache:
                     return
 
     def acquire_templates(self, path: Path) -> TemplateWorker:
-        """What applies the chat template of ``path``; pair with `release_templates`."""
+        """The process that applies the chat template of ``path``; pair with `release_templates`."""
         key = path.resolve()
-        worker, holders = self._templates.get(key, (None, 0))
-        if worker is None:
-            worker = TemplateWorker()
-            worker.start()  # beside the load, so that no request has to wait for it
-        self._templates[key] = (worker, holders + 1)
-        return worker
+        templates, holders = self._templates.get(key, (None, 0))
+        if templates is None:
+            templates = TemplateWorker()
+            templates.start()  # beside the load, so that no request has to wait for it
+        self._templates[key] = (templates, holders + 1)
+        return templates
 
-    async def release_templates(self, worker: TemplateWorker) -> None:
+    async def release_templates(self, templates: TemplateWorker) -> None:
         """Give up one hold; the last one ends the process."""
-        key, holders = next((key, n) for key, (held, n) in self._templates.items() if held is worker)
+        key, holders = next((key, n) for key, (held, n) in self._templates.items() if held is templates)
         if holders > 1:
-            self._templates[key] = (worker, holders - 1)
+            self._templates[key] = (templates, holders - 1)
         else:
             del self._templates[key]
-            await worker.close()
+            await templates.close()
 
 
 def _check_file(path: Path) -> None:
@@ -232,7 +232,7 @@ def _check_file(path: Path) -> None:
             raise ModelLoadError(f"{path.name} is not a GGUF file: llama.cpp loads nothing else")
 
 
-def _load(path: Path, gpu_layers: int, progress: Progress | None) -> Any:
+def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:
     native_log.install()
     native_log.forget_errors()
     lib.llama_backend_init()
@@ -255,7 +255,7 @@ def _load(path: Path, gpu_layers: int, progress: Progress | None) -> Any:
 
 
 def _read_string(read: Callable[[Any, int], int]) -> str:
-    """Text from an API of snprintf's manner: it returns the length it would have needed."""
+    """Text from an API like snprintf, which returns the length that it would have needed."""
     size = 256
     while True:
         buffer = ctypes.create_string_buffer(size)
@@ -266,7 +266,7 @@ def _read_string(read: Callable[[Any, int], int]) -> str:
 
 
 def _read_bytes(read: Callable[[Any, int], int], first_guess: int) -> bytes:
-    """Bytes from an API that returns minus the size it would have needed."""
+    """Bytes from an API that returns minus the size that it would have needed."""
     size = first_guess
     while True:
         buffer = ctypes.create_string_buffer(size)

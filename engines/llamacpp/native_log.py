@@ -39,5 +39,5 @@ def forget_errors() -> None:
 
 
 def recent_errors() -> str:
-    """What llama.cpp complained about since `forget_errors`, in one line."""
+    """The errors that llama.cpp logged since `forget_errors`, in one line."""
     return "; ".join(_recent_errors)

@@ -18,7 +18,7 @@ REFRESH = 12
 MOST_STRETCH = 4.0
 
 
-class PrefillPacer:
+class LlamaPacer:
     """Turns measured step times into a token budget for the next step's prefill.
 
     While streams decode, prefill may lengthen a step by ``stretch`` times the usual decode step, but

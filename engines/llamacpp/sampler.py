@@ -1,6 +1,6 @@
 """Drawing the next token: logits are edited in numpy, then a native sampler chain draws.
 
-Greedy rows need no chain: the worker takes the arg max of all of them at once.
+Greedy rows need no chain: the stepper takes the arg max of all of them at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""One request on its way through the engine thread."""
+"""One request on its way through llama.cpp's engine thread."""
 
 from __future__ import annotations
 
-from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
+from engines.base import GenerationRequest
+from engines.batching.sequence import Sequence
 from engines.llamacpp.sampler import Sampler
 from engines.stream import ChunkStream
 from engines.text.output import TextAssembler
@@ -10,51 +11,30 @@ from engines.text.output import TextAssembler
 NO_SLOT = -1
 
 
-class Sequence:
-    """Tokens, how many of them the KV cache holds, and what turns new ones into text.
+class LlamaSequence(Sequence):
+    """A sequence, how many of its tokens the KV cache holds, and what draws the next one.
 
-    ``tokens`` is the prompt followed by what was generated; ``computed`` of them are in KV slot
-    ``slot``, and ``cached`` of the prompt came from the prefix cache. While running at least one token
-    is pending: exactly one means decode, more mean prefill.
+    ``computed`` tokens are in KV slot ``slot``. While running at least one is pending: exactly one means
+    decode, more mean prefill. ``waits_for`` is a running sequence and how many tokens of it are to be
+    computed before this one is admitted, to share them.
     """
 
-    __slots__ = (
-        "_assembler",
-        "_generated",
-        "_limit",
-        "arrival",
-        "cached",
-        "computed",
-        "request",
-        "sampler",
-        "slot",
-        "stream",
-        "tokens",
-        "waits_for",
-    )
+    __slots__ = ("arrival", "computed", "sampler", "slot", "waits_for")
 
     def __init__(
         self,
         request: GenerationRequest,
         stream: ChunkStream,
-        sampler: Sampler,
         assembler: TextAssembler,
         limit: int,
+        sampler: Sampler,
     ) -> None:
-        """``assembler`` has what was generated elsewhere; ``limit`` is the most tokens of the answer, more
-        than these."""
-        self.request = request
-        self.stream = stream
+        super().__init__(request, stream, assembler, limit)
         self.sampler = sampler
-        self.tokens = [*request.prompt.token_ids, *request.generated]
         self.computed = 0
         self.slot = NO_SLOT
         self.arrival = 0
-        self.cached: int | None = None
-        self.waits_for: tuple[Sequence, int] | None = None
-        self._assembler = assembler
-        self._limit = limit
-        self._generated = len(request.generated)
+        self.waits_for: tuple[LlamaSequence, int] | None = None
 
     @property
     def pending(self) -> int:
@@ -66,37 +46,9 @@ class Sequence:
         return len(self.tokens) - self.computed > 1
 
     @property
-    def has_begun(self) -> bool:
-        """Whether some of its answer is there, from here or from elsewhere."""
-        return self._generated > 0
-
-    @property
-    def to_generate(self) -> int:
-        """Most tokens that are still to come."""
-        return self._limit - self._generated
-
-    def extend(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> Chunk:
-        """Take a generated token; the chunk has a finish reason if the sequence ends with it."""
-        self.tokens.append(token)
-        self._generated += 1
-        released = self._assembler.push(piece, logprob)
-        if released.stopped:
-            return self._last((token,), released.text, released.logprobs, "stop")
-        if self._generated >= self._limit:
-            rest = self._assembler.finish()
-            return self._last(
-                (token,), released.text + rest.text, released.logprobs + rest.logprobs, "length"
-            )
-        return Chunk(released.text, (token,), released.logprobs)
-
-    def end(self) -> Chunk:
-        """The model ended its text: its end token counts, but is not part of the text."""
-        self._generated += 1
-        rest = self._assembler.finish()
-        return self._last((), rest.text, rest.logprobs, "stop")
-
-    def _last(
-        self, token_ids: tuple[int, ...], text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason
-    ) -> Chunk:
-        usage = Usage(len(self.request.prompt.token_ids), self._generated, self.cached or 0)
-        return Chunk(text, token_ids, logprobs, reason, usage)
+    def awaits_prefix(self) -> bool:
+        """Whether the sequence in ``waits_for`` still runs and has yet to compute what is to be shared."""
+        if self.waits_for is None:
+            return False
+        other, length = self.waits_for
+        return other.slot != NO_SLOT and other.computed < length

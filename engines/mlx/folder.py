@@ -17,7 +17,7 @@ _LONGEST_HEADER = 100 * 2**20  # the safetensors format's own limit, in bytes
 
 
 def check_settings(spec: LoadSpec) -> None:
-    """Raise `ModelLoadError` for what the MLX engine cannot do."""
+    """Raise `ModelLoadError` for settings that the MLX engine does not have."""
     if spec.adapters:
         raise ModelLoadError("the MLX engine has no adapters: fuse one into the model with `mlx_lm.fuse`")
     if spec.options:

@@ -19,16 +19,13 @@ from engines.errors import ModelLoadError
 from engines.mlx.folder import check_folder
 from engines.mlx.library import load_model, load_tokenizer, make_prompt_cache
 from engines.mlx.memory import KvCost
-from engines.mlx.vocabulary import Vocabulary
+from engines.mlx.vocabulary import MlxVocabulary
 from engines.sizing import auto_context
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
 
 logger = logging.getLogger("engines.mlx")
-
-# Gets 0..1; raises to give the load up.
-Report = Callable[[float], None]
 
 # Without a given size KV caches take at most this part of the memory that is free.
 AUTO_KV_SHARE = {"cpu": 0.25, "gpu": 0.5}
@@ -65,11 +62,11 @@ class LoadedModel:
         caches: list[Any] = make_prompt_cache(self.model)
         return caches
 
-    def vocabulary(self, n_vocab: int) -> Vocabulary:
-        return Vocabulary(self.tokenizer, self.tokenizer.eos_token_ids, n_vocab)
+    def vocabulary(self, n_vocab: int) -> MlxVocabulary:
+        return MlxVocabulary(self.tokenizer, self.tokenizer.eos_token_ids, n_vocab)
 
 
-def load(spec: LoadSpec, report: Report) -> LoadedModel:
+def load(spec: LoadSpec, report: Callable[[float], None]) -> LoadedModel:
     """Read ``spec.path``; its settings were checked. Raises `ModelLoadError`, and what ``report`` raises."""
     path, config = check_folder(spec.path)
     device = _choose_device(spec.use_gpu)
@@ -119,7 +116,7 @@ def _translate_errors(read: Callable[[], Any], model_type: str, path: Path) -> A
         raise ModelLoadError(f"mlx-lm cannot load {path}: {error}") from error
 
 
-def _evaluate(model: Any, path: Path, report: Report) -> int:
+def _evaluate(model: Any, path: Path, report: Callable[[float], None]) -> int:
     """Read the weights, which are lazy until now; returns their bytes."""
     arrays: list[mx.array] = [array for _, array in tree_flatten(model.parameters())]
     total = sum(array.nbytes for array in arrays)

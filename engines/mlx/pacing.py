@@ -12,7 +12,7 @@ FLOOR_SECONDS = 0.05
 IDLE_SECONDS = 1.0
 
 
-class PrefillPacer:
+class MlxPacer:
     """Turns measured times into the number of prompt tokens to prefill in one step."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PrefillPacer:
         return max(LEAST_TOKENS, min(MOST_TOKENS, affordable))
 
     def observe(self, *, prompt_tokens: int, prompt_seconds: float, decode_seconds: float) -> None:
-        """Note what a step took; zeros say that it had no such part."""
+        """Note the times of a step's parts; zeros say that it had no such part."""
         if prompt_tokens:
             self._token_seconds = _smooth(self._token_seconds, prompt_seconds / prompt_tokens)
         if decode_seconds:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from engines.base import Candidate, EngineInfo, TokenLogprob
+from engines.batching.stepper import Drawn
 from engines.mlx import model as models
 from engines.mlx.library import BatchGenerator, StopSequences
 from engines.mlx.memory import KvCost, kv_cost
-from engines.mlx.pacing import PrefillPacer
-from engines.mlx.prefixes import PrefixCache
+from engines.mlx.pacing import MlxPacer
+from engines.mlx.prefix_cache import MlxPrefixCache
 from engines.mlx.sampling import LogitsEditor, LogprobRecorder, RawLogprob, SharedSamplers, draw_greedy
-from engines.mlx.sequence import Drawn, Sequence
+from engines.mlx.sequence import MlxSequence
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
@@ -37,13 +38,14 @@ class Runtime:
             spec, loaded, context, self.budget, has_template=bool(self.vocabulary.chat_template)
         )
         self._ends = StopSequences([[token] for token in self.vocabulary.end_ids])
-        self._prefixes = PrefixCache() if spec.cache_prefixes else None
-        self._pacer = PrefillPacer()
+        self._prefixes = MlxPrefixCache() if spec.cache_prefixes else None
+        self._pacer = MlxPacer()
         self._samplers = SharedSamplers()
+        self._sequences: dict[int, MlxSequence] = {}  # in the batch, by uid
         self._recorders: dict[int, LogprobRecorder] = {}
         self._generator = self._new_generator()
 
-    def insert(self, sequence: Sequence) -> None:
+    def insert(self, sequence: MlxSequence) -> None:
         """Put a sequence into the batch; its ``uid`` and ``cached`` are set."""
         caches, known = (None, 0) if self._prefixes is None else self._prefixes.take(sequence.tokens)
         request = sequence.request
@@ -64,12 +66,13 @@ class Runtime:
             logits_processors=[processors],
             stop_sequences=[self._ends],
         )
+        self._sequences[sequence.uid] = sequence
         if recorder is not None:
             self._recorders[sequence.uid] = recorder
         if sequence.cached is None:
             sequence.cached = min(known, len(request.prompt.token_ids))
 
-    def step(self, *, prefilling: int, decoding: int, spare_bytes: int) -> list[Drawn]:
+    def step(self, *, prefilling: int, decoding: int, spare_bytes: int) -> list[Drawn[MlxSequence]]:
         """Compute a token of each decoding sequence and some of the prompts that are prefilled.
 
         ``spare_bytes`` are left for cached prefixes.
@@ -91,11 +94,11 @@ class Runtime:
                 self._keep(response.all_tokens, response.prompt_cache, spare_bytes)
         return drawn
 
-    def remove(self, sequence: Sequence, spare_bytes: int) -> None:
-        """Take a sequence out of the batch, if it is in there, and keep its prefix."""
+    def remove(self, sequence: MlxSequence, spare_bytes: int) -> None:
+        """Take a sequence out of the batch and keep its prefix."""
         uid, sequence.uid = sequence.uid, None
-        if uid is None:
-            return
+        assert uid is not None
+        del self._sequences[uid]
         self._recorders.pop(uid, None)
         removed = self._generator.remove([uid], return_prompt_caches=self._prefixes is not None)
         for caches, tokens in removed.values():
@@ -109,6 +112,7 @@ class Runtime:
     def reset(self) -> None:
         """Start over with an empty batch after a step that failed: what is cached may be wrong."""
         self._generator.close()
+        self._sequences.clear()
         self._recorders.clear()
         if self._prefixes is not None:
             self._prefixes.clear()
@@ -121,10 +125,10 @@ class Runtime:
         del self._generator, self._forward, self._loaded, self._prefixes
         mx.clear_cache()
 
-    def _drawn(self, response: Any) -> Drawn:
+    def _drawn(self, response: Any) -> Drawn[MlxSequence]:
         recorder = self._recorders.get(response.uid)
         logprob = self._logprob(response.token, recorder.pop()) if recorder is not None else None
-        return Drawn(response.uid, response.token, response.finish_reason == "stop", logprob)
+        return Drawn(self._sequences[response.uid], response.token, logprob)
 
     def _logprob(self, token: int, raw: RawLogprob) -> TokenLogprob:
         label = self.vocabulary.label
@@ -148,7 +152,7 @@ class Runtime:
         )
 
     def _probe(self) -> tuple[KvCost, int]:
-        """What a cache costs and how many tokens the model knows, from a short forward pass. It also makes
+        """The cost of a KV cache and the number of tokens, from a short forward pass. It also makes
         MLX compile the model's kernels, which on Linux takes seconds that no request should wait."""
         generator = BatchGenerator(self._forward, stream=mx.default_stream(mx.default_device()))
         caches = self._loaded.new_caches()

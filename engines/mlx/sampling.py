@@ -102,7 +102,7 @@ class LogitsEditor:
     def __init__(
         self, request: GenerationRequest, generated: Sequence[int], end_ids: Sequence[int], n_vocab: int
     ) -> None:
-        """``generated`` are the tokens generated before, if the sequence was preempted or began elsewhere."""
+        """``generated`` are the answer's tokens so far, if the sequence was preempted or resumes."""
         sampling = request.sampling
         self._sampling = sampling
         self._banned_draws = math.inf if request.ignore_eos else request.min_tokens - len(generated)
@@ -197,7 +197,7 @@ class LogprobRecorder:
         return token
 
     def pop(self) -> RawLogprob:
-        """What was recorded for the oldest token not yet asked for."""
+        """The record of the oldest token not yet asked for."""
         chosen, ids, values = self._drawn.popleft()
         best = zip(np.array(ids[0]).tolist(), np.array(values[0]).tolist(), strict=True)
         ranked = sorted(best, key=lambda pair: (-pair[1], pair[0]))

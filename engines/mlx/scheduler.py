@@ -1,29 +1,29 @@
 """Which sequences are in the batch: admission by bytes, without model, thread or clock.
 
 A batch is a rectangle, as every sequence is padded to the longest, so one long prompt makes all of them
-dearer. The oldest request is admitted next; none overtakes it, so none starves. When the batch outgrows
-the budget, the youngest sequence is preempted: it leaves the batch and is admitted again later.
+dearer. The first in the queue is admitted next; none overtakes it, so none starves. When the batch outgrows
+the budget, the sequence that was admitted last is preempted: it leaves the batch and is admitted again later.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
+from engines.batching.waiting import WaitingQueue
 from engines.mlx.memory import KvCost
-from engines.mlx.sequence import Sequence
+from engines.mlx.sequence import MlxSequence
 
 # Tokens that a sequence is left to grow by before it is admitted. Too few mean preemption, which costs
 # a prefill; too many leave memory idle.
 GROWTH_RESERVE = 256
 
 
-class Scheduler:
-    """Owns the waiting and running sequences. ``budget`` in bytes."""
+class MlxScheduler:
+    """The waiting and the running sequences. ``budget`` in bytes."""
 
     def __init__(self, cost: KvCost, *, budget: int, max_running: int) -> None:
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # oldest first
+        self.waiting: WaitingQueue[MlxSequence] = WaitingQueue()
+        self.running: list[MlxSequence] = []  # in the order of their admission
         self.preemptions = 0
         self._cost = cost
         self._budget = budget
@@ -43,40 +43,41 @@ class Scheduler:
 
     @property
     def spare_bytes(self) -> int:
-        """What the batch leaves of the budget, for cached prefixes."""
+        """The bytes of the budget that the batch leaves to cached prefixes."""
         return max(0, self._budget - self._bytes(len(s.tokens) for s in self.running))
 
-    def submit(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+    def submit(self, sequence: MlxSequence) -> None:
+        self.waiting.add(sequence)
 
-    def admit(self) -> list[Sequence]:
-        """Move waiting sequences that fit into the batch, oldest first. One alone always fits."""
+    def admit(self) -> list[MlxSequence]:
+        """Move waiting sequences that fit into the batch, in their order. One alone always fits."""
         admitted = []
-        while self.waiting and self._fits(self.waiting[0]):
-            sequence = self.waiting.popleft()
+        while self.waiting and self._fits(self.waiting.first):
+            sequence = self.waiting.first
+            self.waiting.remove(sequence)
             self.running.append(sequence)
             admitted.append(sequence)
         return admitted
 
-    def preempt(self) -> list[Sequence]:
-        """Move the youngest back to the queue until the batch fits the budget."""
+    def preempt(self) -> list[MlxSequence]:
+        """Move sequences back to the queue, the last one admitted first, until the batch fits the budget."""
         preempted = []
         while len(self.running) > 1 and self._bytes(len(s.tokens) for s in self.running) > self._budget:
             sequence = self.running.pop()
             sequence.is_prefilling = True
-            self.waiting.appendleft(sequence)
+            self.waiting.put_back(sequence)
             self.preemptions += 1
             preempted.append(sequence)
         return preempted
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: MlxSequence) -> None:
         """Forget a sequence, wherever it is."""
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
-    def _fits(self, sequence: Sequence) -> bool:
+    def _fits(self, sequence: MlxSequence) -> bool:
         if not self.running:
             return True
         if len(self.running) >= self._max_running:
@@ -88,6 +89,6 @@ class Scheduler:
         return self._cost.batch(len(lengths), max(lengths)) if lengths else 0
 
 
-def _planned(sequence: Sequence) -> int:
+def _planned(sequence: MlxSequence) -> int:
     """How long a sequence may soon be, in tokens."""
     return len(sequence.tokens) + min(sequence.to_generate, GROWTH_RESERVE)

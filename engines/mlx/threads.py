@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 
-Job = Callable[[], None]
+from engines.batching.thread import Job
 
 
-class EngineThread:
+class ParkedThread:
     """A daemon thread that runs one job at a time and parks itself in between."""
 
-    def __init__(self, parked: list[EngineThread]) -> None:
+    def __init__(self, parked: list[ParkedThread]) -> None:
         self._parked = parked
         self._jobs: queue.SimpleQueue[tuple[Job, threading.Event]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="mlx-engine", daemon=True).start()
@@ -40,7 +39,7 @@ class EngineThread:
             ended.set()
 
 
-_parked: list[EngineThread] = []
+_parked: list[ParkedThread] = []
 
 
 def run(job: Job) -> threading.Event:
@@ -48,5 +47,5 @@ def run(job: Job) -> threading.Event:
     try:
         thread = _parked.pop()
     except IndexError:
-        thread = EngineThread(_parked)
+        thread = ParkedThread(_parked)
     return thread.run(job)

@@ -9,7 +9,7 @@ from engines.errors import ModelLoadError
 from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
 
 
-class Vocabulary:
+class MlxVocabulary:
     """Token ids to bytes and text to token ids. Immutable and safe to use from several threads."""
 
     def __init__(self, tokenizer: Any, end_ids: Iterable[int], n_vocab: int) -> None:

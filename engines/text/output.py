@@ -1,4 +1,4 @@
-"""From sampled tokens to what a client may see: whole characters, no stop strings."""
+"""From sampled tokens to the text that a client may see: whole characters, no stop strings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engines.text.stops import StopMatcher
 
 
 class Released(NamedTuple):
-    """What became certain; ``stopped`` says that a stop string was found, now or before.
+    """Text and log probabilities that became certain; ``stopped`` says that a stop string was found so far.
 
     A named tuple, as one is made for every token: a frozen dataclass costs twice as much.
     """

@@ -67,14 +67,14 @@ def count(server: LiveServer, max_tokens: int = 40) -> tuple[str, str, int]:
 def test_a_hung_engine_is_found_and_its_streams_go_on_on_the_other(server: LiveServer) -> None:
     _, expected, tokens = count(server)
     engine = server.house.manager.resident(server.house.default.name)
-    released, decode, steps = threading.Event(), engine._worker._context.decode, iter(range(1000))
+    released, decode, steps = threading.Event(), engine._thread._stepper._context.decode, iter(range(1000))
 
     def hang(slices: Any) -> Any:
         if next(steps) > 8:
             released.wait(60)
         return decode(slices)
 
-    engine._worker._context.decode = hang
+    engine._thread._stepper._context.decode = hang
     try:
         with ThreadPoolExecutor(4) as clients:
             answers = list(clients.map(lambda _: count(server), range(4)))

@@ -155,7 +155,7 @@ async def test_an_engine_thread_that_dies_is_replaced(server: LiveServer, model:
         def explode(budget: int) -> None:
             raise MemoryError("planted")
 
-        broken._worker._scheduler.schedule = explode  # type: ignore[attr-defined]
+        broken._thread._stepper._scheduler.schedule = explode  # type: ignore[attr-defined]
 
     server.call(plant)
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}

@@ -19,6 +19,7 @@ from engines.base import Chunk, GenerationRequest, Prompt, Sampling
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError, UnsupportedFeature
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
 from engines.llamacpp.model import ModelCache
+from engines.llamacpp.stepper import ForwardPass, LlamaStepper
 from support.models import bundled, gemma_base, smollm2
 
 pytestmark = pytest.mark.real
@@ -60,6 +61,16 @@ async def engine(models: ModelCache | None = None, **options: Any) -> AsyncItera
 async def drain(engine: LlamaEngine, prompt: Prompt, **fields: Any) -> list[Chunk]:
     request = GenerationRequest("r", prompt, **{"sampling": GREEDY, "max_tokens": 32, **fields})
     return [chunk async for chunk in engine.generate(request)]
+
+
+def _stepper(engine: LlamaEngine) -> LlamaStepper:
+    stepper = engine._thread._stepper
+    assert isinstance(stepper, LlamaStepper)
+    return stepper
+
+
+def _context(engine: LlamaEngine) -> ForwardPass:
+    return _stepper(engine)._context
 
 
 def tokens_of(chunks: list[Chunk]) -> list[int]:
@@ -169,7 +180,7 @@ async def test_an_abort_mid_prefill_frees_everything() -> None:
 
 async def test_one_failing_sequence_fails_alone() -> None:
     async with engine() as ours:
-        context = ours._worker._context
+        context = _context(ours)
         decode = context.decode
         poison = (await ours.tokenize(" zebra", add_special=False))[0]
 
@@ -197,7 +208,7 @@ async def test_sampling_that_fails_fails_one_sequence() -> None:
         def planted(chain: Any, row: int) -> int:
             raise RuntimeError("planted")
 
-        ours._worker._context.sample = planted  # type: ignore[method-assign]
+        _context(ours).sample = planted  # type: ignore[method-assign]
         prompt = Prompt(await ours.tokenize("Hello"))
         sampled = drain(ours, prompt, sampling=Sampling(temperature=1.0), max_tokens=4)
         results = await asyncio.gather(sampled, drain(ours, prompt, max_tokens=4), return_exceptions=True)
@@ -216,7 +227,7 @@ async def test_a_dead_thread_is_unhealthy_and_fails_what_runs() -> None:
         def explode(budget: int) -> Any:
             raise RuntimeError("planted")
 
-        ours._worker._scheduler.schedule = explode  # type: ignore[method-assign]
+        _stepper(ours)._scheduler.schedule = explode  # type: ignore[method-assign]
         with pytest.raises(EngineError, match="planted"):
             async for _ in stream:
                 pass
@@ -231,13 +242,13 @@ async def test_a_hung_step_is_unhealthy() -> None:
     async with engine(stall_timeout=0.2) as ours:
         release = asyncio.Event()
         loop = asyncio.get_running_loop()
-        decode = ours._worker._context.decode
+        decode = _context(ours).decode
 
         def hang(slices: Any) -> Any:
             asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
             return decode(slices)
 
-        ours._worker._context.decode = hang  # type: ignore[method-assign]
+        _context(ours).decode = hang  # type: ignore[method-assign]
         stream = ours.generate(
             GenerationRequest("r", Prompt(await ours.tokenize("Hi")), GREEDY, max_tokens=2)
         )
@@ -252,7 +263,7 @@ async def test_a_hung_step_is_unhealthy() -> None:
 
 async def test_a_request_after_a_long_rest_is_no_stall() -> None:
     async with engine(stall_timeout=5.0) as ours:
-        ours._worker.last_progress -= 1000
+        ours._thread.last_progress -= 1000
         stream = ours.generate(
             GenerationRequest("r", Prompt(await ours.tokenize("Hi")), GREEDY, max_tokens=2)
         )

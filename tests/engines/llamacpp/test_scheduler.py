@@ -9,9 +9,10 @@ import pytest
 
 from engines.base import GenerationRequest, Prompt, Sampling
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
+from engines.llamacpp.prefix_cache import WORTH_WAITING_FOR, LlamaPrefixCache
 from engines.llamacpp.sampler import Sampler
-from engines.llamacpp.scheduler import WORTH_WAITING_FOR, Scheduler, common_length
-from engines.llamacpp.sequence import Sequence
+from engines.llamacpp.scheduler import LlamaScheduler
+from engines.llamacpp.sequence import LlamaSequence
 from engines.stream import ChunkStream
 from engines.text.output import TextAssembler
 
@@ -30,7 +31,7 @@ class Memory:
 
 
 class Bench:
-    """A scheduler and what the worker would do around it."""
+    """A scheduler and what the stepper would do around it."""
 
     def __init__(
         self,
@@ -48,17 +49,18 @@ class Bench:
             self.kv = SplitKvCache(self.memory, per_slot=per_slot, slots=running)
         else:
             self.kv = PooledKvCache(self.memory, cells=cells, slots=slots)
-        self.scheduler = Scheduler(self.kv, max_running=running, batch_size=batch, cache_prefixes=cache)
-        self.ended: list[Sequence] = []
+        self.prefixes = LlamaPrefixCache(self.kv, enabled=cache)
+        self.scheduler = LlamaScheduler(self.kv, self.prefixes, max_running=running, batch_size=batch)
+        self.ended: list[LlamaSequence] = []
 
-    def submit(self, prompt: list[int], limit: int = 1000, generated: tuple[int, ...] = ()) -> Sequence:
+    def submit(self, prompt: list[int], limit: int = 1000, generated: tuple[int, ...] = ()) -> LlamaSequence:
         request = GenerationRequest("r", Prompt(tuple(prompt)), Sampling(temperature=0), generated=generated)
         sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
-        sequence = Sequence(request, ChunkStream(lambda: None), sampler, TextAssembler(), limit)
+        sequence = LlamaSequence(request, ChunkStream(lambda: None), TextAssembler(), limit, sampler)
         self.scheduler.submit(sequence)
         return sequence
 
-    def step(self, budget: int = 512) -> dict[Sequence, int]:
+    def step(self, budget: int = 512) -> dict[LlamaSequence, int]:
         """One step: every sequence whose prompt is complete draws the token 7."""
         work = self.scheduler.schedule(budget)
         assert sum(w.count for w in work) <= self.kv.free_cells
@@ -67,7 +69,7 @@ class Bench:
             self.scheduler.commit(item)
         for sequence in drawing:
             if sequence.extend(7, b"x", None).finish_reason:
-                self.scheduler.finish(sequence)
+                self.scheduler.remove(sequence)
                 self.ended.append(sequence)
         return {w.sequence: w.count for w in work}
 
@@ -163,7 +165,7 @@ def test_waiting_ends_when_the_awaited_one_is_aborted() -> None:
     shared = list(range(200))
     first, second = bench.submit([*shared, 1]), bench.submit([*shared, 2])
     bench.step(budget=64)
-    bench.scheduler.abort(first)
+    bench.scheduler.remove(first)
     bench.step(budget=64)
     assert second.cached == 64  # what the first one had computed is not lost
     assert second.computed == 128
@@ -240,8 +242,8 @@ def test_aborted_sequences_leave_wherever_they_are() -> None:
     bench = Bench(running=1)
     running, waiting = bench.submit([1, 2, 3]), bench.submit([4, 5, 6])
     bench.step()
-    bench.scheduler.abort(waiting)
-    bench.scheduler.abort(running)
+    bench.scheduler.remove(waiting)
+    bench.scheduler.remove(running)
     assert not bench.scheduler.has_work
     assert bench.scheduler.cells_in_use == 0
 
@@ -265,25 +267,24 @@ def test_random_traffic_never_stalls_or_leaks(seed: int, per_slot: int) -> None:
         cells=rng.choice([150, 300, 600]), running=rng.choice([2, 5, 12]), slots=16, per_slot=per_slot
     )
     bases = [[base * 1000 + i for i in range(80)] for base in range(3)]
-    live: list[Sequence] = []
+    live: list[LlamaSequence] = []
     for _ in range(300):
         if rng.random() < 0.3 and len(live) < 40:
             prompt = [*rng.choice(bases)[: rng.randint(1, 80)], rng.randint(9000, 9999)]
             live.append(bench.submit(prompt, limit=rng.randint(1, 30)))
         if live and rng.random() < 0.1:
-            bench.scheduler.abort(live.pop(rng.randrange(len(live))))
+            bench.scheduler.remove(live.pop(rng.randrange(len(live))))
         if bench.scheduler.has_work:
             assert bench.step(budget=rng.choice([1, 16, 64]))
     bench.run()
     assert bench.scheduler.cells_in_use == 0
-    while bench.scheduler._cached:
-        bench.scheduler._evict(next(iter(bench.scheduler._cached)))
+    bench.prefixes.clear()
     assert bench.kv.free_cells == bench.kv.cells
 
 
 def test_many_sequences_may_keep_fewer_idle_cells_than_one() -> None:
     bench = Bench()
-    bench.scheduler._idle_cell_budget = 200
+    bench.prefixes._idle_cell_budget = 200
     for start in range(0, 5000, 1000):
         bench.submit([start + i for i in range(40)], limit=1)
         bench.run()
@@ -315,17 +316,3 @@ def test_work_comes_in_the_order_of_slots() -> None:
         bench.submit([start, start + 1])
     work = bench.scheduler.schedule(512)
     assert [w.sequence.slot for w in work] == sorted(w.sequence.slot for w in work)
-
-
-def test_common_length() -> None:
-    assert common_length([], [1]) == 0
-    assert common_length([1, 2, 3], [1, 2, 3]) == 3
-    assert common_length([1, 2, 3, 4], [1, 2, 9, 4]) == 2
-    rng = random.Random(1)
-    for _ in range(200):
-        a = [rng.randint(0, 1) for _ in range(rng.randint(0, 12))]
-        b = [rng.randint(0, 1) for _ in range(rng.randint(0, 12))]
-        expected = next(
-            (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-        )
-        assert common_length(a, b) == expected

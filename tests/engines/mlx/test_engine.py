@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from engines.base import Chunk, GenerationRequest, Prompt, Sampling
+from engines.batching.thread import EngineThread
 from engines.errors import ModelLoadError
 from engines.load_spec import LoadSpec
 from engines.mlx.engine import MlxEngine
-from engines.mlx.worker import Worker
+from engines.mlx.sequence import MlxSequence
 from support.models import smollm2_folder
 
 pytestmark = pytest.mark.real
@@ -157,20 +158,20 @@ async def test_loading_reports_progress_and_can_be_given_up(
         entered.set()
         proceed.wait(5)
 
-    workers: list[Worker] = []
+    started: list[EngineThread[MlxSequence]] = []
 
-    def spy(*args: Any) -> Worker:
-        workers.append(Worker(*args))
-        return workers[0]
+    def spy(*args: Any) -> EngineThread[MlxSequence]:
+        started.append(EngineThread(*args))
+        return started[0]
 
-    monkeypatch.setattr("engines.mlx.engine.Worker", spy)
+    monkeypatch.setattr("engines.mlx.engine.EngineThread", spy)
     load = asyncio.create_task(MlxEngine.load(spec, hold))
     await asyncio.to_thread(entered.wait, 5)
     load.cancel()
     with pytest.raises(asyncio.CancelledError):
         await load
     proceed.set()
-    assert await asyncio.to_thread(workers[0].join, 5)
+    assert await asyncio.to_thread(started[0].join, 5)
 
 
 async def test_what_mlx_lm_cannot_load_is_explained(tiny: Path, tmp_path: Path) -> None:

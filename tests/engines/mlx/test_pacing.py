@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from engines.mlx.pacing import LEAST_TOKENS, MOST_TOKENS, PrefillPacer
+from engines.mlx.pacing import LEAST_TOKENS, MOST_TOKENS, MlxPacer
 
 
-def pacer(token_seconds: float, decode_seconds: float) -> PrefillPacer:
-    pacer = PrefillPacer()
+def pacer(token_seconds: float, decode_seconds: float) -> MlxPacer:
+    pacer = MlxPacer()
     pacer.observe(prompt_tokens=100, prompt_seconds=100 * token_seconds, decode_seconds=decode_seconds)
     return pacer
 
@@ -15,7 +15,7 @@ def test_streams_are_held_up_by_about_a_step() -> None:
 
 
 def test_chunks_are_neither_tiny_nor_endless() -> None:
-    assert PrefillPacer().budget(decoding=0) == LEAST_TOKENS
+    assert MlxPacer().budget(decoding=0) == LEAST_TOKENS
     assert pacer(1.0, 0.1).budget(decoding=4) == LEAST_TOKENS
     assert pacer(1e-9, 0.1).budget(decoding=4) == MOST_TOKENS
 

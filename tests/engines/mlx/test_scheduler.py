@@ -2,21 +2,21 @@ from __future__ import annotations
 
 from engines.base import GenerationRequest, Prompt
 from engines.mlx.memory import GROWTH_STEP, KvCost
-from engines.mlx.scheduler import Scheduler
-from engines.mlx.sequence import Sequence
+from engines.mlx.scheduler import MlxScheduler
+from engines.mlx.sequence import MlxSequence
 from engines.stream import ChunkStream
 from engines.text.output import TextAssembler
 
 COST = KvCost(per_token=1)
 
 
-def sequence(prompt: int, limit: int = 10) -> Sequence:
+def sequence(prompt: int, limit: int = 10) -> MlxSequence:
     request = GenerationRequest("r", Prompt((1,) * prompt))
-    return Sequence(request, ChunkStream(lambda: None), TextAssembler(), limit)
+    return MlxSequence(request, ChunkStream(lambda: None), TextAssembler(), limit)
 
 
-def scheduler(budget: int, max_running: int = 8) -> Scheduler:
-    return Scheduler(COST, budget=budget, max_running=max_running)
+def scheduler(budget: int, max_running: int = 8) -> MlxScheduler:
+    return MlxScheduler(COST, budget=budget, max_running=max_running)
 
 
 def test_as_many_are_admitted_as_fit_side_by_side() -> None:

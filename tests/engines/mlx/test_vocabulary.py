@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 
 from engines.errors import ModelLoadError
-from engines.mlx.vocabulary import Vocabulary
+from engines.mlx.vocabulary import MlxVocabulary
 
 
 def wrapped(vocab: dict[str, int], decoder: Any, added: dict[int, Any], template: Any = None) -> Any:
@@ -29,10 +29,10 @@ def added(content: str, special: bool) -> Any:
 BYTE_LEVEL = {"<unk>": 0, "</s>": 1, "Ġship": 2, "Ã": 3, "©": 4, "Ā": 5, "<tool>": 6}
 
 
-def byte_level(n_vocab: int = 8) -> Vocabulary:
+def byte_level(n_vocab: int = 8) -> MlxVocabulary:
     extra = {1: added("</s>", True), 6: added("<tool>", False)}
     tokenizer = wrapped(BYTE_LEVEL, tokenizers.decoders.ByteLevel(), extra)
-    return Vocabulary(tokenizer, {1, 99}, n_vocab)
+    return MlxVocabulary(tokenizer, {1, 99}, n_vocab)
 
 
 def test_byte_level_tokens_are_bytes() -> None:
@@ -65,7 +65,7 @@ def test_sentencepiece_tokens() -> None:
         tokenizers.decoders.Fuse(),
         tokenizers.decoders.Strip(" ", 1, 0),
     ]
-    vocabulary = Vocabulary(wrapped(vocab, tokenizers.decoders.Sequence(parts), {}), (), 5)
+    vocabulary = MlxVocabulary(wrapped(vocab, tokenizers.decoders.Sequence(parts), {}), (), 5)
     assert [vocabulary.piece(i) for i in (1, 2, 3, 4)] == [b" a", b"\xc3", b"\xa9", b" "]
     assert vocabulary.detokenize([1, 2, 3]) == "aé"
 
@@ -73,10 +73,10 @@ def test_sentencepiece_tokens() -> None:
 def test_the_default_of_several_templates() -> None:
     decoder = tokenizers.decoders.ByteLevel()
     named = wrapped(BYTE_LEVEL, decoder, {}, {"default": "D", "tool_use": "T"})
-    assert Vocabulary(named, (), 8).chat_template == "D"
-    assert Vocabulary(wrapped(BYTE_LEVEL, decoder, {}, ""), (), 8).chat_template is None
+    assert MlxVocabulary(named, (), 8).chat_template == "D"
+    assert MlxVocabulary(wrapped(BYTE_LEVEL, decoder, {}, ""), (), 8).chat_template is None
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(ModelLoadError, match="no fast version"):
-        Vocabulary(SimpleNamespace(), (), 8)
+        MlxVocabulary(SimpleNamespace(), (), 8)

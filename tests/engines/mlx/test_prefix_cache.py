@@ -4,7 +4,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from engines.mlx.prefixes import PrefixCache
+from engines.mlx.prefix_cache import MlxPrefixCache
 
 BIG = 10**9
 
@@ -36,7 +36,7 @@ def held(caches: list[Any] | None) -> list[float]:
 
 
 def test_the_longest_common_prefix_is_taken_and_one_token_left() -> None:
-    cache = PrefixCache()
+    cache = MlxPrefixCache()
     cache.put([1, 2, 3, 4], kv([1, 2, 3, 4]), BIG)
     cache.put([1, 9], kv([1, 9]), BIG)
     caches, length = cache.take([1, 2, 3, 7, 8])
@@ -50,7 +50,7 @@ def test_the_longest_common_prefix_is_taken_and_one_token_left() -> None:
 
 
 def test_what_cannot_be_cut_is_reused_whole_or_not_at_all() -> None:
-    cache = PrefixCache()
+    cache = MlxPrefixCache()
     cache.put([1, 2, 3], state([1, 2, 3]), BIG)
     assert cache.take([1, 2, 9]) == (None, 0)
     assert cache.take([1, 2, 3]) == (None, 0)
@@ -58,7 +58,7 @@ def test_what_cannot_be_cut_is_reused_whole_or_not_at_all() -> None:
 
 
 def test_an_entry_that_another_covers_is_not_kept() -> None:
-    cache = PrefixCache()
+    cache = MlxPrefixCache()
     cache.put([1, 2], kv([1, 2]), BIG)
     cache.put([1, 2, 3], kv([1, 2, 3]), BIG)
     assert len(cache) == 1
@@ -69,7 +69,7 @@ def test_an_entry_that_another_covers_is_not_kept() -> None:
 
 
 def test_states_of_different_length_are_all_kept() -> None:
-    cache = PrefixCache()
+    cache = MlxPrefixCache()
     for tokens in ([1, 2], [1, 2, 3], [1, 2]):
         cache.put(tokens, state(tokens), BIG)
     assert len(cache) == 2
@@ -77,7 +77,7 @@ def test_states_of_different_length_are_all_kept() -> None:
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    cache = PrefixCache()
+    cache = MlxPrefixCache()
     one = kv([1, 1])[0].nbytes
     cache.put([1, 1], kv([1, 1]), 2 * one)
     cache.put([2, 2], kv([2, 2]), 2 * one)
@@ -91,13 +91,13 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_what_is_larger_than_the_limit_is_not_kept() -> None:
-    cache = PrefixCache()
+    cache = MlxPrefixCache()
     cache.put([1, 1], kv([1, 1]), 1)
     assert (len(cache), cache.nbytes) == (0, 0)
 
 
 def test_what_was_taken_can_be_trimmed_without_harm() -> None:
-    cache = PrefixCache()
+    cache = MlxPrefixCache()
     cache.put([1, 2, 3, 4], kv([1, 2, 3, 4]), BIG)
     caches, _ = cache.take([1, 2, 3, 4, 5])
     assert caches is not None

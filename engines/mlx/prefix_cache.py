@@ -31,7 +31,7 @@ class _Entry:
         return bool(can_trim_prompt_cache(self.caches))
 
 
-class PrefixCache:
+class MlxPrefixCache:
     """Least recently used caches go first. Owned by the engine thread."""
 
     def __init__(self) -> None:

@@ -1,0 +1,161 @@
+"""The event loop's side of an engine whose batch runs on an `EngineThread`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from typing import Any, Generic, TypeVar
+
+from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Structure
+from engines.batching.sequence import Sequence
+from engines.batching.thread import EngineThread
+from engines.batching.vocabulary import ModelVocabulary
+from engines.errors import EngineError
+from engines.limits import (
+    check_token_ids,
+    generation_limit,
+    no_chat_template,
+    no_structures,
+    refuse_extras,
+    refuse_tools,
+)
+from engines.stream import ChunkStream, ended, resume
+from engines.text.output import TextAssembler
+from engines.text.renderer import ChatTemplate, TemplateWorker
+
+logger = logging.getLogger("engines.batching")
+
+S = TypeVar("S", bound=Sequence)
+
+# Tokenising more characters than this would hold up the loop.
+INLINE_TEXT = 4096
+
+
+class BatchingEngine(ABC, Generic[S]):
+    """The engine contract over an `EngineThread`, except for ``sleep`` and ``wake``.
+
+    An engine adds those and the four methods at the end.
+    """
+
+    def __init__(
+        self,
+        thread: EngineThread[S],
+        info: EngineInfo,
+        vocabulary: ModelVocabulary,
+        templates: TemplateWorker,
+        *,
+        stall_timeout: float,
+    ) -> None:
+        """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
+        as hung."""
+        self._thread = thread
+        self._info = info
+        self._vocabulary = vocabulary
+        self._templates = templates
+        self._stall_timeout = stall_timeout
+        source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
+        self._template = (
+            ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
+        )
+        self._closed = False
+
+    async def render_chat(
+        self,
+        messages: Seq[Mapping[str, Any]],
+        *,
+        tools: Seq[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        refuse_tools(tools)
+        if self._closed:
+            raise EngineError("the engine is closed")
+        if self._template is None:
+            raise no_chat_template(self._info.model)
+        text = await self._template.render(
+            messages, add_generation_prompt=add_generation_prompt, template_args=template_args
+        )
+        return Prompt(await self.tokenize(text, add_special=self._lacks_special(text)), text)
+
+    def answer_parser(
+        self, tools: Seq[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
+    ) -> None:
+        refuse_tools(tools)
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        if len(text) <= INLINE_TEXT:
+            return self._vocabulary.tokenize(text, add_special=add_special)
+        return await asyncio.to_thread(self._vocabulary.tokenize, text, add_special=add_special)
+
+    async def detokenize(self, token_ids: Seq[int]) -> str:
+        check_token_ids(token_ids, self._vocabulary.n_vocab)
+        return self._vocabulary.detokenize(token_ids)
+
+    async def prepare(self, structure: Structure) -> None:
+        raise no_structures()
+
+    def generate(self, request: GenerationRequest) -> ChunkStream:
+        thread, vocabulary = self._thread, self._vocabulary
+        if self._closed or not thread.is_alive:
+            raise thread.failure or EngineError("the engine is closed")
+        refuse_extras(request)
+        limit = generation_limit(
+            request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
+        )
+        assembler = TextAssembler(request.stop, request.logprobs is not None)
+        last = resume(request, assembler, limit=limit, piece=vocabulary.piece, is_end=vocabulary.is_end)
+        if last is not None:
+            return ended(last)
+        stream = ChunkStream(on_close=lambda: thread.abort(sequence))
+        sequence = self._new_sequence(request, stream, assembler, limit)
+        thread.submit(sequence)
+        return stream
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def health(self) -> Health:
+        return Health(False, "closed") if self._closed else self._thread.health(self._stall_timeout)
+
+    def stats(self) -> EngineStats:
+        return self._thread.stats
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._thread.stop(EngineError("the model is being unloaded"))
+        await self._release_templates()
+        if await self._thread_ended():
+            self._release_model()
+        else:
+            # Freeing weights under a thread that still computes would crash the process.
+            logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
+
+    async def _thread_ended(self) -> bool:
+        """Wait until the engine thread, which was told to stop, is done; False if it hangs."""
+        return await asyncio.to_thread(self._thread.join, self._stall_timeout)
+
+    # -- what an engine adds -----------------------------------------------------------------------
+
+    @abstractmethod
+    def _new_sequence(
+        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
+    ) -> S:
+        """The sequence of a request that was checked."""
+
+    @abstractmethod
+    def _lacks_special(self, text: str) -> bool:
+        """Whether a rendered chat still needs the special tokens that `tokenize` adds."""
+
+    @abstractmethod
+    async def _release_templates(self) -> None:
+        """End the process that renders chat templates, unless another engine shares it."""
+
+    @abstractmethod
+    def _release_model(self) -> None:
+        """Give up what the engine thread did not free."""

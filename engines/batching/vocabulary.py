@@ -1,0 +1,38 @@
+"""What a model's tokens are as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class ModelVocabulary(Protocol):
+    """A loaded model's tokens and chat template. Immutable: any thread may use it.
+
+    ``n_vocab`` is how many token ids there are; ``bos_text`` and ``eos_text`` are empty where the model has
+    no such token.
+    """
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    @property
+    def bos_text(self) -> str: ...
+
+    @property
+    def eos_text(self) -> str: ...
+
+    @property
+    def chat_template(self) -> str | None: ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether ``token`` ends a generation."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that ``token`` adds to the text, perhaps part of a character; control tokens add none."""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]: ...
+
+    def detokenize(self, token_ids: Sequence[int]) -> str: ...

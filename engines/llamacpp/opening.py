@@ -1,0 +1,109 @@
+"""From a model file to a `LlamaStepper`. Everything here runs on a loading thread."""
+
+from __future__ import annotations
+
+import logging
+
+import llama_cpp.llama_cpp as lib
+import psutil
+
+from engines.base import EngineInfo
+from engines.errors import ModelLoadError
+from engines.llamacpp import threads
+from engines.llamacpp.context import ContextSize, LlamaContext, Slice
+from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
+from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
+from engines.llamacpp.options import LlamaOptions
+from engines.llamacpp.pacing import LlamaPacer
+from engines.llamacpp.prefix_cache import LlamaPrefixCache
+from engines.llamacpp.scheduler import LlamaScheduler
+from engines.llamacpp.sizes import choose_sizes, memory_of
+from engines.llamacpp.stepper import LlamaStepper
+
+logger = logging.getLogger("engines.llamacpp")
+
+
+def load_and_open(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> LlamaStepper:
+    """Load the weights, unless another engine has, and open a context over them. Raises `ModelLoadError`."""
+    model = models.acquire(options.path, -1 if _offload(options) else 0, report)
+    try:
+        return open_stepper(options, models, model)
+    except BaseException:
+        models.release(model)
+        raise
+
+
+def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -> LlamaStepper:
+    """A context over weights that are loaded, and what runs it. Raises `ModelLoadError`."""
+    offload = _offload(options)
+    context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
+    notes = models.notes(model)
+    count = options.threads or notes.threads or threads.usable_cores()
+    context = LlamaContext(model, size, threads=count, offload=offload)
+    if options.threads is None and notes.threads is None:
+        count = notes.threads = _choose_threads(context, count)
+    kv = _kv_cache(context, size)
+    prefixes = LlamaPrefixCache(
+        kv,
+        enabled=options.cache_prefixes and model.can_share_prefix,
+        idle_cell_budget=model.idle_cell_budget() if size.pooled and not offload else 2**31,
+    )
+    scheduler = LlamaScheduler(kv, prefixes, max_running=options.max_sequences, batch_size=context.batch_size)
+    info = EngineInfo(
+        engine="llama_cpp",
+        model=options.name,
+        context_length=context_length,
+        max_sequences=options.max_sequences,
+        devices=("gpu" if offload else "cpu",),
+        capabilities=_capabilities(model, offload),
+        memory_asleep=model.size,
+        memory=memory_of(model, size),
+        details={
+            "description": model.description,
+            "size": model.size,
+            "threads": count,
+            "kv_cells": size.cells,
+            "kv_layout": "pooled" if size.pooled else "split",
+        },
+    )
+    return LlamaStepper(model, context, kv, scheduler, LlamaPacer(batch_size=context.batch_size), info)
+
+
+def _capabilities(model: LlamaModel, offload: bool) -> frozenset[str]:
+    chat = {"chat"} if model.chat_template else set()
+    sleep = set() if offload else {"sleep"}
+    return frozenset({"completion"} | chat | sleep)
+
+
+def _offload(options: LlamaOptions) -> bool:
+    """Whether layers go to a GPU. Raises `ModelLoadError` if they must and cannot."""
+    can = bool(lib.llama_supports_gpu_offload())
+    if options.offload and not can:
+        raise ModelLoadError(
+            "a GPU was asked for (DEVICE_TYPE), but this llama-cpp-python was built without GPU support: "
+            'install it again with CMAKE_ARGS="-DGGML_CUDA=on" or set DEVICE_TYPE=auto'
+        )
+    return can and options.offload is not False
+
+
+def _kv_cache(context: LlamaContext, size: ContextSize) -> KvCache:
+    if size.pooled:
+        return PooledKvCache(context, cells=size.cells, slots=size.slots)
+    return SplitKvCache(context, per_slot=size.cells // size.slots, slots=size.slots)
+
+
+def _choose_threads(context: LlamaContext, most: int) -> int:
+    """Measure a few thread counts with single-token steps and keep the fastest."""
+    probe = [Slice(0, 0, [0], wants_logits=True)]
+
+    def run(count: int) -> None:
+        context.set_threads(count)
+        context.truncate(0, 0)
+        context.decode(probe)
+
+    best, medians = threads.fastest(threads.candidates(most), run)
+    context.set_threads(best)
+    context.truncate(0, 0)
+    measured = ", ".join(f"{count}: {1e3 * seconds:.1f} ms" for count, seconds in medians.items())
+    logger.info("computing with %d threads (a step with %s)", best, measured)
+    return best

@@ -1,0 +1,182 @@
+"""One step of llama.cpp: schedule, run the forward pass, draw. Belongs to the engine thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence as Seq
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.base import EngineInfo, TokenLogprob
+from engines.batching.stepper import Drawn, Failed, Gauges
+from engines.errors import EngineError
+from engines.llamacpp.context import KvCacheFull, Slice
+from engines.llamacpp.kv_cache import CellMemory, KvCache
+from engines.llamacpp.model import LlamaModel
+from engines.llamacpp.pacing import LlamaPacer
+from engines.llamacpp.sampler import Row, log_probabilities, token_logprob
+from engines.llamacpp.scheduler import LlamaScheduler, Work
+from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
+
+logger = logging.getLogger("engines.llamacpp")
+
+Results = list[Drawn[LlamaSequence] | Failed[LlamaSequence]]
+
+
+class ForwardPass(CellMemory, Protocol):
+    """What a step needs of a context; `LlamaContext` is one."""
+
+    batch_size: int
+    pooled: bool
+
+    def decode(self, slices: Seq[Slice]) -> npt.NDArray[np.float32]: ...
+
+    def sample(self, chain: Any, row: int) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class LlamaStepper:
+    """Owns the context and the scheduler; a `Stepper`."""
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        context: ForwardPass,
+        kv: KvCache,
+        scheduler: LlamaScheduler,
+        pacer: LlamaPacer,
+        info: EngineInfo,
+    ) -> None:
+        self.info = info
+        self.vocabulary = model
+        self._context = context
+        self._kv = kv
+        self._scheduler = scheduler
+        self._pacer = pacer
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    def submit(self, sequence: LlamaSequence) -> None:
+        self._scheduler.submit(sequence)
+
+    def remove(self, sequence: LlamaSequence) -> None:
+        self._scheduler.remove(sequence)
+        sequence.sampler.close()
+
+    def step(self) -> Results:
+        scheduler = self._scheduler
+        results: Results = []
+        work = scheduler.schedule(self._pacer.budget(scheduler.decoding, scheduler.prefilling))
+        if not work:
+            return results
+        started = time.perf_counter()
+        decoded = sum(not w.sequence.is_prefilling for w in work)
+        prefilled = sum(w.count for w in work) - decoded
+        for part in self._passes(work):
+            # An earlier pass may have had to preempt what this one meant to compute.
+            if still_placed := [w for w in part if w.sequence.slot != NO_SLOT]:
+                results += self._run_pass(still_placed)
+        self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
+        return results
+
+    def gauges(self) -> Gauges:
+        scheduler = self._scheduler
+        return Gauges(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            kv_used=scheduler.cells_in_use,
+            kv_total=self._kv.cells,
+            preemptions=scheduler.preemptions,
+        )
+
+    def close(self) -> None:
+        self._context.close()
+
+    def _passes(self, work: list[Work]) -> list[list[Work]]:
+        """The work of a step by forward pass. With cells of their own, sequences are padded to the longest in
+        the pass: a long prompt must not make every stream's decode as long as itself."""
+        if self._context.pooled:
+            return [work]
+        decode = [w for w in work if not w.sequence.is_prefilling]
+        prefill = [w for w in work if w.sequence.is_prefilling]
+        return [part for part in (decode, prefill) if part]
+
+    def _run_pass(self, work: list[Work]) -> Results:
+        try:
+            logits = self._context.decode([_slice(w) for w in work])
+        except KvCacheFull as error:
+            return self._relieve(work, error)
+        except Exception:
+            logger.exception("a forward pass failed; its sequences are tried one by one")
+            return self._isolate(work)
+        return self._postprocess(work, logits)
+
+    def _postprocess(self, work: list[Work], logits: npt.NDArray[np.float32]) -> Results:
+        """Note what was computed and draw the next token of every sequence whose prompt is complete."""
+        complete = [w.sequence for w in work if w.completes]
+        for item in work:
+            self._scheduler.commit(item)
+        return self._draw(complete, logits)
+
+    def _draw(self, sequences: list[LlamaSequence], logits: npt.NDArray[np.float32]) -> Results:
+        rows: list[Row | None] = []
+        for row, sequence in enumerate(sequences):
+            wants = sequence.request.logprobs is not None
+            rows.append(log_probabilities(logits[row]) if wants else None)
+            sequence.sampler.edit(logits[row])
+        greedy = logits.argmax(axis=1).tolist() if any(s.sampler.is_greedy for s in sequences) else []
+        results: Results = []
+        for row, sequence in enumerate(sequences):
+            try:
+                chain = sequence.sampler.chain
+                token = self._context.sample(chain, row) if chain is not None else greedy[row]
+                sequence.sampler.accept(token)
+                results.append(Drawn(sequence, token, self._logprob(sequence, token, rows[row])))
+            except Exception as error:
+                logger.exception("sampling failed for one sequence")
+                results.append(self._fail(sequence, EngineError(f"sampling failed: {error!r}")))
+        return results
+
+    def _logprob(self, sequence: LlamaSequence, token: int, logprobs: Row | None) -> TokenLogprob | None:
+        # The end token is no part of the text, and neither are its probabilities.
+        if logprobs is None or self.vocabulary.is_end(token):
+            return None
+        return token_logprob(self.vocabulary, logprobs, token, sequence.request.logprobs or 0)
+
+    def _relieve(self, work: list[Work], error: KvCacheFull) -> Results:
+        """Make room after a pass found no cells. The mirror of the cells should make that impossible; if it
+        happens, no sequence fails for it that could run later."""
+        logger.warning("the KV cache is fuller than accounted for: %s", error)
+        return [] if self._scheduler.relieve() else self._isolate(work)
+
+    def _isolate(self, work: list[Work]) -> Results:
+        """Run each sequence alone, so that only those that fail by themselves fail."""
+        for item in work:
+            self._kv.restore(item.sequence.slot)
+        results: Results = []
+        for item in work:
+            try:
+                logits = self._context.decode([_slice(item)])
+            except Exception as error:
+                reason = EngineError(f"the forward pass failed: {error}")
+                results.append(self._fail(item.sequence, reason))
+            else:
+                results += self._postprocess([item], logits)
+        return results
+
+    def _fail(self, sequence: LlamaSequence, error: EngineError) -> Failed[LlamaSequence]:
+        self._scheduler.discard(sequence)
+        sequence.sampler.close()
+        return Failed(sequence, error)
+
+
+def _slice(work: Work) -> Slice:
+    sequence = work.sequence
+    start = sequence.computed
+    return Slice(sequence.slot, start, sequence.tokens[start : start + work.count], work.completes)
