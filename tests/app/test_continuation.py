@@ -21,18 +21,10 @@ from balancer.call import Reply, ResumePoint
 from engines.base import Chunk, GenerationRequest, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
+from support.clock import Clock
 
 TEXT = "one two 日本 three 😀four fi"
 USAGE = {"stream_options": {"include_usage": True}}
-
-
-class Clock:
-    """Stands still until it is told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class CutStream:
@@ -68,7 +60,7 @@ class Edge:
     """A route with what is around it left out: requests in, bytes out."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.metrics = Metrics(list, lambda: 0)
         for module in (chat, completions):
             monkeypatch.setattr(module, "find_model", lambda _, body: (SimpleNamespace(name="m"), body, None))

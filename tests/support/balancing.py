@@ -26,6 +26,7 @@ from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, Policy
 from engines.lifecycle.transitions import Report
 from engines.machine.footprint import Footprint
+from support.clock import Clock
 
 T = TypeVar("T")
 
@@ -36,16 +37,9 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def call(model: str = "m", **fields: Any) -> Call:
-    return Call("r", model, "/v1/chat/completions", b"{}", **{"stream": True, "run": stream} | fields)
+    settings: dict[str, Any] = {"stream": True, "run": stream, **fields}
+    return Call("r", model, "/v1/chat/completions", b"{}", **settings)
 
 
 # -- answers ---------------------------------------------------------------------------------------

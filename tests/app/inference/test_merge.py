@@ -14,20 +14,13 @@ from app.telemetry.metrics import Metrics
 from engines.base import GenerationRequest, Prompt, Sampling, Usage
 from engines.errors import ContextLengthExceeded, EngineError
 from engines.fake import FakeEngine
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clock import Clock
 
 
 def record(clock: Clock | None = None) -> tuple[InferenceRecord, Metrics]:
     metrics = Metrics(list, lambda: 0)
     made = InferenceRecord(
-        metrics.for_model("m"), model="m", endpoint="/x", request_id="r", clock=clock or Clock()
+        metrics.for_model("m"), model="m", endpoint="/x", request_id="r", clock=clock or Clock(100.0)
     )
     return made, metrics
 
@@ -145,7 +138,7 @@ async def test_a_second_run_counts_anew() -> None:
 
 
 async def test_times_are_measured_from_the_arrival() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     engine = FakeEngine()
     kept, metrics = record(clock)
     generation = start(engine, await requests(engine, "a b"), kept, answers=1)
