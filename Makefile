@@ -12,7 +12,7 @@ FIND_PYTHON = command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found
 SET_UP = $(FIND_PYTHON); $(PYTHON) scripts/setup_env.py --venv $(VENV) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint typecheck bench soak chaos doctor settings-docs clean distclean set-up set-up-dev set-up-test
+.PHONY: help serve check test lint typecheck bench soak chaos doctor settings-docs clean distclean set-up set-up-dev set-up-test
 # Only one set-up may write to an environment.
 .NOTPARALLEL:
 
@@ -31,7 +31,10 @@ help: ## Show this list
 serve: set-up ## Serve on port 8000 (ENGINES=llama,mlx ARGS="--port 9000 --model ...")
 	@$(BIN)/enginehouse serve $(ARGS)
 
-test: set-up-test lint typecheck ## Lint, type check, and run the tests with every engine (ARGS="-k name")
+check: set-up-dev lint typecheck ## In two minutes: lint, type check, and run all tests without real models (ARGS="-k name")
+	$(BIN)/pytest -m "not real" $(ARGS)
+
+test: set-up-test lint typecheck ## Lint, type check, and run all tests with every engine (ARGS="-k name")
 	$(BIN)/pytest $(ARGS)
 
 lint: set-up-dev ## Check style and format
@@ -40,8 +43,6 @@ lint: set-up-dev ## Check style and format
 
 typecheck: set-up-dev ## Check types, strictly
 	$(BIN)/mypy
-	$(BIN)/mypy scripts
-	$(BIN)/mypy benchmarks
 
 bench: set-up ## Measure this server, and a peer beside it (ARGS="--peer /path/to/llama-server")
 	@$(BIN)/python -m benchmarks.run $(ARGS)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
-
 from benchmarks.cases.scenarios import SCENARIOS, missing
-from benchmarks.harness import machine, results
-from benchmarks.harness.case import Case, Run
-from benchmarks.harness.processes import BenchError, NotInstalled, say
-from benchmarks.harness.report import Measurement, with_results
+from benchmarks.harness import results
+from benchmarks.harness.measure import measure
+from benchmarks.harness.processes import BenchError, say
+from benchmarks.harness.report import with_results
 from benchmarks.harness.results import Result
 from benchmarks.harness.servers import Bench
 
@@ -48,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measured(args: argparse.Namespace) -> list[Result]:
     bench = _bench(args)
-    return [measure(bench, name, args.repeat) for name in _wanted(args.only)]
+    return [measure(bench, name, SCENARIOS[name](bench), args.repeat) for name in _wanted(args.only)]
 
 
 def _wanted(only: Sequence[str] | None) -> list[str]:
@@ -71,41 +66,6 @@ def _saved(folder: Path) -> list[Result]:
     if not found:
         raise BenchError(f"there are no results in {folder}")
     return found
-
-
-def measure(bench: Bench, scenario: str, repeat: int) -> Result:
-    """Run a scenario ``repeat`` times, servers side by side, and save it as far as it is."""
-    cases = SCENARIOS[scenario](bench)
-    runs: list[Measurement] = []
-    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    facts = machine.describe(bench, scenario)
-    result = Result(scenario, date, facts, [(case.name, case.metrics) for case in cases], runs)
-    for number in range(repeat):
-        for case in cases:
-            say(f"{case.name}" + (f" ({number + 1} of {repeat})" if repeat > 1 else ""))
-            for server, run in case.runs.items():
-                if (done := _run(case, server, run)) is not None:
-                    runs.append(done)
-                    results.save(result, bench.out)
-    return result
-
-
-def _run(case: Case, server: str, run: Run) -> Measurement | None:
-    """None for a peer that cannot be had here."""
-    started = time.monotonic()
-    try:
-        values = run()
-    except NotInstalled as error:
-        say(f"  {server}: left out: {error}")
-        return None
-    except (BenchError, httpx.HTTPError, subprocess.SubprocessError) as error:
-        say(f"  {server}: failed: {error}")
-        return Measurement(case.name, server, error=str(error))
-    keys = dict.fromkeys(metric.key for metric in case.metrics if metric.key in values)
-    shown = "  ".join(f"{key}={values[key]:.4g}" for key in keys)
-    failed = f"  errors={values['errors']:.0f}" if values.get("errors") else ""
-    say(f"  {server}: {shown}{failed}  ({time.monotonic() - started:.0f} s)")
-    return Measurement(case.name, server, values)
 
 
 def _bench(args: argparse.Namespace) -> Bench:

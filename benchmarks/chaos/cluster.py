@@ -1,4 +1,4 @@
-"""A server with instances that are processes, and what can be done to it from outside."""
+"""A server with workers as its instances, and what can be done to it from outside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLL_SECONDS = 0.05
 
 @contextmanager
 def cluster(bench: Bench, env: Mapping[str, str]) -> Iterator[tuple[Server, Path]]:
-    """A server with `INSTANCES` processes, and its log. Raises `BenchError` if it does not start."""
+    """A server with `INSTANCES` workers, and its log. Raises `BenchError` if it does not start."""
     settings = {
         "INFERENCE_MODE": "load_balance",
         "INSTANCE_KIND": "process",

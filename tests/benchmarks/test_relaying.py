@@ -15,12 +15,12 @@ import pytest
 from benchmarks.cases import held_streams, relaying
 from benchmarks.cases.mock_upstream import MODEL, Answers, Exchange, Pace
 from benchmarks.harness import environments
+from benchmarks.harness.measure import attempt
 from benchmarks.harness.processes import BenchError, NotInstalled, Server
 from benchmarks.harness.report import SUBJECT, Measurement, lines, times
 from benchmarks.harness.servers import Bench
 from benchmarks.load.client import RequestFailed, connect
 from benchmarks.load.sdk_chats import SdkChat, chat, check, drive
-from benchmarks.run import _run
 
 STREAMED = SdkChat(MODEL, 3)
 
@@ -165,5 +165,5 @@ def test_a_peer_that_cannot_be_installed_is_left_out(
     case = relaying.cases(bench)[0]
     nowhere = Server("upstream", "http://127.0.0.1:9", 0)
     monkeypatch.setattr("benchmarks.cases.mock_upstream.upstream", lambda bench: nullcontext(nowhere))
-    assert _run(case, "litellm", case.runs["litellm"]) is None
+    assert attempt(case, "litellm", case.runs["litellm"]) is None
     assert "litellm: left out: " in capsys.readouterr().err

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from support.events import EventReader, events_async
 from support.server import LiveServer, wait_until
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
@@ -26,23 +26,17 @@ class Streamed:
 
 
 async def stream(client: httpx.AsyncClient, body: dict[str, object]) -> Streamed:
-    text, reason, usage, done, tokens = "", "", {}, False, []
+    text, reason, usage, tokens = "", "", {}, []
     async with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as response:
         assert response.status_code == 200, await response.aread()
-        async for line in response.aiter_lines():
-            if not line:
-                continue
-            assert not done, "nothing comes after [DONE]"
-            if line == "data: [DONE]":
-                done = True
-                continue
-            event = json.loads(line.removeprefix("data: "))
+        reader = EventReader()
+        async for event in events_async(response, reader):
             usage = event.get("usage") or usage
             for choice in event["choices"]:
                 text += choice["delta"].get("content") or ""
                 reason = choice["finish_reason"] or reason
                 tokens += (choice["logprobs"] or {"content": []})["content"]
-    return Streamed(text, reason, usage, done, tokens)
+    return Streamed(text, reason, usage, reader.is_done, tokens)
 
 
 def bodies(model: str) -> list[dict[str, object]]:

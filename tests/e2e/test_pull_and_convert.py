@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from support import hub as stand_in
+from support.events import events
 from support.hub import Hub
 from support.models import smollm2
 from support.server import LiveServer, live_server, wait_until
@@ -45,11 +45,9 @@ def server(hub: Hub, tmp_path: Path) -> Iterator[LiveServer]:
 def pull(server: LiveServer, name: str) -> Iterator[dict[str, Any]]:
     with httpx.stream(
         "POST", f"{server.url}/v1/models/pull", json={"model_name": name}, timeout=60
-    ) as events:
-        assert events.status_code == 200
-        for line in events.iter_lines():
-            if line.startswith("data: "):
-                yield json.loads(line.removeprefix("data: "))
+    ) as answer:
+        assert answer.status_code == 200
+        yield from events(answer)
 
 
 def chat(server: LiveServer, model: str) -> httpx.Response:

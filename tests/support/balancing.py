@@ -24,11 +24,12 @@ from balancer.policies import Policy as Strategist
 from balancer.policies import Strategy, make_policy
 from engines.base import EngineInfo, EngineStats, Health, Usage
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError
-from engines.lifecycle import manager
+from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, Retention
 from engines.machine.footprint import Footprint
 from engines.progress import PhaseProgress
+from support.clock import Clock
 
 T = TypeVar("T")
 
@@ -39,16 +40,8 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def call(model: str = "m", **fields: Any) -> Call:
-    given = {"stream": True, "wire": WIRE, "run": stream} | fields
+    given: dict[str, Any] = {"stream": True, "wire": WIRE, "run": stream} | fields
     return Call("r", Target(model, None, model), "/v1/chat/completions", b"{}", **given)
 
 
@@ -366,7 +359,7 @@ class World:
         loader = InstanceLoader(self.loader, self.instances, self._start_process)  # type: ignore[arg-type]
         self.manager = ModelManager(
             loader,
-            manager.ModelLimits(max_models=setup.max_models, budget=Footprint(ram=setup.ram)),
+            ModelLimits(max_models=setup.max_models, budget=Footprint(ram=setup.ram)),
             clock=self.clock,
             sleep=self._sleep,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -26,7 +26,7 @@ class LiveServer(LiveApp):
 
     def engine(self, model: str | None = None) -> Engine | None:
         """The engine of ``model``, or of the default one, if it is ready."""
-        return self.house.manager.resident(model or self.house.default.name)
+        return cast("Engine | None", self.house.manager.resident(model or self.house.default.name))
 
 
 @contextmanager

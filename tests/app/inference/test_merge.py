@@ -16,20 +16,13 @@ from balancer.call import Target
 from engines.base import GenerationRequest, Prompt, Sampling, Usage
 from engines.errors import ContextLengthExceeded, EngineError
 from engines.fake import FakeEngine
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clock import Clock
 
 
 def record(clock: Clock | None = None) -> tuple[RequestRecord, Metrics]:
     metrics = Metrics(list, lambda: 0)
     live, sinks = metrics.for_model("m"), (metrics, RequestLog())
-    made = RequestRecord(Target("m"), "/x", "r", live=live, sinks=sinks, clock=clock or Clock())
+    made = RequestRecord(Target("m"), "/x", "r", live=live, sinks=sinks, clock=clock or Clock(100.0))
     return made, metrics
 
 
@@ -151,7 +144,7 @@ async def test_a_second_run_counts_anew() -> None:
 
 
 async def test_times_are_measured_from_the_arrival() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     engine = FakeEngine()
     kept, metrics = record(clock)
     generation = start(engine, await requests(engine, "a b"), kept, answers=1)

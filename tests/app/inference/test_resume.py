@@ -25,20 +25,12 @@ from balancer.call import Reply, ResumePoint, Target
 from engines.base import Chunk, GenerationRequest, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
+from support.clock import Clock
 
 Asked = tuple[Dialect, dict[str, Any]]
 
 TEXT = "one two 日本 three 😀four fi"
 USAGE = {"stream_options": {"include_usage": True}}
-
-
-class Clock:
-    """Stands still until it is told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class CutStream:
@@ -74,7 +66,7 @@ class Edge:
     """The pipeline with what is around it left out: documents in, bytes out."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.metrics = Metrics(list, lambda: 0)
         for module in (chat_writer, completion_writer):
             monkeypatch.setattr(module, "now", lambda: int(self.clock.now))

@@ -3,14 +3,7 @@ from __future__ import annotations
 import pytest
 
 from app.telemetry.instruments import Histogram, RecentRate, merged
-
-
-class Clock:
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from support.clock import Clock
 
 
 def test_a_value_counts_for_the_first_bound_that_is_not_below_it() -> None:
@@ -57,7 +50,7 @@ def test_merging_adds_up() -> None:
 
 
 def test_a_young_rate_is_over_its_age() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     rate = RecentRate(clock)
     assert rate.per_second() == 0
     rate.add(10)
@@ -67,7 +60,7 @@ def test_a_young_rate_is_over_its_age() -> None:
 
 
 def test_an_old_rate_is_over_its_window() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     rate = RecentRate(clock, window=10)
     for _ in range(35):
         clock.now += 1
@@ -80,7 +73,7 @@ def test_an_old_rate_is_over_its_window() -> None:
 
 
 def test_a_long_pause_forgets_everything() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     rate = RecentRate(clock, window=10)
     rate.add(100)
     clock.now += 1_000_003

@@ -10,23 +10,16 @@ from app.telemetry.collector import ProcessFallback
 from app.telemetry.metrics import MAX_MODELS, Metrics
 from balancer.backends.base import BackendState, BackendStatus
 from engines.base import EngineStats, Usage
+from support.clock import Clock
 
 STATS = EngineStats(running=3, waiting=2, kv_used=25, kv_total=100, preemptions=4, completion_tokens=9)
 READY = BackendStatus("slot-0", "local", ("m",), BackendState.READY, inflight=5, stats=STATS)
 LOADING = BackendStatus("slot-1", "local", ("m",), BackendState.STARTING)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

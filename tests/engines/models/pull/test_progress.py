@@ -6,13 +6,7 @@ from typing import Any
 
 from engines.machine.job_process import Message
 from engines.models.pull.progress import TransferMeter
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clock import Clock
 
 
 def reports(messages: list[Message]) -> list[dict[str, Any]]:
@@ -20,7 +14,7 @@ def reports(messages: list[Message]) -> list[dict[str, Any]]:
 
 
 def test_speed_follows_and_time_left_is_from_it() -> None:
-    clock, sent = Clock(), []
+    clock, sent = Clock(100.0), []
     meter = TransferMeter(sent.append, clock)
     meter.start("downloading", 10_000, 1000)
     for rate in [100] * 10 + [1000] * 20:
@@ -33,7 +27,7 @@ def test_speed_follows_and_time_left_is_from_it() -> None:
 
 
 def test_reports_are_few_and_the_last_is_complete() -> None:
-    clock, sent = Clock(), []
+    clock, sent = Clock(100.0), []
     meter = TransferMeter(sent.append, clock)
     meter.start("verifying", 1000)
     for _ in range(1000):
@@ -45,7 +39,7 @@ def test_reports_are_few_and_the_last_is_complete() -> None:
 
 
 def test_a_phase_knows_nothing_of_the_last() -> None:
-    clock, sent = Clock(), []
+    clock, sent = Clock(100.0), []
     meter = TransferMeter(sent.append, clock)
     meter.start("downloading", 10)
     clock.now += 1
