@@ -1,6 +1,6 @@
 """``python -m app`` is ``enginehouse``."""
 
-from app.cli import main
+from app.cli.app import cli
 
 if __name__ == "__main__":
-    main()
+    cli()

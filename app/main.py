@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import __version__, errors, middleware
+from app.configuration import WorkerModel
 from app.routers import cluster, docs, events, inference, lifecycle, models, pulls, system
-from app.server import Server, WorkerModel
+from app.server import Server
 from app.settings import Settings
 from app.telemetry import logs
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from app.cluster import Cluster
+from app.configuration import (
+    WorkerModel,
+    default_model,
+    load_defaults,
+    manager_limits,
+    open_library,
+    worker_library_model,
+)
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
@@ -26,35 +30,24 @@ from balancer.call import Target
 from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
-from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.errors import ModelConflict
-from engines.lifecycle.loader import LoadDefaults, ModelLoader
+from engines.lifecycle.loader import ModelLoader
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
-from engines.machine import memory, platform
-from engines.models.catalog import CatalogError, parse_duration
-from engines.models.library import Library
+from engines.machine import memory
+from engines.machine.background import BackgroundTasks
+from engines.models.catalog import CatalogError
 from engines.models.model import Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
-from engines.registry import EngineRegistry, needs_file
+from engines.registry import EngineRegistry
 
 logger = logging.getLogger("server")
 
-CATALOG = "models.yaml"
 # The catalog and the model folder are looked at every so many seconds.
 RELOAD_SECONDS = 2.0
 # How old the figure of GPU memory in a log line may be.
 GPU_MEMORY_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerModel:
-    """The one model that a worker serves, at ``path`` if no catalog has it."""
-
-    model: str
-    path: str | None
-    options: LoadOptions
 
 
 class Server:
@@ -98,7 +91,7 @@ class Server:
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._background = BackgroundTasks()
 
     @property
     def is_worker(self) -> bool:
@@ -133,13 +126,12 @@ class Server:
             if model.entry.preload and not model.is_absent:
                 self.fleet.ensure(model.name)
                 self.manager.want(model.name, modest=True)
-        self._in_background(self._keep_reloading())
+        self._background.start(self._keep_reloading())
         if self._has_gpu:
-            self._in_background(self._keep_gpu_memory())
+            self._background.start(self._keep_gpu_memory())
 
     async def stop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        self._background.cancel()
         await self.pulls.stop()
         await self.cluster.stop()
 
@@ -219,18 +211,13 @@ class Server:
                 self.fleet.ensure(name)
                 self.manager.want(name, modest=True)
         for name in changes.removed:
-            self._in_background(self._forget(name))
+            self._background.start(self._forget(name))
         self.fleet.changed()
 
     async def _forget(self, name: str) -> None:
         await self.fleet.unload(name, force=False)
         if self.library.get(name) is None:
             self.fleet.forget(name)
-
-    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _keep_reloading(self) -> None:
         while True:
@@ -256,56 +243,3 @@ class Server:
             before, after = ModelState.DOWNLOADING, state
         detail = getattr(job.failure, "message", "") if job.failure else ""
         self.manager.events.publish(ModelEvent(job.name, before, after, time.time(), detail))
-
-
-def open_library(settings: Settings) -> Library:
-    """Raises `CatalogError`."""
-    base = settings.model_base_path
-    return Library(base, base / CATALOG)
-
-
-def default_model(library: Library, settings: Settings) -> Model:
-    """The model that is loaded at the start. Raises `ModelFileNotFound` or `ModelLoadError`."""
-    if not needs_file(settings.inference_engine):
-        wanted = settings.default_model
-        return library.add_without_file(settings.inference_engine if wanted == "auto" else wanted)
-    return library.default(settings.default_model)
-
-
-def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
-    """Raises `ModelFileNotFound` or `ModelLoadError`."""
-    if not needs_file(settings.inference_engine):
-        return library.add_without_file(wanted.model)
-    if wanted.path is None:
-        return library.find(wanted.model)
-    return library.put(wanted.model, Path(wanted.path))
-
-
-def load_defaults(settings: Settings) -> LoadDefaults:
-    return LoadDefaults(
-        engine=settings.inference_engine,
-        context_length=_given(settings.context_length),
-        kv_cache_tokens=_given(settings.kv_cache_tokens),
-        max_sequences=settings.max_sequences,
-        threads=_given(settings.max_cpu_threads),
-        use_gpu=None if settings.device_type == "auto" else settings.device_type != "cpu",
-        cache_prefixes=settings.enable_caching,
-        gpu_memory=settings.max_gpu_memory,
-        stall_timeout=settings.stall_timeout,
-        keep_alive=parse_duration(settings.keep_alive),
-    )
-
-
-def manager_limits(settings: Settings, facts: platform.Facts) -> ModelLimits:
-    single = settings.inference_mode == "single"
-    return ModelLimits(
-        max_models=1 if single else settings.max_concurrent_models,
-        budget=memory.budget(facts, max_memory=settings.max_memory, gpu_share=settings.max_gpu_memory),
-        # Looking costs nothing for engines in this process, so look often.
-        interval=min(settings.health_check_interval, 1.0),
-    )
-
-
-def _given(value: int | str) -> int | None:
-    """None for "auto"."""
-    return value if isinstance(value, int) else None

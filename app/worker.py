@@ -22,8 +22,9 @@ from typing import Any, NoReturn
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 
+from app.configuration import WorkerModel
 from app.main import create_app
-from app.server import Server, WorkerModel
+from app.server import Server
 from app.settings import Settings
 from app.uvicorn_options import end_well_on_sigterm, uvicorn_options
 from balancer.workers.ports import LOOPBACK

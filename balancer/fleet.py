@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from balancer.backends.base import Backend, BackendStatus
 from balancer.backends.managed import ManagedBackend
@@ -22,6 +21,7 @@ from engines.errors import EngineError, ModelFileNotFound
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelState
+from engines.machine.background import BackgroundTasks
 
 logger = logging.getLogger("balancer")
 
@@ -61,7 +61,7 @@ class Fleet:
         self._pools: dict[str, tuple[Backend, ...]] = {}
         self._leaving: set[str] = set()
         self._restarting: set[str] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = BackgroundTasks()
 
     # -- the pool ----------------------------------------------------------------------------------
 
@@ -217,8 +217,7 @@ class Fleet:
         self.on_change()
 
     async def stop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        self._background.cancel()
         await self.upstreams.stop()
 
     # -- inside ------------------------------------------------------------------------------------
@@ -256,13 +255,13 @@ class Fleet:
             if state is ModelState.READY and there is ModelState.STOPPED and not wanted:
                 self._manager.want(key, self._manager.options(model), modest=True)
             elif state in _RESTING and model not in self._restarting and (wanted or there not in _GONE):
-                self._in_background(self._manager.unload(key))
+                self._background.start(self._manager.unload(key))
 
     def _retire(self, instance: Instance) -> None:
         """Drain the instance and remove it, in the background."""
         if self._instances.get(instance.key) is instance and instance.key not in self._leaving:
             self._leaving.add(instance.key)
-            self._in_background(self._leave(instance))
+            self._background.start(self._leave(instance))
 
     async def _leave(self, instance: Instance) -> None:
         await self._drain(instance)
@@ -298,8 +297,3 @@ class Fleet:
             self._retire(stand_in)
             raise
         return stand_in
-
-    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -67,10 +67,10 @@ def fail(message: str, code: int = 1) -> typer.Exit:
 def open_library(settings: Settings) -> Library:
     """The models of a server with these settings; exit with status 1 if its catalog has mistakes."""
     # Imported here: it brings the whole server along, and most commands start faster without.
-    from app import server as composition
+    from app import configuration
 
     try:
-        return composition.open_library(settings)
+        return configuration.open_library(settings)
     except CatalogError as error:
         raise fail(str(error)) from None
 
@@ -80,9 +80,9 @@ def find_model(settings: Settings) -> Model:
 
     Raises `EngineError`; exits with status 1 if the catalog has mistakes.
     """
-    from app import server as composition
+    from app import configuration
 
-    return composition.default_model(open_library(settings), settings)
+    return configuration.default_model(open_library(settings), settings)
 
 
 def engine_for(model: Model, settings: Settings, facts: Facts) -> EngineChoice:

@@ -50,15 +50,15 @@ def doctor() -> None:
 
 
 def _look(settings: Settings, facts: platform.Facts) -> Findings:
-    from app import server as composition
+    from app import configuration
 
     without_model = selection.choose_engine(facts, settings.inference_engine)
     try:
-        library = composition.open_library(settings)
+        library = configuration.open_library(settings)
     except CatalogError as error:
         return Findings(error, "unknown: the catalog cannot be used", without_model)
     try:
-        model = composition.default_model(library, settings)
+        model = configuration.default_model(library, settings)
     except EngineError as error:
         return Findings(library, error.message, without_model)
     return Findings(library, model, engine_for(model, settings, facts))
@@ -80,11 +80,11 @@ def _engines(facts: platform.Facts, choice: selection.EngineChoice) -> Table:
 
 
 def _outcome(settings: Settings, facts: platform.Facts, findings: Findings) -> Table:
-    from app import server as composition
+    from app import configuration
 
     choice = findings.choice
     engine = choice.engine or f"none: {'; '.join(choice.reasons)}"
-    limits = composition.manager_limits(settings, facts)
+    limits = configuration.manager_limits(settings, facts)
     at_once = "one model" if limits.max_models == 1 else f"up to {limits.max_models} models"
     return _grid(
         ("Model", f"{_described(findings.model)} (DEFAULT_MODEL={settings.default_model})"),
@@ -105,9 +105,9 @@ def _described(model: Model | str) -> str:
 
 
 def _files(settings: Settings, library: Library | CatalogError) -> Table:
-    from app import server as composition
+    from app import configuration
 
-    place = settings.model_base_path / composition.CATALOG
+    place = settings.model_base_path / configuration.CATALOG
     if isinstance(library, CatalogError):
         mistakes = (problem.shown(place.name) for problem in library.problems)
         return _grid(("Catalog", f"{place} has mistakes:"), *(("", line) for line in mistakes))

@@ -1,0 +1,80 @@
+"""The models, defaults and limits that the settings ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.settings import Settings
+from engines.lifecycle.admission import ModelLimits
+from engines.lifecycle.loader import LoadDefaults
+from engines.lifecycle.states import LoadOptions
+from engines.machine import memory, platform
+from engines.models.catalog import parse_duration
+from engines.models.library import Library
+from engines.models.model import Model
+from engines.registry import needs_file
+
+CATALOG = "models.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerModel:
+    """The one model that a worker serves, at ``path`` if no catalog has it."""
+
+    model: str
+    path: str | None
+    options: LoadOptions
+
+
+def open_library(settings: Settings) -> Library:
+    """Raises `CatalogError`."""
+    base = settings.model_base_path
+    return Library(base, base / CATALOG)
+
+
+def default_model(library: Library, settings: Settings) -> Model:
+    """The model that is loaded at the start. Raises `ModelFileNotFound` or `ModelLoadError`."""
+    if not needs_file(settings.inference_engine):
+        wanted = settings.default_model
+        return library.add_without_file(settings.inference_engine if wanted == "auto" else wanted)
+    return library.default(settings.default_model)
+
+
+def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
+    """Raises `ModelFileNotFound` or `ModelLoadError`."""
+    if not needs_file(settings.inference_engine):
+        return library.add_without_file(wanted.model)
+    if wanted.path is None:
+        return library.find(wanted.model)
+    return library.put(wanted.model, Path(wanted.path))
+
+
+def load_defaults(settings: Settings) -> LoadDefaults:
+    return LoadDefaults(
+        engine=settings.inference_engine,
+        context_length=_given(settings.context_length),
+        kv_cache_tokens=_given(settings.kv_cache_tokens),
+        max_sequences=settings.max_sequences,
+        threads=_given(settings.max_cpu_threads),
+        use_gpu=None if settings.device_type == "auto" else settings.device_type != "cpu",
+        cache_prefixes=settings.enable_caching,
+        gpu_memory=settings.max_gpu_memory,
+        stall_timeout=settings.stall_timeout,
+        keep_alive=parse_duration(settings.keep_alive),
+    )
+
+
+def manager_limits(settings: Settings, facts: platform.Facts) -> ModelLimits:
+    single = settings.inference_mode == "single"
+    return ModelLimits(
+        max_models=1 if single else settings.max_concurrent_models,
+        budget=memory.budget(facts, max_memory=settings.max_memory, gpu_share=settings.max_gpu_memory),
+        # Looking costs nothing for engines in this process, so look often.
+        interval=min(settings.health_check_interval, 1.0),
+    )
+
+
+def _given(value: int | str) -> int | None:
+    """None for "auto"."""
+    return value if isinstance(value, int) else None
