@@ -14,10 +14,11 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from engines.base import AnswerDelta, Chunk, Structure, ToolCallDelta
+from engines.base import AnswerDelta, Chunk, Engine, Structure, ToolCallDelta
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
-from engines.registry import EngineRegistry
+from engines.progress import Progress
+from engines.registry import ENGINES
 from support.server import LiveServer, live_server
 
 CHAT = "/v1/chat/completions"
@@ -72,7 +73,7 @@ class MarkParser:
         return delta
 
 
-async def make_fake(registry: EngineRegistry, spec: LoadSpec, progress: object = None) -> FakeEngine:
+async def load_fake(spec: LoadSpec, progress: Progress | None) -> Engine:
     if spec.name == "able":
         return FakeEngine(spec.name, capabilities=ALL, make_parser=MarkParser)
     return FakeEngine(spec.name)
@@ -84,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     (base / "models.yaml").write_text(CATALOG)
     modes = {"inference_mode": "multi_instance", "max_concurrent_models": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EngineRegistry, "load", make_fake)
+        patch.setitem(ENGINES, "fake", replace(ENGINES["fake"], opener=lambda: load_fake))
         with live_server(model_base_path=base, default_model="able", **modes) as server:
             yield server
 
