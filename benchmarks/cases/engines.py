@@ -12,7 +12,7 @@ from urllib.parse import quote
 from benchmarks.cases import cycles
 from benchmarks.harness import peers
 from benchmarks.harness.case import Case, Run, Values, metrics
-from benchmarks.harness.processes import START_TIMEOUT, Server
+from benchmarks.harness.processes import START_TIMEOUT, BenchServer
 from benchmarks.harness.report import SUBJECT
 from benchmarks.harness.servers import Bench, subject
 from benchmarks.load import greedy
@@ -63,7 +63,7 @@ def installed() -> list[str]:
     return [engine for engine, module in MODULES.items() if find_spec(module) is not None]
 
 
-def own_server(bench: Bench, engine: str) -> AbstractContextManager[Server]:
+def own_server(bench: Bench, engine: str) -> AbstractContextManager[BenchServer]:
     """Our server with ``engine``, its model loaded."""
     return subject(bench, cycles.engine_need(bench, engine), PATIENCE.get(engine, START_TIMEOUT))
 

@@ -6,8 +6,8 @@ import asyncio
 
 from benchmarks.cases.mock_upstream import MODEL, Pace
 from benchmarks.harness import memory
-from benchmarks.harness.processes import BenchError, Server
-from benchmarks.load.client import Connection, RequestFailed, connect
+from benchmarks.harness.processes import BenchError, BenchServer
+from benchmarks.load.client import ClientConnection, RequestFailed, connect
 from benchmarks.load.sdk_chats import SdkChat, chat
 
 # Opened at once; more than a listening socket's queue holds would be refused.
@@ -28,7 +28,7 @@ def allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
-async def measure(server: Server, streams: int, pace: Pace) -> dict[str, float]:
+async def measure(server: BenchServer, streams: int, pace: Pace) -> dict[str, float]:
     """Hold ``streams`` answers of ``pace`` through ``server``. Raises `BenchError` if one of them fails.
 
     Memory is read between events, when nothing moves: after the first event and after the second.
@@ -54,8 +54,8 @@ async def measure(server: Server, streams: int, pace: Pace) -> dict[str, float]:
     }
 
 
-async def _open(url: str, count: int) -> list[Connection]:
-    connections: list[Connection] = []
+async def _open(url: str, count: int) -> list[ClientConnection]:
+    connections: list[ClientConnection] = []
     try:
         while len(connections) < count:
             batch = min(OPENING, count - len(connections))
@@ -65,7 +65,7 @@ async def _open(url: str, count: int) -> list[Connection]:
     return connections
 
 
-async def _ask(connection: Connection, url: str, wanted: SdkChat) -> str:
+async def _ask(connection: ClientConnection, url: str, wanted: SdkChat) -> str:
     """Why the stream failed; "" if it did not."""
     try:
         await chat(connection, wanted.request(url), wanted)
@@ -74,7 +74,7 @@ async def _ask(connection: Connection, url: str, wanted: SdkChat) -> str:
     return ""
 
 
-async def _held(server: Server, connections: list[Connection], pace: Pace) -> int:
+async def _held(server: BenchServer, connections: list[ClientConnection], pace: Pace) -> int:
     """The most memory that the server had while all streams were open. Raises `BenchError`."""
     begun = [asyncio.ensure_future(connection.begun.wait()) for connection in connections]
     _, waiting = await asyncio.wait(begun, timeout=pace.pause)

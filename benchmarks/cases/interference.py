@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from app.cli.load import event_loop_factory, percentile
 from app.cli.stream import StreamedAnswer
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.load.client import ask, chat_body
 
 SENTENCE = "the ship and its crew sailed past the old harbor in the morning rain "
@@ -45,7 +45,7 @@ class Window:
         ]
 
 
-def measure(server: Server, plan: InterferencePlan) -> dict[str, float]:
+def measure(server: BenchServer, plan: InterferencePlan) -> dict[str, float]:
     """Gaps of steady streams in quiet, and while one long prompt is prefilled. Raises `BenchError`."""
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_measure(server.url, server.model(), plan))

@@ -19,7 +19,7 @@ import httptools
 import httpx
 
 from app.cli.load import event_loop_factory
-from benchmarks.harness.processes import Server, running
+from benchmarks.harness.processes import BenchServer, running
 from benchmarks.harness.servers import Bench, log_file, own_environment
 
 MODEL = "mock"
@@ -45,7 +45,7 @@ class Pace:
 
 
 @contextmanager
-def upstream(bench: Bench) -> Iterator[Server]:
+def upstream(bench: Bench) -> Iterator[BenchServer]:
     """A fresh one in a process of its own. Raises `BenchError` if it does not start."""
 
     def command(port: int) -> list[str]:
@@ -55,7 +55,7 @@ def upstream(bench: Bench) -> Iterator[Server]:
         yield server
 
 
-def set_pace(server: Server, pace: Pace) -> None:
+def set_pace(server: BenchServer, pace: Pace) -> None:
     """How ``server``, an `upstream`, writes its streams from now on. Raises `httpx.HTTPError`."""
     httpx.put(f"{server.url}/pace", json=asdict(pace), trust_env=False).raise_for_status()
 

@@ -19,7 +19,7 @@ BUSY = 300  # calls at once
 
 
 @dataclass(slots=True)
-class Backend:
+class PlainBackend:
     """Plain attributes: what they would cost as properties is no part of the policy."""
 
     name: str
@@ -37,11 +37,11 @@ def _of(strategy: Strategy) -> float:
     """Each call stays while the next ``BUSY`` are placed, so that the load moves as it does in service."""
     rng = random.Random(0)
     backends = [
-        Backend(f"instance_{i}", rng.choice((1.0, 2.0)), rng.uniform(0.05, 2.0)) for i in range(BACKENDS)
+        PlainBackend(f"instance_{i}", rng.choice((1.0, 2.0)), rng.uniform(0.05, 2.0)) for i in range(BACKENDS)
     ]
     prompts = _prompts(rng)
     policy = make_policy(strategy, rng)
-    busy: deque[Backend] = deque()
+    busy: deque[PlainBackend] = deque()
     seconds = []
     for i in range(REPEATS):
         prompt = prompts[i % CONVERSATIONS]

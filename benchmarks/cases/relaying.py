@@ -14,7 +14,7 @@ from benchmarks.cases import held_streams, mock_upstream
 from benchmarks.cases.mock_upstream import MODEL, Pace
 from benchmarks.harness import peers
 from benchmarks.harness.case import Case, Run, Values, metrics
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.harness.report import SUBJECT, Metric
 from benchmarks.harness.servers import Bench, Need, subject
 from benchmarks.load.client import RequestFailed, connect
@@ -54,7 +54,7 @@ LOADS = {
     # As from an engine that decodes 50 tokens a second: every chunk arrives by itself.
     "slow_stream_32_ms": ProxyLoad(32, Pace(64, 0.02)),
 }
-Proxy = Callable[[Bench, str], AbstractContextManager[Server]]
+Proxy = Callable[[Bench, str], AbstractContextManager[BenchServer]]
 
 
 def cases(bench: Bench) -> list[Case]:
@@ -78,7 +78,7 @@ def beside(peer: str) -> list[Metric]:
     return [replace(metric, peer=peer) for metric in metrics(f"relaying beside {peer}", tuple(LOADS))]
 
 
-def ours(bench: Bench, url: str) -> AbstractContextManager[Server]:
+def ours(bench: Bench, url: str) -> AbstractContextManager[BenchServer]:
     """This project's server in front of the one at ``url``; of its own it has the fake engine only."""
     env = {
         "UPSTREAMS": f"{url}/v1#model={MODEL}",
@@ -108,7 +108,7 @@ def _hold(bench: Bench, streams: int, pace: Pace) -> Values:
 
 
 @contextmanager
-def _behind(bench: Bench, proxy: Proxy) -> Iterator[tuple[Server, Server, asyncio.Runner]]:
+def _behind(bench: Bench, proxy: Proxy) -> Iterator[tuple[BenchServer, BenchServer, asyncio.Runner]]:
     """A fresh upstream, the proxy in front of it when it relays, and a loop for the client."""
     with (
         mock_upstream.upstream(bench) as upstream,
@@ -140,7 +140,7 @@ async def until_routed(url: str) -> None:
         await asyncio.sleep(0.2)
 
 
-async def cost(server: Server, each: ProxyLoad, plan: RelayPlan, key: str) -> Values:
+async def cost(server: BenchServer, each: ProxyLoad, plan: RelayPlan, key: str) -> Values:
     """Milliseconds of CPU that ``server`` took for a request, as ``key``. Raises `BenchError`."""
     await _drive(server, each, plan.warm_up, plan.warm_up_seconds)
     before, started = cpu_seconds(server.pid), time.perf_counter()
@@ -153,7 +153,7 @@ async def cost(server: Server, each: ProxyLoad, plan: RelayPlan, key: str) -> Va
     }
 
 
-async def _drive(server: Server, each: ProxyLoad, requests: int, seconds: float) -> Tally:
+async def _drive(server: BenchServer, each: ProxyLoad, requests: int, seconds: float) -> Tally:
     """Raises `BenchError` if a request fails."""
     try:
         async with asyncio.timeout(seconds + ANSWER_TIMEOUT):

@@ -6,7 +6,7 @@ import time
 
 from benchmarks.cases.memory import two_slots
 from benchmarks.harness.memory import MIB, proportional
-from benchmarks.harness.processes import START_TIMEOUT, BenchError, Server
+from benchmarks.harness.processes import START_TIMEOUT, BenchError, BenchServer
 from benchmarks.harness.servers import Bench, Need, subject
 from benchmarks.load import tool as load_tool
 from benchmarks.load.tool import Load
@@ -47,7 +47,7 @@ def _used(bench: Bench, slots: int) -> int:
         return proportional(server.pid)
 
 
-def _wait_for(server: Server, slots: int) -> None:
+def _wait_for(server: BenchServer, slots: int) -> None:
     """Returns when so many run: a server is ready with the first. Raises `BenchError`."""
     deadline = time.monotonic() + START_TIMEOUT
     while (running := server.get("/v1/cluster/status")["running_instances"]) < slots:

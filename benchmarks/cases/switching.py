@@ -15,7 +15,7 @@ from app.cli.load import event_loop_factory, percentile
 from benchmarks.harness import models as model
 from benchmarks.harness import peers
 from benchmarks.harness.case import Case, Run, Values, metrics
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.harness.report import SUBJECT
 from benchmarks.harness.servers import Bench, Need, subject
 from benchmarks.load.client import ask, chat_body
@@ -37,9 +37,9 @@ def cases(bench: Bench) -> list[Case]:
     return [Case(name, metrics("switch", keys), runs)]
 
 
-def _ours(bench: Bench) -> Callable[[Path], AbstractContextManager[Server]]:
+def _ours(bench: Bench) -> Callable[[Path], AbstractContextManager[BenchServer]]:
     @contextmanager
-    def start(folder: Path) -> Iterator[Server]:
+    def start(folder: Path) -> Iterator[BenchServer]:
         env = {"MODEL_BASE_PATH": str(folder), "DEFAULT_MODEL": NAMES[-1], "INFERENCE_MODE": "single"}
         with subject(bench, Need(same_cache=True, env=env)) as server:
             yield server
@@ -47,7 +47,9 @@ def _ours(bench: Bench) -> Callable[[Path], AbstractContextManager[Server]]:
     return start
 
 
-def _measure(bench: Bench, start: Callable[[Path], AbstractContextManager[Server]], requests: int) -> Values:
+def _measure(
+    bench: Bench, start: Callable[[Path], AbstractContextManager[BenchServer]], requests: int
+) -> Values:
     with start(_models(bench)) as server, asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_alternate(server, requests))
 
@@ -63,7 +65,7 @@ def _models(bench: Bench) -> Path:
     return folder
 
 
-async def _alternate(server: Server, requests: int) -> Values:
+async def _alternate(server: BenchServer, requests: int) -> Values:
     for name in NAMES:  # once around, so that both files are in the page cache
         await _first_token(server, name)
     waits, loads, unloads = [], [], []
@@ -78,7 +80,7 @@ async def _alternate(server: Server, requests: int) -> Values:
     return values
 
 
-async def _first_token(server: Server, name: str) -> float:
+async def _first_token(server: BenchServer, name: str) -> float:
     """Seconds until the answer's first token. Raises `BenchError`."""
     answer = await ask(server.url, chat_body(name, QUESTION, ANSWER_TOKENS))
     if answer.error or answer.first is None:
@@ -86,7 +88,7 @@ async def _first_token(server: Server, name: str) -> float:
     return answer.first - answer.sent
 
 
-def _status(server: Server, name: str, what: str) -> float:
+def _status(server: BenchServer, name: str, what: str) -> float:
     return float(server.get(f"/v1/models/{quote(name)}/status")[what] or 0.0)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmarks.chaos.cluster import Operator
 from benchmarks.chaos.streams import Question, StreamLoad
-from benchmarks.chaos.upstream import MODEL, SILENT, Upstream, Visit
+from benchmarks.chaos.upstream import MODEL, SILENT, EndlessUpstream, Visit
 from benchmarks.harness import memory
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.load.client import CHAT_PATH, JSON, post_request
 
 SLOW_CLIENTS = 20
@@ -37,7 +37,9 @@ def settings(url: str) -> dict[str, str]:
     }
 
 
-async def slow(server: Server, upstream: Upstream, load: StreamLoad) -> tuple[dict[str, Any], list[str]]:
+async def slow(
+    server: BenchServer, upstream: EndlessUpstream, load: StreamLoad
+) -> tuple[dict[str, Any], list[str]]:
     """Clients that read nothing of long streams, and one among them that does."""
     await _until_routed(load)
     before = memory.unique(server.pid)
@@ -62,7 +64,9 @@ async def slow(server: Server, upstream: Upstream, load: StreamLoad) -> tuple[di
     return figures, misses
 
 
-async def leave(server: Server, upstream: Upstream, operator: Operator) -> tuple[dict[str, Any], list[str]]:
+async def leave(
+    server: BenchServer, upstream: EndlessUpstream, operator: Operator
+) -> tuple[dict[str, Any], list[str]]:
     """Clients that disconnect in the middle of a stream, before its first byte, and in the queue."""
     figures = {
         "notice_streaming_s": await _best(lambda: _leave(server, upstream, "go on")),
@@ -74,7 +78,7 @@ async def leave(server: Server, upstream: Upstream, operator: Operator) -> tuple
 
 
 @contextmanager
-def client(server: Server, text: str, tokens: int) -> Iterator[socket.socket]:
+def client(server: BenchServer, text: str, tokens: int) -> Iterator[socket.socket]:
     """One that sends its request, and reads nothing."""
     port = int(server.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -83,7 +87,7 @@ def client(server: Server, text: str, tokens: int) -> Iterator[socket.socket]:
         yield connection
 
 
-async def _leave(server: Server, upstream: Upstream, text: str) -> float:
+async def _leave(server: BenchServer, upstream: EndlessUpstream, text: str) -> float:
     """Seconds until the upstream is left when its client's client leaves."""
     first = len(upstream.visits)
     with client(server, text, ENDLESS):
@@ -93,7 +97,7 @@ async def _leave(server: Server, upstream: Upstream, text: str) -> float:
     return await asyncio.wait_for(upstream.visits[first].left, PATIENCE) - left
 
 
-async def _leave_queue(server: Server, upstream: Upstream, operator: Operator) -> float:
+async def _leave_queue(server: BenchServer, upstream: EndlessUpstream, operator: Operator) -> float:
     """Seconds until a call that waits is out of the queue."""
     first = len(upstream.visits)
     with ExitStack() as busy:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.harness.processes import BenchError, Server, free_port
+from benchmarks.harness.processes import BenchError, BenchServer, free_port
 from benchmarks.harness.servers import Bench, Need, subject
 
 INSTANCES = 3
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.05
 
 
 @contextmanager
-def cluster(bench: Bench, env: Mapping[str, str]) -> Iterator[tuple[Server, Path]]:
+def cluster(bench: Bench, env: Mapping[str, str]) -> Iterator[tuple[BenchServer, Path]]:
     """A server with `INSTANCES` workers, and its log. Raises `BenchError` if it does not start."""
     settings = {
         "INFERENCE_MODE": "load_balance",
@@ -62,14 +62,14 @@ class Seen:
 class Operator:
     """Looks at the server and does things to it. ``log`` is the server's, for those who ask for `seams`."""
 
-    def __init__(self, server: Server, log: Path | None = None) -> None:
+    def __init__(self, server: BenchServer, log: Path | None = None) -> None:
         self.server = server
         self._log = log
         self._client = httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, trust_env=False)
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, server: Server, log: Path | None = None) -> AsyncIterator[Operator]:
+    async def of(cls, server: BenchServer, log: Path | None = None) -> AsyncIterator[Operator]:
         operator = cls(server, log)
         try:
             yield operator

@@ -25,7 +25,7 @@ from benchmarks.chaos.cluster import INSTANCES, Operator, cluster
 from benchmarks.chaos.faults import Course, Scene
 from benchmarks.chaos.streams import StreamLoad, Transcript, questions
 from benchmarks.chaos.ties import Judge
-from benchmarks.chaos.upstream import Upstream
+from benchmarks.chaos.upstream import EndlessUpstream
 from benchmarks.chaos.verdict import breaches, compare
 from benchmarks.harness.processes import BenchError
 from benchmarks.harness.servers import Bench, Need, subject
@@ -109,7 +109,7 @@ async def end(bench: Bench, phase: str, plan: ChaosPlan, report: ChaosReport) ->
 
 async def bad_clients(bench: Bench, report: ChaosReport) -> None:
     """Clients that do not read, or leave. Raises `BenchError`."""
-    async with Upstream.listening() as (upstream, url):
+    async with EndlessUpstream.listening() as (upstream, url):
         # In a thread, for the upstream must answer while the server starts.
         starting = subject(bench, Need(env=clients.settings(url)))
         server = await asyncio.to_thread(starting.__enter__)

@@ -26,7 +26,7 @@ class Visit:
     left: asyncio.Future[float] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Upstream:
+class EndlessUpstream:
     """Answers as many tokens as are asked for."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Upstream:
 
     @classmethod
     @asynccontextmanager
-    async def listening(cls) -> AsyncIterator[tuple[Upstream, str]]:
+    async def listening(cls) -> AsyncIterator[tuple[EndlessUpstream, str]]:
         """The upstream and its base URL."""
         upstream = cls()
         server = await asyncio.start_server(upstream._serve, "127.0.0.1", 0)

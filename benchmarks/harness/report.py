@@ -14,7 +14,7 @@ Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Goal:
     """What a line has to reach: ``bound`` for ours divided by the peer's, or for our own value."""
 
     kind: Literal["ratio", "value"]
@@ -36,7 +36,7 @@ class Metric:
     title: str
     unit: str
     better: Better
-    target: Target | None = None
+    target: Goal | None = None
     peer: str = ""
 
 

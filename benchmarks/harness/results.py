@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.report import Line, Measurement, Metric, Target, lines, table
+from benchmarks.harness.report import Goal, Line, Measurement, Metric, lines, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def load(path: Path) -> Result:
 
 def _metric(item: dict[str, Any]) -> Metric:
     target = item.pop("target")
-    return Metric(**item, target=Target(**target) if target else None)
+    return Metric(**item, target=Goal(**target) if target else None)
 
 
 def markdown(results: Sequence[Result]) -> str:

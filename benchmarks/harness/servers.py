@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from benchmarks.harness import models as bundled
-from benchmarks.harness.processes import START_TIMEOUT, Server, running
+from benchmarks.harness.processes import START_TIMEOUT, BenchServer, running
 from benchmarks.harness.report import SUBJECT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,14 +85,14 @@ class Need:
 
 
 @contextmanager
-def started(bench: Bench, kind: int | None, need: Need) -> Iterator[Server]:
+def started(bench: Bench, kind: int | None, need: Need) -> Iterator[BenchServer]:
     """A fresh server of this kind. Raises `BenchError` if it does not start."""
     with subject(bench, need) if kind is None else peer(bench, kind, need) as server:
         yield server
 
 
 @contextmanager
-def subject(bench: Bench, need: Need, patience: float = START_TIMEOUT) -> Iterator[Server]:
+def subject(bench: Bench, need: Need, patience: float = START_TIMEOUT) -> Iterator[BenchServer]:
     """This project's server, as ``enginehouse serve`` runs it."""
 
     def command(port: int) -> list[str]:
@@ -107,7 +107,7 @@ def subject(bench: Bench, need: Need, patience: float = START_TIMEOUT) -> Iterat
 
 
 @contextmanager
-def peer(bench: Bench, threads: int, need: Need) -> Iterator[Server]:
+def peer(bench: Bench, threads: int, need: Need) -> Iterator[BenchServer]:
     """llama-server with ``threads`` threads and at least eight slots."""
     binary = bench.peer
     assert binary is not None

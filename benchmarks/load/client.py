@@ -25,7 +25,7 @@ class RequestFailed(Exception):
     """A request got no answer, not a whole one, or an error; the message says which."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One connection, which is kept between requests. ``begun`` is set when an answer has a first byte."""
 
     def __init__(self) -> None:
@@ -115,11 +115,11 @@ def _drop(data: bytes) -> None:
     """Nobody has asked for ``data``."""
 
 
-async def connect(url: str) -> Connection:
+async def connect(url: str) -> ClientConnection:
     """Raises OSError if nobody listens."""
     place = urlsplit(url)
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(Connection, str(place.hostname), place.port or 80)
+    _, connection = await loop.create_connection(ClientConnection, str(place.hostname), place.port or 80)
     return connection
 
 

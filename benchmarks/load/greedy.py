@@ -16,7 +16,7 @@ from itertools import islice
 from app.cli import load
 from app.cli.load import cpu_seconds, event_loop_factory, percentile
 from app.cli.stream import StreamedAnswer
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.load.client import ask_all
 
 TIMEOUT = 600.0
@@ -34,13 +34,13 @@ class GreedyPlan:
     ignore_eos: bool = False
 
 
-def measure(server: Server, model: str, plan: GreedyPlan) -> dict[str, float]:
+def measure(server: BenchServer, model: str, plan: GreedyPlan) -> dict[str, float]:
     """What the load came to, after a warm-up of the same shape. Raises `BenchError`."""
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         return runner.run(_measure(server, model, plan))
 
 
-async def _measure(server: Server, model: str, plan: GreedyPlan) -> dict[str, float]:
+async def _measure(server: BenchServer, model: str, plan: GreedyPlan) -> dict[str, float]:
     # As many at once as in the measurement: MLX compiles kernels for what it meets.
     warmup = replace(plan, requests=plan.connections, max_tokens=plan.warmup_tokens)
     await _run(server.url, bodies(model, warmup, seed=2), plan.connections)

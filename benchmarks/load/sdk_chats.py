@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.load.client import CHAT_PATH, Connection, RequestFailed, connect, post_request
+from benchmarks.load.client import CHAT_PATH, ClientConnection, RequestFailed, connect, post_request
 
 DONE = b"data: [DONE]"
 # What the client puts into every request.
@@ -53,7 +53,7 @@ class SdkChat:
         return post_request(url, CHAT_PATH, data, SDK_HEADERS)
 
 
-async def chat(connection: Connection, request: bytes, wanted: SdkChat) -> None:
+async def chat(connection: ClientConnection, request: bytes, wanted: SdkChat) -> None:
     """Returns when the answer to ``request`` is whole. Raises `RequestFailed`."""
     pieces: list[bytes] = []
     await connection.post(request, pieces.append)

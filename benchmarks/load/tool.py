@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness.processes import BenchError, Server
+from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.harness.servers import Bench, own_environment
 
 TIMEOUT = 900.0
@@ -25,7 +25,7 @@ class Load:
     ignore_eos: bool = False
 
 
-def measure(bench: Bench, server: Server, load: Load) -> dict[str, float]:
+def measure(bench: Bench, server: BenchServer, load: Load) -> dict[str, float]:
     """Put ``load`` on ``server`` and return what the tool measured.
 
     Raises `BenchError` if there is no result; failed requests are in ``errors``.

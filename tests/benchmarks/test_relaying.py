@@ -16,7 +16,7 @@ from benchmarks.cases import held_streams, relaying
 from benchmarks.cases.mock_upstream import MODEL, Answers, Exchange, Pace
 from benchmarks.harness import environments
 from benchmarks.harness.measure import attempt
-from benchmarks.harness.processes import BenchError, NotInstalled, Server
+from benchmarks.harness.processes import BenchError, BenchServer, NotInstalled
 from benchmarks.harness.report import SUBJECT, Measurement, lines, times
 from benchmarks.harness.servers import Bench
 from benchmarks.load.client import RequestFailed, connect
@@ -77,7 +77,7 @@ async def test_a_failed_answer_is_counted_with_its_reason(upstream: str) -> None
     assert (tally.answers, tally.errors) == (0, 2)
     assert tally.reason.endswith("events came instead of 99")
     with pytest.raises(BenchError, match=r"2 of 2 requests failed: .* instead of 99"):
-        await relaying._drive(Server("s", upstream, 0), relaying.ProxyLoad(2, Pace(99)), 10, 60.0)
+        await relaying._drive(BenchServer("s", upstream, 0), relaying.ProxyLoad(2, Pace(99)), 10, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ async def test_held_streams_are_measured_while_they_are_open(
     # Two readings while open: the larger one counts.
     readings = iter([1_000_000, 1_400_000, 1_200_000])
     monkeypatch.setattr("benchmarks.harness.memory.unique", lambda pid: next(readings))
-    values = await held_streams.measure(Server("s", upstream, 0), 10, Pace(3, 0.01))
+    values = await held_streams.measure(BenchServer("s", upstream, 0), 10, Pace(3, 0.01))
     assert values["kb_per_stream"] == 40
 
 
 async def test_a_held_stream_that_fails_is_no_result(upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.harness.memory.unique", lambda pid: 0)
     with pytest.raises(BenchError, match="10 of 10 streams failed"):
-        await held_streams.measure(Server("s", upstream, 0), 10, Pace(50, 0.01))
+        await held_streams.measure(BenchServer("s", upstream, 0), 10, Pace(50, 0.01))
 
 
 def test_each_line_is_compared_with_its_own_peer() -> None:
@@ -163,7 +163,7 @@ def test_a_peer_that_cannot_be_installed_is_left_out(
     assert len(calls) == 1
 
     case = relaying.cases(bench)[0]
-    nowhere = Server("upstream", "http://127.0.0.1:9", 0)
+    nowhere = BenchServer("upstream", "http://127.0.0.1:9", 0)
     monkeypatch.setattr("benchmarks.cases.mock_upstream.upstream", lambda bench: nullcontext(nowhere))
     assert attempt(case, "litellm", case.runs["litellm"]) is None
     assert "litellm: left out: " in capsys.readouterr().err

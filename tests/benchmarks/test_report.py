@@ -17,10 +17,10 @@ from benchmarks.harness.report import (
     END,
     SUBJECT,
     Better,
+    Goal,
     Line,
     Measurement,
     Metric,
-    Target,
     best_peer,
     failures,
     lines,
@@ -35,34 +35,34 @@ from benchmarks.harness.servers import Bench
 from benchmarks.load import tool as load_tool
 from benchmarks.load.tool import Load
 
-SPEED = Metric("speed", "tokens a second", "", "higher", Target("ratio", 1.0))
+SPEED = Metric("speed", "tokens a second", "", "higher", Goal("ratio", 1.0))
 DELAY = Metric("delay", "first token", "ms", "lower")
 
 
-def metric(better: Better, target: Target | None) -> Metric:
+def metric(better: Better, target: Goal | None) -> Metric:
     return Metric("key", "title", "unit", better, target)
 
 
 @pytest.mark.parametrize(
     ("better", "target", "ours", "peer", "verdict"),
     [
-        ("higher", Target("ratio", 1.0), 110.0, 100.0, "met"),
-        ("higher", Target("ratio", 1.0), 100.0, 100.0, "met"),
-        ("higher", Target("ratio", 1.0), 99.9, 100.0, "missed"),
-        ("higher", Target("ratio", 1.2), 110.0, 100.0, "missed"),
-        ("lower", Target("ratio", 0.5), 40.0, 100.0, "met"),
-        ("lower", Target("ratio", 0.5), 51.0, 100.0, "missed"),
-        ("lower", Target("value", 30.0), 29.0, None, "met"),
-        ("lower", Target("value", 30.0), 31.0, 100.0, "missed"),
-        ("higher", Target("value", 30.0), 31.0, None, "met"),
-        ("higher", Target("ratio", 1.0), 100.0, None, "no peer"),
-        ("higher", Target("ratio", 1.0), 100.0, 0.0, "no peer"),
-        ("higher", Target("ratio", 1.0), None, 100.0, "missed"),
+        ("higher", Goal("ratio", 1.0), 110.0, 100.0, "met"),
+        ("higher", Goal("ratio", 1.0), 100.0, 100.0, "met"),
+        ("higher", Goal("ratio", 1.0), 99.9, 100.0, "missed"),
+        ("higher", Goal("ratio", 1.2), 110.0, 100.0, "missed"),
+        ("lower", Goal("ratio", 0.5), 40.0, 100.0, "met"),
+        ("lower", Goal("ratio", 0.5), 51.0, 100.0, "missed"),
+        ("lower", Goal("value", 30.0), 29.0, None, "met"),
+        ("lower", Goal("value", 30.0), 31.0, 100.0, "missed"),
+        ("higher", Goal("value", 30.0), 31.0, None, "met"),
+        ("higher", Goal("ratio", 1.0), 100.0, None, "no peer"),
+        ("higher", Goal("ratio", 1.0), 100.0, 0.0, "no peer"),
+        ("higher", Goal("ratio", 1.0), None, 100.0, "missed"),
         ("higher", None, 1.0, 100.0, ""),
     ],
 )
 def test_verdict(
-    better: Better, target: Target | None, ours: float | None, peer: float | None, verdict: str
+    better: Better, target: Goal | None, ours: float | None, peer: float | None, verdict: str
 ) -> None:
     assert Line("case", metric(better, target), ours, peer).verdict == verdict
 
@@ -186,7 +186,7 @@ def test_table() -> None:
     rows = [
         Line("8 connections", SPEED, 1500.0, 1000.0, "-t 2"),
         Line("8 connections", DELAY, 12.5, note="a | b"),
-        Line("32 connections", metric("lower", Target("value", 30.0)), None),
+        Line("32 connections", metric("lower", Goal("value", 30.0)), None),
     ]
     head, rule, *body = table(rows).splitlines()
     assert head == "| Scenario | What | Ours | Peer | Ratio | Target | Result |"
