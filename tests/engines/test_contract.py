@@ -79,10 +79,10 @@ FACTORIES: dict[str, Callable[[], Awaitable[Engine]]] = {
 }
 
 
-REAL = [pytest.param(name, marks=pytest.mark.real) for name in FACTORIES if name != "fake"]
+ENGINES = [name if name == "fake" else pytest.param(name, marks=pytest.mark.real) for name in FACTORIES]
 
 
-@pytest_asyncio.fixture(params=["fake", *REAL], scope="module", loop_scope="module")
+@pytest_asyncio.fixture(params=ENGINES, scope="module", loop_scope="module")
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     engine = await FACTORIES[request.param]()
     yield engine
@@ -426,7 +426,7 @@ async def test_sleeping_and_waking_change_nothing_else(engine: Engine) -> None:
     assert (await engine.health()).ok
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", ENGINES)
 async def test_closing_the_engine_fails_what_runs(name: str) -> None:
     engine = await FACTORIES[name]()
     stream = engine.generate(await request_for(engine, max_tokens=900, ignore_eos=True))
