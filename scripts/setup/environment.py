@@ -51,3 +51,9 @@ class Environment:
         code = f"import importlib.metadata as m; m.version({distribution!r})"
         found = subprocess.run([str(self.python), "-c", code], check=False, stderr=subprocess.DEVNULL)
         return found.returncode == 0
+
+    def status_of(self, code: str) -> int:
+        """The exit status of ``code`` in this environment's Python: negative for a signal."""
+        with self.log.open("a", encoding="utf-8") as log:
+            done = subprocess.run([str(self.python), "-c", code], check=False, stdout=log, stderr=log)
+        return done.returncode

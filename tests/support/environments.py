@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class FakeEnvironment(Environment):
     ) -> None:
         super().__init__(venv)
         self.commands: list[Command] = []
+        self.statuses: list[int] = []  # of what is tried out; 0 at their end
+        self.flags: list[str] = []  # for the C compiler, at each command of pip
         self._present = present
         self._effect = effect
 
@@ -26,8 +29,12 @@ class FakeEnvironment(Environment):
 
     def pip(self, title: str, *args: str) -> None:
         self.commands.append(args)
+        self.flags.append(os.environ.get("CFLAGS", ""))
         if self._effect is not None:
             self._effect(args)
+
+    def status_of(self, code: str) -> int:
+        return self.statuses.pop(0) if self.statuses else 0
 
     def has(self, distribution: str) -> bool:
         return distribution in self._present

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from scripts.setup import llama
-from scripts.setup.errors import SetupError
-from scripts.setup.llama import find_compiler, install_llama
-from support.environments import FakeEnvironment
+from scripts.setup.errors import SetupError, StepFailed
+from scripts.setup.llama import WITHOUT_AMX, find_compiler, install_llama, repair_llama
+from support.environments import Command, FakeEnvironment
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,41 @@ def test_an_installed_llama_needs_no_compiler(tmp_path: Path, monkeypatch: pytes
     environment = FakeEnvironment(tmp_path, present={"llama-cpp-python"})
     install_llama(environment, ["llama-cpp-python>=1"])
     assert environment.commands == [("install", "-v", "llama-cpp-python>=1")]
+
+
+def test_a_build_that_runs_is_left_alone(tmp_path: Path) -> None:
+    environment = FakeEnvironment(tmp_path)
+    environment.statuses = [0]
+    repair_llama(environment, ["llama-cpp-python>=1"])
+    environment.statuses = [1]  # no signal: the model is missing, say
+    repair_llama(environment, ["llama-cpp-python>=1"])
+    assert environment.commands == []
+
+
+@pytest.mark.parametrize("flags", [None, "-O2"])
+def test_a_build_that_dies_is_compiled_again_without_amx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None
+) -> None:
+    monkeypatch.delenv("CFLAGS", raising=False)
+    if flags is not None:
+        monkeypatch.setenv("CFLAGS", flags)
+
+    def effect(command: Command) -> None:
+        if command[0] == "cache":
+            raise StepFailed("no matching packages", "")
+
+    environment = FakeEnvironment(tmp_path, effect=effect)
+    environment.statuses = [-4, 0]
+    repair_llama(environment, ["llama-cpp-python>=1"])
+    forget, build = environment.commands
+    assert forget == ("cache", "remove", "llama_cpp_python")
+    assert {"install", "--force-reinstall", "--no-deps", "llama-cpp-python>=1"} <= set(build)
+    assert environment.flags[1] == f"{flags or ''} {WITHOUT_AMX}".strip()
+    assert os.environ.get("CFLAGS") == flags
+
+
+def test_a_build_that_dies_without_amx_too_is_told(tmp_path: Path) -> None:
+    environment = FakeEnvironment(tmp_path)
+    environment.statuses = [-4, -11]
+    with pytest.raises(SetupError, match=r"status -11.*\n.*\n.*GGML_NATIVE=OFF"):
+        repair_llama(environment, ["llama-cpp-python>=1"])
