@@ -35,8 +35,6 @@ PACKAGES = {"llama_cpp": "llamacpp", "mlx": "mlx", "vllm": "vllm", "fake": "fake
 ALLOWED = {
     ("mlx", "engines/models/formats.py"),  # the name of a format of models, which is also an engine's
     ("mlx", "engines/models/hf.py"),
-    # Still to be told by `EngineDescriptor.label` and ``help``.
-    *((name, "app/convert/features.py") for name in PACKAGES),
 }
 
 
