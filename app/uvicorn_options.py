@@ -1,4 +1,4 @@
-"""How uvicorn runs the app, be it the server or one of its instances."""
+"""Options of uvicorn, for the server and for its workers."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ Asked = Sequence[tuple[Backend, Readiness]]
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many calls run at once, and how many wait for each model.
+    """Limits of the calls that run at once, and of those that wait for each model.
 
     ``queue_timeout`` is how many seconds a call may wait; while its model is being loaded,
     ``load_timeout`` counts from when that began.

@@ -100,7 +100,7 @@ class NoMeter:
 
 @dataclass(frozen=True, slots=True)
 class WireFormat:
-    """What a proxy must know of the API that an answer is written in.
+    """The facts of a wire API that a proxy must know to pass its answers on.
 
     ``is_end``: whether the last bytes of an event stream end it as they should. ``find_usage``: the token
     counts in the last bytes of an answer. ``count_tokens``: about how many tokens a piece of an event

@@ -35,7 +35,7 @@ FAILURES = (EngineError, BalancerError)
 
 
 class Failovers:
-    """What the calls of one server share: the budget of their retries, and the count of what became of them.
+    """The retry budget and the failover counts that all calls of one server share.
 
     ``counts``: "retried", "resumed" (went on elsewhere in mid-answer) and "broken" (could not).
     """

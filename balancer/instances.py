@@ -50,7 +50,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """How a model is run unless somebody scales it. ``weight`` is each instance's."""
+    """The instances that a model gets unless somebody scales it. ``weight`` is each instance's."""
 
     instances: int = 1
     kind: InstanceKind = InstanceKind.LOCAL

@@ -30,7 +30,7 @@ class Strategy(StrEnum):
 
 
 class Selectable(Protocol):
-    """What a policy reads of a backend: plain attributes, for a selection reads them of every backend."""
+    """The part of a backend that a policy reads: plain attributes, as it reads them of all."""
 
     @property
     def name(self) -> str: ...

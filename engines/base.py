@@ -16,7 +16,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What was loaded, where it runs, and how much fits.
+    """The facts of a loaded model: its engine, its devices, and its limits.
 
     ``context_length`` is in tokens, prompt and completion together; ``max_sequences`` is how many
     sequences can decode at once. ``memory`` is what this engine holds in bytes, as far as it knows:
@@ -46,7 +46,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is drawn.
+    """The rules by which the next token is drawn.
 
     ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch their filter off.
     ``presence_penalty`` and ``frequency_penalty`` see generated tokens only; ``repetition_penalty``
@@ -66,8 +66,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What the output must match: a JSON schema or grammar as text, a regular expression, one of several
-    texts (``choices``), or just any JSON object (neither)."""
+    """The form that the output must match: a JSON schema or grammar as text, a regular expression, one of
+    several texts (``choices``), or just any JSON object (neither)."""
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
     value: str = ""
@@ -141,7 +141,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What became certain since the last chunk.
+    """The part of an answer that became certain since the last chunk.
 
     ``text`` never ends inside a character and never holds any part of a stop string; it is empty
     while text is held back. ``token_ids`` were sampled since the last chunk, also those whose text is
@@ -168,7 +168,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class AnswerDelta:
-    """What a chat answer's text turned out to be: content, reasoning, or calls of tools."""
+    """A part of a chat answer, told apart: content, reasoning, or tool calls."""
 
     content: str = ""
     reasoning: str = ""

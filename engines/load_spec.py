@@ -18,7 +18,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """What to load and how; None leaves a choice to the engine. Lengths in tokens.
+    """A load: the model, and its options; None leaves a choice to the engine. Lengths in tokens.
 
     ``path`` is a GGUF file or a folder in Hugging Face's format. ``use_gpu`` True fails where the engine
     has no GPU to use; None uses one if there is one. ``gpu_memory`` is the share of a GPU that vLLM may

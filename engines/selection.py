@@ -1,4 +1,4 @@
-"""Which engine runs a model on this machine, and why. All but `detect` is pure, and tested as a table."""
+"""Choice of the engine for a model on this machine, with the reasons. All but `detect` is pure."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ RETRY_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Conversation:
-    """What was said, and how the next answer is asked for."""
+    """The messages so far, and the options of the next request."""
 
     model: str
     system: str | None = None

@@ -22,7 +22,7 @@ from engines.models.model import Model
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What would be served and with what; where something is missing, the reason is there instead."""
+    """The default model and its engine; where one is missing, the reason is there instead."""
 
     library: Library | CatalogError
     model: Model | str

@@ -26,7 +26,7 @@ Describe = Callable[[dict[str, Any]], Step | None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of the server, and takes a while."""
+    """A request to the server that takes a while."""
 
     server: ServerAddress
     method: str

@@ -32,7 +32,7 @@ _WORDS = _VOCABULARY.split()
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What to send. ``shared_prefix`` and ``prompt_words`` count words, of which most are one token."""
+    """The requests of a run. ``shared_prefix`` and ``prompt_words`` count words: most are one token."""
 
     url: str
     model: str
@@ -56,7 +56,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a run came to. Rates and latencies are over the requests that succeeded.
+    """The figures of a run. Rates and latencies are over the requests that succeeded.
 
     ``client_cpu`` is the generator's own use of a core, 0 to 1: near 1, it measures itself.
     """

@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, now and then a line elsewhere."""
+"""Progress of long work: a bar on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINES = 10
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What goes on, how much of it is done (0..1, None if that is not known), and more in words."""
+    """A phase of the work, the part of it that is done (0..1, None if unknown), and more in words."""
 
     what: str
     done: float | None = None

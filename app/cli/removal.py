@@ -1,4 +1,4 @@
-"""Which files make up a model on disk, and how they are deleted without touching anything else."""
+"""Removal of models: the files that make one up, deleted without touching anything else."""
 
 from __future__ import annotations
 

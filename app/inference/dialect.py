@@ -18,7 +18,7 @@ Resolve = Callable[[str], Resolved]
 
 @dataclass(frozen=True, slots=True)
 class AnswerContext:
-    """What a writer is told of the answers to one task.
+    """The facts of the answers to one task that a writer needs.
 
     ``choices`` is how many answers there are, ``readers`` one for each of them, or none where all of their
     text is content. ``echoes`` are the texts to put in front of them, if any. An answer that another

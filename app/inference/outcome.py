@@ -15,7 +15,7 @@ Status = Literal["finished", "error", "aborted", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class RequestOutcome:
-    """What became of one request. Times in seconds.
+    """The end of one request, and what it took. Times in seconds.
 
     ``backend`` served it last, empty if none did; ``attempts`` is how often it was sent to one. ``usage``
     is what was computed for it, also where the answer was aborted, broke off, or came from an upstream
@@ -39,7 +39,7 @@ Sink = Callable[[RequestOutcome], None]
 
 
 class LiveMetrics(Protocol):
-    """Where token times go while a request runs. Called for every chunk of every stream."""
+    """The sink of token times while a request runs. Called for every chunk of every stream."""
 
     def first_token(self, seconds: float, tokens: int = 1) -> None: ...
 

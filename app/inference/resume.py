@@ -1,4 +1,4 @@
-"""Which answers can be resumed: broken off by one backend, and gone on with by another."""
+"""Resumable answers: those that another backend can go on with once one broke them off."""
 
 from __future__ import annotations
 

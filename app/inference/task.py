@@ -14,7 +14,7 @@ from engines.text.tool_use import ToolUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What to generate, and how to answer.
+    """A request for answers, in terms of no API.
 
     ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
     tool calls); without one, each of ``prompts`` is a text or its token ids. ``n`` answers are generated for

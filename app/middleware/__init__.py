@@ -1,5 +1,6 @@
-"""What every request passes before it reaches a route. Pure ASGI: Starlette's BaseHTTPMiddleware would
-halve the throughput.
+"""Middleware: the layers that every request passes before its route.
+
+Pure ASGI: Starlette's BaseHTTPMiddleware would halve the throughput.
 
 From the outside in:
 

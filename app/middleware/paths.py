@@ -1,4 +1,4 @@
-"""Which requests the guards look at."""
+"""The paths that the guards look at."""
 
 from __future__ import annotations
 

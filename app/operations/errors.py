@@ -1,4 +1,4 @@
-"""Why an operator's wish is not carried out. The HTTP edge maps each class to a status."""
+"""Errors of operations: reasons why one is not carried out. The HTTP edge maps each class to a status."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Number = int | float
 
 
 class _Fares(BaseModel):
-    """How a backend fares."""
+    """Figures of a backend."""
 
     weight: Number = Field(description="Its share of the calls relative to others.")
     is_running: bool = Field(description="Whether it is ready to serve.")

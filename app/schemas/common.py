@@ -1,4 +1,4 @@
-"""What requests and answers of several routes share."""
+"""Models that requests and answers of several routes share."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Loading(BaseModel):
 
 
 class Download(BaseModel):
-    """How far a pull is."""
+    """Progress of a pull."""
 
     status: Literal["resolving", "downloading", "verifying", "done"]
     file: str | None = Field(None, description="The file that moved last.")

@@ -1,1 +1,1 @@
-"""What the server tells about itself: log lines and metrics."""
+"""Telemetry: log lines and metrics."""

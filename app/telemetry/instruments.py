@@ -1,4 +1,4 @@
-"""What is counted while tokens flow. Used on the event loop's thread only, hence without locks.
+"""Counters and histograms of the token path. Used on the event loop's thread only, hence without locks.
 
 A histogram of `prometheus_client` takes two locks and walks its buckets for every value; with one value
 a token that shows in a profile. These hold plain numbers, which the collector reads when scraped.
@@ -59,7 +59,7 @@ def merged(bounds: Sequence[float], parts: Iterable[Histogram]) -> Histogram:
 
 
 class RecentRate:
-    """How many a second, over the last ``window`` whole seconds: one count for each of them."""
+    """A rate a second, over the last ``window`` whole seconds: one count for each of them."""
 
     __slots__ = ("_clock", "_counts", "_now", "_started")
 

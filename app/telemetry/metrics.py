@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus and for ``GET /v1/system/metrics``."""
+"""Metrics of the server, for Prometheus and for ``GET /v1/system/metrics``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model manager counts, in Prometheus' terms."""
+"""The model manager's counts, in Prometheus' terms."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class BackendState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """How a call ended, as far as its backend is concerned: a client's mistake or abort says nothing."""
+    """The judgement of a backend after a call: a client's mistake or abort says nothing."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -93,7 +93,7 @@ class BackendStatus:
 
 
 class Backend(ABC):
-    """Something the balancer can send calls to, and what is known of how it fares.
+    """A destination of calls, with its counts and its breaker.
 
     ``weight`` is its share of the calls relative to others; ``limit`` the most calls at once (None: no
     limit). ``inflight`` counts calls from the moment they are given here until their body ended.

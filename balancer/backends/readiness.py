@@ -18,7 +18,7 @@ Explain = Callable[[], BalancerError]
 
 
 class Arrival(StrEnum):
-    """How a backend that takes no calls yet comes to take some."""
+    """The way in which a backend that takes no calls yet comes to take some."""
 
     STARTING = "starting"
     """Its load is under way, or the first look at an upstream."""
@@ -35,13 +35,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """It serves as many calls as it may: it takes another when one of them ends."""
+    """The backend serves as many calls as it may: it takes another when one of them ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """It takes no calls yet, and waiting for it helps. ``explain`` is for a call whose wait ran out: its
-    ``retry_after`` is the seconds until the backend is there, where an estimate exists."""
+    """The backend takes no calls yet, and waiting for it helps. ``explain`` is for a call whose wait ran out:
+    its ``retry_after`` is the seconds until the backend is there, where an estimate exists."""
 
     arrival: Arrival
     explain: Explain
@@ -49,7 +49,8 @@ class Coming:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """It takes no calls, and waiting for it does not help. ``explain`` says why, and when to try again."""
+    """The backend takes no calls, and waiting for it does not help. ``explain`` says why, and when to try
+    again."""
 
     explain: Explain
 

@@ -18,7 +18,7 @@ PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What one probe found. ``ok`` is None if it says nothing of the backend's health.
+    """The result of one probe. ``ok`` is None if it says nothing of the backend's health.
 
     ``detail`` is for people: why the backend is not ok, or what else is wrong with it.
     """

@@ -1,4 +1,4 @@
-"""What an engine supplies to its `EngineThread`: a loaded model and the batch that it computes."""
+"""Stepper: the part that an engine supplies to its `EngineThread`, a loaded model and its batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's tokens are as text."""
+"""Vocabulary of a model: its tokens as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models get room: gathers what is wanted, has the planner decide, and begins what it decided."""
+"""Admission of models: gathers what is wanted, has the planner decide, and begins what it decided."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ CONVERSION_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class LoadDefaults:
-    """What the settings say of every model; a catalog entry may say otherwise. Lengths in tokens."""
+    """Load settings of every model that the catalog does not set otherwise. Lengths in tokens."""
 
     engine: str = AUTO
     context_length: int | None = None

@@ -37,7 +37,7 @@ DEFAULT_OPTIONS = LoadOptions()
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long a model stays loaded. ``keep_alive`` in seconds after its last use.
+    """The time that a model stays loaded. ``keep_alive`` in seconds after its last use.
 
     ``replica_of`` another model: it takes no place of its own, and the other counts as used while it is.
     """

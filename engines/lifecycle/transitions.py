@@ -22,7 +22,7 @@ logger = logging.getLogger("engines.lifecycle")
 
 
 class Loader(Protocol):
-    """What the manager asks how models are kept, measured and loaded: a `ModelLoader`, or a stand-in."""
+    """The manager's source of retentions, estimates and loads: a `ModelLoader`, or a stand-in."""
 
     def retention(self, name: str) -> Retention:
         """Raises `ModelFileNotFound` for a model that does not exist."""

@@ -44,7 +44,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ContextSize:
-    """How large a context is made: cells and batch in tokens, ``slots`` in KV sequences.
+    """The size of a context: cells and batch in tokens, ``slots`` in KV sequences.
 
     ``pooled`` cells are one pool; otherwise every slot has ``cells / slots`` of its own.
     """

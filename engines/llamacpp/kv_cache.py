@@ -1,4 +1,4 @@
-"""Who holds which KV cells: exact mirrors of llama.cpp's two cache layouts.
+"""Ownership of KV cells: exact mirrors of llama.cpp's two cache layouts.
 
 llama.cpp does not say how many cells are free, and cells that sequences share are freed only with
 their last holder. A mirror counts, so that the scheduler never asks for cells in vain.

@@ -1,4 +1,4 @@
-"""How a model is loaded into llama.cpp."""
+"""Options of a load into llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class LlamaOptions:
-    """How to load a model; None lets the engine choose. ``context_length`` and ``kv_cells`` in tokens."""
+    """Options of one load; None lets the engine choose. ``context_length`` and ``kv_cells`` in tokens."""
 
     name: str
     path: Path

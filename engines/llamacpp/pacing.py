@@ -1,4 +1,4 @@
-"""How much prompt to prefill in a step, so that running streams barely notice."""
+"""Pace of prefill: the prompt tokens of a step, few enough that running streams barely notice."""
 
 from __future__ import annotations
 

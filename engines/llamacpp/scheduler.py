@@ -1,4 +1,4 @@
-"""Which tokens run in the next step: the whole scheduling policy, without model, thread or clock.
+"""Scheduler: the tokens of the next step. The whole policy, without model, thread or clock.
 
 Decode goes first, one token of every running sequence; then prefill of admitted prompts within a
 budget; then admission, in the order of the queue. When cells run short, cached prefixes go first (least

@@ -1,4 +1,4 @@
-"""How long a context is, and how large its KV cache, from what was asked for and what memory is free."""
+"""Sizes of a context and its KV cache, from what was asked for and what memory is free."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Results = list[Drawn[LlamaSequence] | Failed[LlamaSequence]]
 
 
 class ForwardPass(CellMemory, Protocol):
-    """What a step needs of a context; `LlamaContext` is one."""
+    """The part of a context that a step needs; `LlamaContext` is one."""
 
     batch_size: int
     pooled: bool

@@ -1,4 +1,4 @@
-"""How many threads to compute with, measured once, while loading.
+"""The number of threads to compute with, measured once, while loading.
 
 ggml's threads spin between operations. On few cores the event loop competes with them, and on hybrid
 or hyper-threaded processors more is often slower: a measurement beats a rule.

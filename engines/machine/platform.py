@@ -24,7 +24,7 @@ _LIBRARY_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was found. Memory is in bytes; CPUs are those this process may use, not the host's.
+    """The facts of this machine. Memory is in bytes; CPUs are those this process may use, not the host's.
 
     ``cuda`` and ``metal`` say that such a device is present, not that an installed package was built
     for it. ``packages`` are the importable ones that engines are built on, with their versions ("" if

@@ -1,4 +1,4 @@
-"""What KV caches cost in bytes. Pure: caches are looked at, never made."""
+"""Cost of KV caches in bytes. Pure: caches are looked at, never made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much prompt to prefill in a step, so that streams keep flowing and an abort is noticed soon."""
+"""Pace of prefill: the prompt tokens of a step, few enough that streams flow and aborts are noticed."""
 
 from __future__ import annotations
 

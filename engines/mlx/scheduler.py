@@ -1,4 +1,4 @@
-"""Which sequences are in the batch: admission by bytes, without model, thread or clock.
+"""Scheduler: the sequences of the batch, admitted by bytes, without model, thread or clock.
 
 A batch is a rectangle, as every sequence is padded to the longest, so one long prompt makes all of them
 dearer. The first in the queue is admitted next; none overtakes it, so none starves. When the batch outgrows

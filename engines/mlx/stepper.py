@@ -20,7 +20,7 @@ MOST_FAILURES = 3
 
 
 class Batch(Protocol):
-    """What a step needs of a loaded model; `engines.mlx.runtime.Runtime` is one."""
+    """The part of a loaded model that a step needs; `engines.mlx.runtime.Runtime` is one."""
 
     info: EngineInfo
     cost: KvCost

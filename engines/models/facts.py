@@ -1,4 +1,4 @@
-"""What a model on disk is, without loading it: enough to choose an engine and to estimate memory."""
+"""Facts of a model on disk, without loading it: enough to choose an engine and to estimate memory."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in the model folder that looks like a model and is not one, or not yet."""
+    """A file or folder that looks like a model and is not one, or not yet."""
 
     path: Path
     reason: str

@@ -13,7 +13,7 @@ from engines.text.tool_use import ToolUse
 
 @dataclass(frozen=True, slots=True)
 class AnswerPart:
-    """What one chunk adds to an answer.
+    """The part of an answer that one chunk brings.
 
     ``logprobs`` are the chunk's if it has content, else none: which token became what is not known.
     """

@@ -21,7 +21,7 @@ from balancer.call import WireFormat
 
 
 class _OpenAI:
-    """What both share: the wire format, and errors in OpenAI's envelope."""
+    """Base of both: the wire format, and errors in OpenAI's envelope."""
 
     wire: WireFormat = WIRE
 

@@ -73,7 +73,7 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 
 
 class StructuredOutputs(WireModel):
-    """One of these."""
+    """The structure of an answer, in vLLM's words: exactly one of these fields."""
 
     json_: JsonObject | None = Field(None, alias="json", description="A JSON schema.")
     regex: Text | None = None

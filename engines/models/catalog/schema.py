@@ -86,7 +86,7 @@ class CatalogModel(BaseModel):
 
 
 class HubSource(CatalogModel):
-    """Where a model can be pulled from: a repository, or the parts of it that are named."""
+    """The source of pulls of a model: a repository, or the parts of it that are named."""
 
     huggingface: RepositoryId | None = None
     modelscope: RepositoryId | None = None
@@ -130,7 +130,7 @@ class AdapterEntry(CatalogModel):
 
 
 class SamplingDefaults(CatalogModel):
-    """What a request gets that does not say otherwise; None leaves it to the API's own defaults."""
+    """Sampling of requests that do not say otherwise; None leaves it to the API's own defaults."""
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
@@ -145,7 +145,7 @@ class SamplingDefaults(CatalogModel):
 
 
 class ModelSettings(CatalogModel):
-    """How a model is loaded and served; None leaves a choice to the server's settings or the engine.
+    """Settings of a model's loads and requests; None leaves a choice to the server's settings or the engine.
 
     Lengths are in tokens; ``keep_alive`` in seconds, -1 is forever.
     """

@@ -19,7 +19,7 @@ logger = logging.getLogger("engines.models.convert")
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What to load. ``made``: it was converted just now."""
+    """A converted model, ready to be loaded. ``made``: it was converted just now."""
 
     path: Path
     made: bool

@@ -28,7 +28,7 @@ class PullError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """What to download into which folder.
+    """A download: a repository, and the folder for it.
 
     ``revision`` is a branch, tag or commit, None the default branch. ``include`` are patterns such as
     ``*Q8_0.gguf``; without any, what can be served is chosen.
@@ -43,7 +43,7 @@ class PullRequest:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """How far a pull is: bytes of all files together, ``speed`` in bytes a second, smoothed.
+    """Progress of a pull: bytes of all files together, ``speed`` in bytes a second, smoothed.
 
     ``completed`` starts anew with each status. ``file`` is the one that moved last.
     """

@@ -1,4 +1,4 @@
-"""Which of a repository's files to download."""
+"""Selection of the files of a repository to download."""
 
 from __future__ import annotations
 
