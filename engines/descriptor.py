@@ -17,7 +17,7 @@ from engines.progress import Progress
 
 
 class Suitability(IntEnum):
-    """The degree to which a machine suits an engine. "auto" takes the most suitable that can run the model."""
+    """The degree to which a machine suits an engine. "auto" takes the most suitable that can run it."""
 
     ON_REQUEST = 0
     """Never chosen by "auto"."""

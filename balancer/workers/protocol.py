@@ -105,7 +105,7 @@ def error_from(message: Mapping[str, Any]) -> ModelLoadError:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """Health and figures of a worker's engine. ``metrics``: the engine's own, if it has any (`HasMetrics`)."""
+    """Health and figures of a worker's engine. ``metrics``: its own ones, if any (`HasMetrics`)."""
 
     ok: bool
     detail: str
