@@ -35,7 +35,8 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(base: Path) -> Iterator[LiveServer]:
+def server(base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveServer]:
+    monkeypatch.setattr("app.server.RELOAD_SECONDS", 0.1)
     with live_server(model_base_path=base, default_model="one", queue_timeout=5) as server:
         yield server
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from balancer.workers.probe import ask
 from balancer.workers.protocol import STATUS_PATH
 from balancer.workers.worker import Worker
 from benchmarks.chaos import run as chaos
@@ -125,4 +124,5 @@ async def figures(server: LiveServer) -> dict[str, Any]:
     """What the child itself says, not what was last heard of it."""
     fleet = server.house.fleet
     process = cast(Worker, server.house.manager.resident(fleet.instances(fleet.models()[0])[0].key))
-    return cast(dict[str, Any], (await ask(process.port, STATUS_PATH, process.key))["stats"])
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {process.key}"}) as client:
+        return cast(dict[str, Any], (await client.get(process.url + STATUS_PATH)).json()["stats"])

@@ -80,11 +80,11 @@ async def test_a_certificate_of_another_host(patient: ProxyClient) -> None:
         assert not upstream.requests
 
 
-async def test_a_server_without_tls(patient: ProxyClient) -> None:
+async def test_a_server_without_tls(relay: ProxyClient) -> None:
     async with bad_upstream(hang) as upstream:
         upstream.url = upstream.url.replace("http://", "https://")
         with pytest.raises(BackendFailed, match=r"cannot be reached|took no connection"):
-            await ask(patient, upstream)
+            await ask(relay, upstream)
 
 
 @pytest.mark.usefixtures("trusted")
