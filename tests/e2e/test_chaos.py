@@ -124,5 +124,6 @@ async def figures(server: LiveServer) -> dict[str, Any]:
     """What the child itself says, not what was last heard of it."""
     fleet = server.house.fleet
     process = cast(Worker, server.house.manager.resident(fleet.instances(fleet.models()[0])[0].key))
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {process.key}"}) as client:
+    # Certificates would take longer to load than what is measured here takes.
+    async with httpx.AsyncClient(verify=False, headers={"authorization": f"Bearer {process.key}"}) as client:
         return cast(dict[str, Any], (await client.get(process.url + STATUS_PATH)).json()["stats"])

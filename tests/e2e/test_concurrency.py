@@ -118,7 +118,8 @@ async def test_disconnects_free_sequences_and_cells(server: LiveServer, model: s
     for _ in range(3):
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-                await response.aiter_lines().__anext__()
+                lines = response.aiter_lines()  # kept: with it the connection would be closed
+                await anext(lines)
                 await asyncio.to_thread(wait_until, lambda: engine.stats().running == 1)
         took.append(await asyncio.to_thread(wait_until, lambda: engine.stats().running == 0))
     assert min(took) < 0.1  # the best of three: a busy machine may hold up the others
@@ -135,7 +136,8 @@ async def test_a_slow_reader_does_not_hold_up_others(server: LiveServer, model: 
     }
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         async with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as slow:
-            await slow.aiter_lines().__anext__()
+            lines = slow.aiter_lines()
+            await anext(lines)
             quick = await stream(client, {**body, "max_tokens": 10})
             assert quick.done
 
