@@ -77,6 +77,10 @@ class TokenMeter(Protocol):
         """``count`` more tokens came; 0: bytes came in which no token can be seen."""
         ...
 
+    def overcounted(self, count: int) -> None:
+        """``count`` of the tokens that were told were none."""
+        ...
+
     def told(self, usage: Usage) -> None:
         """The whole answer says of itself what it took."""
         ...
@@ -94,6 +98,9 @@ class NoMeter:
     def tokens(self, count: int) -> None:
         pass
 
+    def overcounted(self, count: int) -> None:
+        pass
+
     def told(self, usage: Usage) -> None:
         pass
 
@@ -103,8 +110,8 @@ class WireFormat:
     """The facts of a wire API that a proxy must know to pass its answers on.
 
     ``is_end``: whether the last bytes of an event stream end it as they should. ``find_usage``: the token
-    counts in the last bytes of an answer. ``count_tokens``: about how many tokens a piece of an event
-    stream carries.
+    counts in the last bytes of an answer. ``count_tokens``: how many tokens a piece of an event stream
+    carries, taking an event with text for one.
     """
 
     is_end: Callable[[bytes], bool]

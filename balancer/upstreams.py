@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 from balancer.backends.upstream import UpstreamBackend
@@ -24,6 +24,9 @@ class Upstreams(Sequence[UpstreamBackend]):
     def __getitem__(self, index: slice) -> Sequence[UpstreamBackend]: ...
     def __getitem__(self, index: int | slice) -> UpstreamBackend | Sequence[UpstreamBackend]:
         return self._backends[index]
+
+    def __iter__(self) -> Iterator[UpstreamBackend]:
+        return iter(self._backends)  # `Sequence` would ask for one item after the other, for every request
 
     def find(self, name: str) -> UpstreamBackend | None:
         return next((upstream for upstream in self._backends if upstream.name == name), None)

@@ -10,6 +10,9 @@ from typing import Literal, Protocol
 from balancer.call import Target
 from engines.base import Chunk, GenerationRequest, Usage
 
+# Tokens of a proxied answer that come within so many seconds are told as one.
+NEAR = 0.002
+
 Status = Literal["finished", "error", "aborted", "refused"]
 
 
@@ -77,6 +80,8 @@ class RequestRecord:
         self._last_token: dict[int, float] = {}
         self._usages: dict[int, Usage] = {}
         self._answers = 1
+        self._prompt = self._completion = 0  # of an answer that is proxied
+        self._near, self._seen = 0, 0.0  # tokens since the last that was told, and when the newest came
         self._ended = False
 
     # -- an engine of this process -----------------------------------------------------------------
@@ -106,18 +111,31 @@ class RequestRecord:
 
     def begin(self, generated: int = 0) -> None:
         self._answers = 1
-        self._usages = {0: Usage(0, generated)}
+        self._usages = {}
+        self._prompt, self._completion = 0, generated
 
     def prompt(self, tokens: int) -> None:
-        self._usages[0] = Usage(tokens, self._usages[0].completion_tokens)
+        self._prompt = tokens
 
     def tokens(self, count: int) -> None:
+        # This runs for every piece of every stream that is passed on, so tokens that come close together are
+        # told as one: an observation costs more than the rest of this.
+        now = self._clock()
         if not count:
-            self._first_bytes = self._first_bytes or self._clock()
-        else:
+            self._first_bytes = self._first_bytes or now
+            return
+        self._completion += count
+        last = self._last_token.get(0)
+        if last is None:
             self._time(0, count)
-            sofar = self._usages[0]
-            self._usages[0] = Usage(sofar.prompt_tokens, sofar.completion_tokens + count, sofar.cached_tokens)
+            return
+        self._near += count
+        self._seen = now
+        if now - last >= NEAR:
+            self._tell_near(last)
+
+    def overcounted(self, count: int) -> None:
+        self._completion = max(0, self._completion - count)
 
     def told(self, usage: Usage) -> None:
         if 0 not in self._last_token:
@@ -125,10 +143,17 @@ class RequestRecord:
             self._live.untimed(usage.completion_tokens)
         self._usages = {0: usage}
 
+    def _tell_near(self, last: float) -> None:
+        self._live.inter_token(self._seen - last, self._near)
+        self._last_token[0] = self._seen
+        self._near = 0
+
     # ----------------------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
         """Tokens of all choices so far. A prompt counts once, however many answers it has."""
+        if not self._usages:
+            return Usage(self._prompt, self._completion)
         usages = [self._usages[index] for index in sorted(self._usages)]
         prompts = usages[:: self._answers]
         return Usage(
@@ -142,6 +167,8 @@ class RequestRecord:
         if self._ended:
             return
         self._ended = True
+        if self._near:
+            self._tell_near(self._last_token[0])
         if not self._last_token and self._first_bytes is not None:
             # A stream whose tokens cannot be seen: it began with its first bytes.
             self._first_token = self._first_bytes - self._arrived

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from app.errors import to_api_error
 from app.inference import capabilities, merge, reply
@@ -94,20 +95,20 @@ class Pipeline:
         return self._inference(call, record, dialect, for_parent=request.for_parent)
 
     def relay(
-        self, resolved: Resolved, dialect: Dialect, request: WireRequest, *, stream: bool, conversation: str
+        self, resolved: Resolved, dialect: Dialect, request: WireRequest, document: Mapping[str, Any]
     ) -> Inference:
-        """The inference of a request that only upstreams can serve, and that is passed on unread."""
+        """The inference of a request that only upstreams can serve: its ``document`` is passed on unread."""
         record = self._make_record(resolved.target, request.path, request.request_id)
         call = Call(
             request_id=request.request_id,
             target=resolved.target,
             path=request.path,
             body=request.body,
-            stream=stream,
+            stream=document.get("stream") is True,
             wire=dialect.wire,
             headers=request.headers,
             meter=record,
-            conversation=lambda: conversation,
+            conversation=lambda: str(document.get("messages") or document.get("prompt")),
         )
         return self._inference(call, record, dialect)
 

@@ -56,7 +56,12 @@ class Targets:
 
     def is_foreign(self, name: str) -> bool:
         """Whether only upstreams have the model ``name``, and the library knows nothing of it."""
-        return self._library.get(name) is None and self._foreign(name) is not None
+        return self.foreign(name) is not None
+
+    def foreign(self, name: str) -> Resolved | None:
+        """The target for ``name`` if `is_foreign`."""
+        theirs = self._foreign(name) if self._library.get(name) is None else None
+        return None if theirs is None else Resolved(Target(theirs, None, name), is_foreign=True)
 
     def _foreign(self, name: str) -> str | None:
         """The name by which upstreams have ``name``; in another letter case, if it is no other model's."""

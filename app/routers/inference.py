@@ -70,13 +70,9 @@ async def serve(request: Request, dialect: Dialect) -> Response:
     document = _parse_json(wire.body)
     pipeline = server.pipeline
     name = document.get("model") if isinstance(document, dict) else None
-    if server.fleet.upstreams and isinstance(name, str) and server.targets.is_foreign(name):
-        conversation = str(document.get("messages") or document.get("prompt"))
-        resolved = server.targets.resolve(name)
-        is_stream = document.get("stream") is True
-        return InferenceResponse(
-            pipeline.relay(resolved, dialect, wire, stream=is_stream, conversation=conversation)
-        )
+    foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
+    if foreign is not None:
+        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document))
     try:
         task = dialect.parse(document, server.targets.resolve)
     except ValidationError as error:
@@ -93,7 +89,7 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
         resume_point, body = read_resume_point(headers.get(RESUME_HEADER.decode()), body)
     return WireRequest(
         request_id=request.state.request_id,
-        path=request.url.path,
+        path=request.scope["path"],
         body=body,
         headers=headers.raw,
         for_parent=for_parent,

@@ -16,7 +16,8 @@ from balancer.workers.protocol import END, LAST, usage_from
 # Bytes from the end of a body in which its usage is looked for.
 EVENTS_KEPT = 16 * 1024
 DOCUMENT_KEPT = 1024 * 1024
-# Bytes from the end of a stream in which its end mark is looked for.
+# Bytes from the end of a stream in which events without text are looked for, and its end mark.
+LAST_KEPT = 2048
 END_KEPT = 256
 # An event that has more bytes is no answer of a worker.
 MAX_EVENT = 4 * 1024 * 1024
@@ -87,6 +88,8 @@ class ProxiedBody(_Body):
         self._meter = meter
         self._is_events = is_events
         self._is_readable = not encoded
+        self._has_begun = False
+        self._estimated = 0  # bytes whose tokens were counted by events
         self._keep = 0 if encoded else EVENTS_KEPT if is_events else DOCUMENT_KEPT
         self._tail: deque[bytes] = deque()
         self._kept = 0
@@ -103,11 +106,30 @@ class ProxiedBody(_Body):
             if not self._tail:
                 break
         if self._is_events:
-            self._meter.tokens(self._wire.count_tokens(data) if self._is_readable else 0)
+            self._count(data)
         return data
+
+    def _count(self, data: bytes) -> None:
+        """Tell the meter about the tokens in ``data``: exactly at first, where an event has none, then by
+        events, as their text is not looked for in every one."""
+        if not self._is_readable:
+            self._meter.tokens(0)
+        elif self._has_begun:
+            self._estimated += len(data)
+            self._meter.tokens(data.count(b"\n") >> 1)
+        else:
+            tokens = self._wire.count_tokens(data)
+            self._has_begun = tokens > 0
+            self._meter.tokens(tokens)
 
     def _end(self, connection: Connection) -> None:
         tail = b"".join(self._tail)
+        if self._has_begun:
+            # Of the last events some have no text, such as the one with the finish reason and the end mark.
+            last = tail[max(0, len(tail) - self._estimated) :]
+            if len(last) > LAST_KEPT:
+                last = last[last.find(b"\n\n", len(last) - LAST_KEPT) + 2 :]
+            self._meter.overcounted(max(0, (last.count(b"\n") >> 1) - self._wire.count_tokens(last)))
         if self._is_events and self._is_readable:
             # Whatever happens to a connection after its end mark, the answer is there.
             is_whole = self._wire.is_end(tail[-END_KEPT:])

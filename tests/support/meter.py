@@ -23,5 +23,8 @@ class Meter:
     def tokens(self, count: int) -> None:
         self.counted += count
 
+    def overcounted(self, count: int) -> None:
+        self.counted -= count
+
     def told(self, usage: Usage) -> None:
         self.usage = usage
