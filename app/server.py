@@ -137,7 +137,7 @@ class Server:
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether upstreams have the model ``name``, and this server knows of no such model."""
-        return self.targets.is_foreign(name)
+        return self.targets.foreign(name) is not None
 
     def find(self, name: str, path: str | None = None) -> Model:
         """The model of this name, to be loaded; ``path`` makes a new one of what lies there.

@@ -9,7 +9,7 @@ from app.inference.dialect import AnswerWriter
 from app.inference.merge import Generation
 from balancer.call import Reply, ResumePoint
 from balancer.workers import protocol
-from engines.base import Chunk, Usage
+from engines.base import Usage
 
 # Events of one stream keep at least this distance, in seconds: what comes sooner goes into one event.
 # Nobody reads faster, and each event costs a system call, which is the larger part of its price.
@@ -88,45 +88,33 @@ class EventStream:
             events = self._writer.write(index, chunk)
             if chunk.finish_reason is not None and self._generation.finished:
                 self._ended = True
-                return self._last(opening, events, self._generation.record.usage(), chunk)
-            if data := self._piece(opening, events, chunk):
+                return self._last(opening, events, self._generation.record.usage())
+            if data := self._piece(opening, events):
                 return data
 
     def _open(self, index: int) -> bytes:
         self._opened.add(index)
         return self._writer.opening(index)
 
-    def _piece(self, opening: bytes, events: bytes, chunk: Chunk) -> bytes:
+    def _piece(self, opening: bytes, events: bytes) -> bytes:
         return opening + events
 
-    def _last(self, opening: bytes, events: bytes, usage: Usage, chunk: Chunk) -> bytes:
+    def _last(self, opening: bytes, events: bytes, usage: Usage) -> bytes:
         return opening + events + self._writer.closing(usage)
 
 
 class CommentedStream(EventStream):
     """The events of a worker, with the comments that its parent asked for (`balancer.workers.protocol`)."""
 
-    def __init__(
-        self,
-        generation: Generation,
-        writer: AnswerWriter,
-        *,
-        resumable: bool = False,
-        resume_point: ResumePoint | None = None,
-    ) -> None:
-        super().__init__(generation, writer, resumable=resumable, resume_point=resume_point)
-        prompt_tokens = generation.record.usage().prompt_tokens
-        self._comment = protocol.begin_comment(prompt_tokens, writer.created if resumable else None)
-        self._untold: list[int] = []
+    _is_begun = False
+    _told = 0  # tokens that were told, of `_token_ids`
 
-    def _piece(self, opening: bytes, events: bytes, chunk: Chunk) -> bytes:
-        self._untold += chunk.token_ids
+    def _piece(self, opening: bytes, events: bytes) -> bytes:
         if not (opening or events):
             return b""
         return self._begin() + opening + (self._tokens() + events if events else b"")
 
-    def _last(self, opening: bytes, events: bytes, usage: Usage, chunk: Chunk) -> bytes:
-        self._untold += chunk.token_ids
+    def _last(self, opening: bytes, events: bytes, usage: Usage) -> bytes:
         return b"".join(
             (
                 self._begin(),
@@ -141,11 +129,14 @@ class CommentedStream(EventStream):
         )
 
     def _begin(self) -> bytes:
-        comment, self._comment = self._comment, b""
-        return comment
+        if self._is_begun:
+            return b""
+        self._is_begun = True
+        prompt_tokens = self._generation.record.usage().prompt_tokens
+        return protocol.begin_comment(prompt_tokens, self._writer.created if self._resumable else None)
 
     def _tokens(self) -> bytes:
-        untold, self._untold = self._untold, []
+        untold, self._told = self._token_ids[self._told :], len(self._token_ids)
         return protocol.tokens_comment(untold)
 
 

@@ -16,12 +16,10 @@ _NO_DEFAULTS = SamplingDefaults()
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A target, and the sampling that the catalog sets for it. ``is_foreign``: this server knows nothing of
-    the model, only upstreams have it."""
+    """A target, and the sampling that the catalog sets for it."""
 
     target: Target
     sampling: SamplingDefaults = _NO_DEFAULTS
-    is_foreign: bool = False
 
 
 class Serves(Protocol):
@@ -44,9 +42,8 @@ class Targets:
         """The target that a request for ``name`` goes to. Raises `ModelFileNotFound`."""
         known = self._library.get(name)
         if known is None:
-            theirs = self._foreign(name)
-            if theirs is not None:
-                return Resolved(Target(theirs, None, name), is_foreign=True)
+            if (foreign := self.foreign(name)) is not None:
+                return foreign
             self._library.find(name)  # raises: it says which names there are
         assert known is not None
         target = Target(known.name, _adapter(known, name), name)
@@ -54,14 +51,10 @@ class Targets:
             self._library.on_disk(known.name)  # raises: it says how to get the model
         return Resolved(target, known.entry.sampling)
 
-    def is_foreign(self, name: str) -> bool:
-        """Whether only upstreams have the model ``name``, and the library knows nothing of it."""
-        return self.foreign(name) is not None
-
     def foreign(self, name: str) -> Resolved | None:
-        """The target for ``name`` if `is_foreign`."""
+        """The target for ``name`` if only upstreams have it and the library does not know it; else None."""
         theirs = self._foreign(name) if self._library.get(name) is None else None
-        return None if theirs is None else Resolved(Target(theirs, None, name), is_foreign=True)
+        return None if theirs is None else Resolved(Target(theirs, None, name))
 
     def _foreign(self, name: str) -> str | None:
         """The name by which upstreams have ``name``; in another letter case, if it is no other model's."""

@@ -126,8 +126,6 @@ class WorkerStatus:
 
 PARENT_HEADER = b"x-enginehouse-parent"
 RESUME_HEADER = b"x-enginehouse-resume"
-# More than any model's context, in bytes of JSON.
-MAX_RESUME_POINT = 64 * 2**20
 
 LAST = b":last\n\n"
 END = b":end\n\n"

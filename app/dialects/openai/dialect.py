@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from app.dialects.openai.chat import parse as chat
-from app.dialects.openai.chat.schema import ChatCompletionRequest
 from app.dialects.openai.chat.write import ChatWriter
 from app.dialects.openai.completions import parse as completions
-from app.dialects.openai.completions.schema import CompletionRequest
 from app.dialects.openai.completions.write import CompletionWriter
 from app.dialects.openai.wire import WIRE
 from app.errors import error_body, to_api_error
@@ -33,8 +29,6 @@ class _OpenAI:
 class ChatCompletions(_OpenAI):
     """``POST /v1/chat/completions``."""
 
-    schema: type[BaseModel] = ChatCompletionRequest
-
     def parse(self, document: Any, resolve: Resolve) -> Task:
         return chat.parse(document, resolve)
 
@@ -44,8 +38,6 @@ class ChatCompletions(_OpenAI):
 
 class TextCompletions(_OpenAI):
     """``POST /v1/completions``."""
-
-    schema: type[BaseModel] = CompletionRequest
 
     def parse(self, document: Any, resolve: Resolve) -> Task:
         return completions.parse(document, resolve)
