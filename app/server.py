@@ -34,7 +34,7 @@ from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import ModelLoader
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
-from engines.machine import memory
+from engines.machine import malloc, memory
 from engines.machine.background import BackgroundTasks
 from engines.models.catalog import CatalogError
 from engines.models.model import Model
@@ -116,6 +116,7 @@ class Server:
 
     async def start(self) -> None:
         """Begin to load what is to be there from the start; requests wait for it meanwhile."""
+        malloc.keep_little_memory()
         self.cluster.start()
         self.fleet.ensure(self.default.name)
         if self.worker_model is not None:
