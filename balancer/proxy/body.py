@@ -16,8 +16,9 @@ from balancer.workers.protocol import END, LAST, usage_from
 # Bytes from the end of a body in which its usage is looked for.
 EVENTS_KEPT = 16 * 1024
 DOCUMENT_KEPT = 1024 * 1024
-# Bytes from the end of a stream in which events without text are looked for, and its end mark.
-LAST_KEPT = 2048
+# Bytes at the begin and at the end of a stream in which events without text are looked for, and its end mark.
+FIRST_READ = 512
+LAST_KEPT = 1024
 END_KEPT = 256
 # An event that has more bytes is no answer of a worker.
 MAX_EVENT = 4 * 1024 * 1024
@@ -110,17 +111,21 @@ class ProxiedBody(_Body):
         return data
 
     def _count(self, data: bytes) -> None:
-        """Tell the meter about the tokens in ``data``: exactly at first, where an event has none, then by
+        """Tell the meter about the tokens in ``data``: exactly at first, where events have no text, then by
         events, as their text is not looked for in every one."""
         if not self._is_readable:
             self._meter.tokens(0)
-        elif self._has_begun:
-            self._estimated += len(data)
-            self._meter.tokens(data.count(b"\n") >> 1)
-        else:
-            tokens = self._wire.count_tokens(data)
+            return
+        tokens = position = 0
+        while not self._has_begun and position < len(data):
+            stop = data.find(b"\n\n", position + FIRST_READ) + 2
+            if stop < 2:
+                stop = len(data)
+            tokens = self._wire.count_tokens(data[position:stop])
             self._has_begun = tokens > 0
-            self._meter.tokens(tokens)
+            position = stop
+        self._estimated += len(data) - position
+        self._meter.tokens(tokens + (data.count(b"\n", position) >> 1))
 
     def _end(self, connection: Connection) -> None:
         tail = b"".join(self._tail)

@@ -14,7 +14,8 @@ DONE = b"data: [DONE]\n\n"
 """The last event of a stream."""
 
 # Inside of text the quotation marks would be escaped.
-_USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_USAGE = b'"usage"'
+_COUNTS = re.compile(rb"\s*:\s*(?=\{)")
 _MOST_BYTES = 4096
 # A field with text, whatever kind of event it stands in. An event brings one token or several.
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)"\s*:\s*"(?!")')
@@ -33,10 +34,13 @@ def count_tokens(data: bytes) -> int:
 
 def find_usage(tail: bytes) -> Usage | None:
     """The last usage object in ``tail``, the last part of a JSON body or event stream."""
-    starts = [match.end() for match in _USAGE.finditer(tail)]
-    if not starts:
-        return None
-    text = tail[starts[-1] : starts[-1] + _MOST_BYTES].decode("utf-8", "replace")
+    counts_at, field = None, len(tail)
+    while counts_at is None:
+        field = tail.rfind(_USAGE, 0, field)
+        if field < 0:
+            return None
+        counts_at = _COUNTS.match(tail, field + len(_USAGE))
+    text = tail[counts_at.end() : counts_at.end() + _MOST_BYTES].decode("utf-8", "replace")
     try:
         counts, _ = _decoder.raw_decode(text)
     except (ValueError, RecursionError):
