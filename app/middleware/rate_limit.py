@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -83,10 +83,11 @@ class RateLimitMiddleware:
         allowed, tokens = self._buckets.take(scope.get("state", {}).get("client", "unknown"))
         headers = self._headers(tokens)
 
-        async def send_with_limits(message: Message) -> None:
+        # No coroutine of its own: it runs for every piece of every stream.
+        def send_with_limits(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), *headers]}
-            await send(message)
+            return send(message)
 
         app = self.app if allowed else error_response(self._refusal(tokens))
         await app(scope, receive, send_with_limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -30,11 +31,12 @@ class RequestIdMiddleware:
         bind_contextvars(request_id=request_id)
         header = (b"x-request-id", request_id.encode("ascii"))
 
-        async def send_with_id(message: Message) -> None:
+        # No coroutine of its own: it runs for every piece of every stream.
+        def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 others = (pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id")
                 message = {**message, "headers": [*others, header]}
-            await send(message)
+            return send(message)
 
         await self.app(scope, receive, send_with_id)
 

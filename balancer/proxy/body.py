@@ -113,6 +113,10 @@ class ProxiedBody(_Body):
     def _count(self, data: bytes) -> None:
         """Tell the meter about the tokens in ``data``: exactly at first, where events have no text, then by
         events, as their text is not looked for in every one."""
+        if self._has_begun:
+            self._estimated += len(data)
+            self._meter.tokens(data.count(b"\n") >> 1)
+            return
         if not self._is_readable:
             self._meter.tokens(0)
             return
