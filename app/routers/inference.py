@@ -22,6 +22,7 @@ from app.inference.response import InferenceResponse
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
 from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
+from engines.errors import RequestError
 
 
 class _BareRoute(APIRoute):
@@ -106,7 +107,10 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
     for_parent = is_worker and headers.get(PARENT_HEADER.decode()) == "1"
     resume_point = None
     if for_parent:
-        resume_point, body = read_resume_point(headers.get(RESUME_HEADER.decode()), body)
+        try:
+            resume_point, body = read_resume_point(headers.get(RESUME_HEADER.decode()), body)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
     return WireRequest(
         request_id=request.state.request_id,
         path=request.scope["path"],

@@ -143,13 +143,16 @@ def worker_request(body: bytes, resume_point: ResumePoint | None) -> tuple[list[
 def read_resume_point(size: str | None, body: bytes) -> tuple[ResumePoint | None, bytes]:
     """The resume point in front of ``body`` and what the client sent; ``size`` is `RESUME_HEADER`'s value.
 
-    Raises `ValueError`.
+    Raises `ValueError` for what no parent sends.
     """
     if size is None:
         return None, body
-    length = int(size)
-    point = json.loads(body[:length])
-    return ResumePoint(tuple(map(int, point["token_ids"])), int(point["created"])), body[length:]
+    try:
+        length = int(size)
+        point = json.loads(body[:length])
+        return ResumePoint(tuple(map(int, point["token_ids"])), int(point["created"])), body[length:]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ValueError(f"no resume point: {error!r}") from None
 
 
 def begin_comment(prompt_tokens: int, created: int | None) -> bytes:

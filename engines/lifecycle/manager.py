@@ -102,7 +102,10 @@ class ModelManager:
     def refusal(self, name: str) -> EngineError | None:
         """Why waiting for the model is of no use now, if it is."""
         record = self._records.get(name)
-        return None if record is None else record.obstacle(self._clock())
+        # Asked for every instance at rest, of every request: most have nothing to say.
+        if record is None or not (record.refusal or record.state is ModelState.FAILED):
+            return None
+        return record.obstacle(self._clock())
 
     def resident(self, name: str) -> Resident | None:
         """The engine or worker of a model that is ready."""

@@ -150,6 +150,9 @@ class Launch:
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         bytes_per_token = self._set_kv_size(config, on_cpu)
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # a fork would inherit our threads' locks
+        if on_cpu and config.model_config.enforce_eager:
+            # Compiled at its first use, a function of the sampler would stop all requests for half a minute.
+            os.environ["TORCH_COMPILE_DISABLE"] = "1"
         self._continue(0.3)
         counters = Counters()
         llm = AsyncLLM(

@@ -18,7 +18,15 @@ from fastapi import FastAPI
 from app import worker as instance
 from app.worker import create_worker_app, worker_settings
 from balancer.workers.ports import listen
-from balancer.workers.protocol import STATUS_PATH, Message, Start, WorkerSpec, info_from
+from balancer.workers.protocol import (
+    PARENT_HEADER,
+    RESUME_HEADER,
+    STATUS_PATH,
+    Message,
+    Start,
+    WorkerSpec,
+    info_from,
+)
 from engines.fake import FakeEngine
 from engines.models.catalog import FOREVER
 
@@ -92,6 +100,20 @@ async def test_it_answers(client: httpx.AsyncClient, sent: list[Message]) -> Non
     assert answer["choices"][0]["text"] == "to be"
     # Even so it stays: that is the parent's to decide.
     assert (await client.get(STATUS_PATH)).json()["ok"]
+
+
+@pytest.mark.parametrize(
+    ("size", "body"),
+    [("x", b"{}"), ("2", b"{}{}"), ("2", b"[]{}"), ("9", b"{}"), ("2", b""), (str(10**400), b"{}")],
+)
+async def test_what_is_no_resume_point_is_refused(
+    client: httpx.AsyncClient, sent: list[Message], size: str, body: bytes
+) -> None:
+    await ready(sent)
+    headers = {PARENT_HEADER.decode(): "1", RESUME_HEADER.decode(): size}
+    answer = await client.post("/v1/completions", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "no resume point" in answer.json()["error"]["message"]
 
 
 async def test_it_ends_when_its_engine_fails(app: FastAPI, sent: list[Message]) -> None:

@@ -1,4 +1,5 @@
-"""A child process that serves SmolLM2: the real server, without the one that would balance over it."""
+"""A child process that serves SmolLM2: the real server, but for the last test without the one that would
+balance over it."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +16,9 @@ import pytest
 from balancer.proxy.client import ProxyClient
 from balancer.workers.protocol import WorkerSpec
 from balancer.workers.worker import Worker
+from benchmarks.harness.processes import free_port
 from support.models import smollm2
+from support.server import live_server
 
 MESSAGES = [{"role": "user", "content": "Count from one to one hundred, in words."}]
 
@@ -87,3 +91,31 @@ async def test_a_crash_is_noticed(instance: Worker, down: asyncio.Event) -> None
     async with asyncio.timeout(5):
         await down.wait()
     assert (await instance.health()).detail.startswith("the process was killed by SIGSEGV")
+
+
+def test_an_alias_of_its_file_is_the_one_model_that_it_has(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(
+        f"models:\n  - name: Small\n    path: {smollm2()}\n    aliases: [little]\n"
+    )
+    names = ["Small", "little", "LITTLE", "small"]
+    with live_server(
+        model_base_path=tmp_path,
+        allowed_model_paths=str(smollm2().parent),
+        default_model="little",
+        inference_mode="load_balance",
+        instance_kind="process",
+        instance_port=free_port(),
+        cluster_instances=1,
+        auto_scaling=False,
+        context_length=1024,
+        max_cpu_threads=1,
+    ) as server:
+        for stream in (False, True):
+            for name in names:
+                asked = body(model=name, stream=stream)
+                answer = httpx.post(f"{server.url}/v1/chat/completions", json=asked, timeout=60)
+                assert (answer.status_code, answer.headers["x-enginehouse-backend"]) == (200, "instance_0")
+        worker = server.house.manager.resident("Small")
+        health = f"{worker.url}/v1/system/health"
+        models = httpx.get(health, headers={"Authorization": f"Bearer {worker.key}"}).json()["models"]
+        assert [model["name"] for model in models] == ["Small"]

@@ -18,11 +18,11 @@ from engines.errors import ContextLengthExceeded, EngineError, RequestError, Uns
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.registry import EngineRegistry
-from support.models import smollm2, smollm2_folder
+from support.models import smollm2, smollm2_folder, smollm2_slim
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CONTEXT = 1024
+CONTEXT = 512
 GREEDY = Sampling(temperature=0.0)
 STORY = [{"role": "user", "content": "Tell me a short story about a ship, its crew and the sea."}]
 
@@ -53,7 +53,7 @@ async def _llama_cpp_split() -> Engine:
 
 
 async def _mlx() -> Engine:
-    spec = LoadSpec("mlx", "smollm2", smollm2_folder(), context_length=CONTEXT, max_sequences=16)
+    spec = LoadSpec("mlx", "smollm2", smollm2_slim(), context_length=CONTEXT, max_sequences=16)
     return await EngineRegistry().load(spec)
 
 
@@ -376,7 +376,7 @@ async def test_what_cannot_be_continued_is_refused(engine: Engine) -> None:
 
 
 async def test_closing_a_stream_frees_its_sequence(engine: Engine) -> None:
-    stream = engine.generate(await request_for(engine, max_tokens=900, ignore_eos=True))
+    stream = engine.generate(await request_for(engine, max_tokens=400, ignore_eos=True))
     await stream.__anext__()
     assert engine.stats().running == 1
     stream.close()
@@ -429,7 +429,7 @@ async def test_sleeping_and_waking_change_nothing_else(engine: Engine) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 async def test_closing_the_engine_fails_what_runs(name: str) -> None:
     engine = await FACTORIES[name]()
-    stream = engine.generate(await request_for(engine, max_tokens=900, ignore_eos=True))
+    stream = engine.generate(await request_for(engine, max_tokens=400, ignore_eos=True))
     await stream.__anext__()
     await engine.close()
     with pytest.raises(EngineError):

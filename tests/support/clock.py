@@ -1,6 +1,8 @@
-"""A clock that stands still until a test moves it."""
+"""A clock and pauses that stand still until a test moves them."""
 
 from __future__ import annotations
+
+import asyncio
 
 
 class Clock:
@@ -11,3 +13,25 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Pauses:
+    """`sleep` stands in for `asyncio.sleep`: a pause lasts until `end`. ``asked`` are the seconds of each."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+        self._ended = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.asked.append(seconds)
+        self._ended.clear()
+        await self._ended.wait()
+
+    async def end(self) -> None:
+        """End the pause, and let go on what waited for it."""
+        self._ended.set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import models
 
 bundled = models.bundled
+SLIM_LAYERS = 6
 
 
 @cache
@@ -30,6 +37,39 @@ def _requantised(kind: str) -> Path:
 def smollm2_folder() -> Path:
     """The same as a Hugging Face folder in bfloat16, for MLX and vLLM; made once."""
     return models.converted(models.kept("tests") / models.BUNDLED)
+
+
+@cache
+def smollm2_slim() -> Path:
+    """The first layers of that folder: words without sense, in a fifth of the time. Made once, by MLX."""
+    import mlx.core as mx
+
+    target = smollm2_folder().with_name(f"{smollm2_folder().name}-slim")
+    if target.exists():
+        return target
+    part = target.with_suffix(f".{os.getpid()}")
+    copy_but_weights(smollm2_folder(), part, {"num_hidden_layers": SLIM_LAYERS})
+    weights: dict[str, Any] = dict(mx.load(str(smollm2_folder() / "model.safetensors")))
+    layers = re.compile(r"model\.layers\.(\d+)\.")
+    kept = {
+        name: array
+        for name, array in weights.items()
+        if (layer := layers.match(name)) is None or int(layer[1]) < SLIM_LAYERS
+    }
+    mx.save_safetensors(str(part / "model.safetensors"), kept, metadata={"format": "mlx"})
+    part.rename(target)
+    return target
+
+
+def copy_but_weights(source: Path, target: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokenizer and the configuration of a model folder, in a new one; returns the changed one."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path.suffix in {".json", ".jinja"}:
+            shutil.copy(path, target)
+    config: dict[str, Any] = json.loads((source / "config.json").read_text()) | changes
+    (target / "config.json").write_text(json.dumps(config))
+    return config
 
 
 @cache

@@ -20,6 +20,7 @@ from balancer.health.tracker import WATCH_INTERVAL
 from balancer.proxy.client import ProxyClient
 from support.bad_upstream import DOCUMENT, answer, bad_upstream, reset
 from support.balancing import is_ready
+from support.clock import Pauses
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "m"}, {"id": "n"}]}).encode()
 DOWN = BackendFailed("it is down")
@@ -54,16 +55,15 @@ class Bench:
     def __init__(self, interval: float = 30.0, **options: Any) -> None:
         self.relay = StubRelay()
         self.now = 0.0
-        self.pauses: list[float] = []
+        self.pauses = Pauses()
         self.changes = 0
-        self._next = asyncio.Event()
         self.backend = UpstreamBackend(
             Upstream("gpu1", URL, **options),
             self.relay,
             interval=interval,
             on_change=self._changed,
             clock=lambda: self.now,
-            sleep=self._sleep,
+            sleep=self.pauses.sleep,
         )
 
     async def probe(self, outcome: tuple[int, bytes] | BackendFailed = (200, MODELS)) -> None:
@@ -71,21 +71,11 @@ class Bench:
         self.relay.probed = outcome
         before = len(self.relay.probes)
         self.backend.start()
-        self._next.set()
-        await self.settle()
+        await self.pauses.end()
         assert len(self.relay.probes) == before + 1
-
-    async def settle(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
 
     def _changed(self) -> None:
         self.changes += 1
-
-    async def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self._next.clear()
-        await self._next.wait()
 
 
 @pytest.fixture
@@ -119,7 +109,7 @@ async def test_it_starts_until_a_probe_answers(bench: Bench) -> None:
     assert bench.backend.state is BackendState.READY
     assert is_ready(bench.backend)
     assert bench.backend.models == ("m", "n")
-    assert (bench.relay.probes, bench.pauses, bench.changes) == ([(f"{URL}/models", None)], [30.0], 1)
+    assert (bench.relay.probes, bench.pauses.asked, bench.changes) == ([(f"{URL}/models", None)], [30.0], 1)
 
 
 async def test_one_whose_models_are_known_is_ready_at_once() -> None:
@@ -150,7 +140,7 @@ async def test_three_failures_and_two_successes(bench: Bench) -> None:
     assert bench.backend.state is BackendState.READY
     assert bench.backend.status().detail == ""
     assert bench.changes == 3
-    assert bench.pauses == [30.0, *[WATCH_INTERVAL] * 4, 30.0]
+    assert bench.pauses.asked == [30.0, *[WATCH_INTERVAL] * 4, 30.0]
 
 
 async def test_errors_of_the_server_are_failures(bench: Bench) -> None:
@@ -194,11 +184,11 @@ async def test_a_failed_call_is_looked_into_at_once(bench: Bench) -> None:
     await bench.probe()
     bench.relay.probed = DOWN
     bench.backend.end(bench.backend.begin(call()), Verdict.FAILURE, 0.1)
-    await bench.settle()
+    await bench.pauses.settle()
     assert len(bench.relay.probes) == 2
-    assert bench.pauses == [30.0, WATCH_INTERVAL]
+    assert bench.pauses.asked == [30.0, WATCH_INTERVAL]
     bench.backend.suspect()
-    await bench.settle()
+    await bench.pauses.settle()
     assert bench.backend.state is BackendState.UNHEALTHY
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from balancer.health.prober import Prober, ProbeResult
 from balancer.health.tracker import WATCH_INTERVAL
+from support.clock import Pauses
 
 WELL, ILL = ProbeResult(True), ProbeResult(False, "it is ill")
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -23,25 +24,19 @@ class Bench:
         self.result: ProbeResult | Exception = WELL
         self.answers = asyncio.Event()
         self.answers.set()
-        self.pauses: list[float] = []
+        self.pauses = Pauses()
         self.heard: list[tuple[bool, str]] = []
         self.contexts: list[str | None] = []
         self.probes = 0
-        self._next = asyncio.Event()
-        self.prober = Prober(self._probe, self._hear, interval=30.0, sleep=self._sleep)
+        self.prober = Prober(self._probe, self._hear, interval=30.0, sleep=self.pauses.sleep)
 
     async def probe(self, result: ProbeResult | Exception = WELL) -> None:
         """Let the next probe find ``result``."""
         self.result = result
         before = self.probes
         self.prober.start()
-        self._next.set()
-        await self.settle()
+        await self.pauses.end()
         assert self.probes == before + 1
-
-    async def settle(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
 
     async def _probe(self) -> ProbeResult:
         self.probes += 1
@@ -53,11 +48,6 @@ class Bench:
 
     def _hear(self) -> None:
         self.heard.append((self.prober.healthy, self.prober.detail))
-
-    async def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self._next.clear()
-        await self._next.wait()
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ async def test_it_asks_faster_while_in_doubt(bench: Bench) -> None:
         (False, ""),
         (True, ""),
     ]
-    assert bench.pauses == [30.0, *[WATCH_INTERVAL] * 4, 30.0]
+    assert bench.pauses.asked == [30.0, *[WATCH_INTERVAL] * 4, 30.0]
 
 
 async def test_a_result_that_says_nothing_of_health(bench: Bench) -> None:
@@ -95,8 +85,8 @@ async def test_a_suspicion_is_a_failure_and_brings_the_next_probe(bench: Bench) 
     bench.result = ILL
     bench.prober.suspect()
     assert bench.heard[-1] == (True, "")
-    await bench.settle()
-    assert (bench.probes, bench.pauses) == (2, [30.0, WATCH_INTERVAL])
+    await bench.pauses.settle()
+    assert (bench.probes, bench.pauses.asked) == (2, [30.0, WATCH_INTERVAL])
     bench.prober.suspect()
     assert bench.heard[-1] == (False, "it is ill")
 
@@ -106,7 +96,7 @@ async def test_calls_that_fail_together_are_one_piece_of_evidence(bench: Bench) 
     bench.answers.clear()
     for _ in range(10):
         bench.prober.suspect()
-    await bench.settle()
+    await bench.pauses.settle()
     for _ in range(10):
         bench.prober.suspect()
     assert bench.prober.healthy
@@ -116,11 +106,11 @@ async def test_calls_that_fail_together_are_one_piece_of_evidence(bench: Bench) 
 async def test_a_suspicion_during_a_probe_is_looked_into_right_after_it(bench: Bench) -> None:
     bench.answers.clear()
     bench.prober.start()
-    await bench.settle()
+    await bench.pauses.settle()
     bench.prober.suspect()
     bench.answers.set()
-    await bench.settle()
-    assert (bench.probes, bench.pauses) == (2, [30.0])
+    await bench.pauses.settle()
+    assert (bench.probes, bench.pauses.asked) == (2, [30.0])
 
 
 async def test_failing_calls_alone_can_condemn(bench: Bench) -> None:
@@ -129,7 +119,7 @@ async def test_failing_calls_alone_can_condemn(bench: Bench) -> None:
     for healthy in (True, True, False):
         bench.prober.suspect()
         assert bench.prober.healthy is healthy
-        await bench.settle()
+        await bench.pauses.settle()
     assert bench.heard[-2] == (False, "its calls fail")
 
 
@@ -153,10 +143,10 @@ async def test_stopping_ends_the_probe_that_is_under_way(bench: Bench) -> None:
     bench.answers.clear()
     bench.prober.start()
     bench.prober.start()
-    await bench.settle()
+    await bench.pauses.settle()
     assert bench.probes == 1
     await bench.prober.stop()
     await bench.prober.stop()
     bench.answers.set()
-    await bench.settle()
+    await bench.pauses.settle()
     assert bench.heard == []

@@ -137,15 +137,15 @@ async def test_a_cached_prefix_changes_nothing() -> None:
 
 
 async def test_more_conversations_than_the_kv_cache_holds() -> None:
-    async with engine(kv_cells=2048, max_sequences=16) as ours:
+    async with engine(kv_cells=1024, max_sequences=16) as ours:
         word = (await ours.tokenize(" story", add_special=False))[0]
 
         async def talk(i: int) -> list[Chunk]:
-            prompt = await ours.tokenize(f"Conversation {i} begins here.") + (word,) * 340
-            return await drain(ours, Prompt(prompt[:340]), max_tokens=60, ignore_eos=True)
+            prompt = await ours.tokenize(f"Conversation {i} begins here.") + (word,) * 170
+            return await drain(ours, Prompt(prompt[:170]), max_tokens=30, ignore_eos=True)
 
         answers = await asyncio.gather(*(talk(i) for i in range(16)))
-        assert [len(tokens_of(chunks)) for chunks in answers] == [60] * 16
+        assert [len(tokens_of(chunks)) for chunks in answers] == [30] * 16
         again = await talk(3)
         assert tokens_of(again)[:10] == tokens_of(answers[3])[:10]
 
@@ -158,8 +158,8 @@ async def test_a_preempted_sequence_goes_on_where_it_was() -> None:
         crowded = await asyncio.gather(*(drain(small, p, max_tokens=200, ignore_eos=True) for p in prompts))
         assert small.stats().preemptions > 0
         for prompt, chunks in zip(prompts, crowded, strict=True):
-            expected = await drain(large, prompt, max_tokens=200, ignore_eos=True)
-            assert tokens_of(chunks)[:40] == tokens_of(expected)[:40]
+            expected = await drain(large, prompt, max_tokens=40, ignore_eos=True)
+            assert tokens_of(chunks)[:40] == tokens_of(expected)
             assert text_of(chunks) == await small.detokenize(tokens_of(chunks))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from support.models import smollm2_folder
+from support.models import copy_but_weights, smollm2_folder
 
 # They compute with MLX, which is not everywhere.
 collect_ignore = (
@@ -33,13 +31,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlx.utils import tree_flatten
     from mlx_lm.models import llama
 
-    source, folder = smollm2_folder(), tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    for path in source.iterdir():
-        if path.suffix in {".json", ".jinja"}:
-            shutil.copy(path, folder)
-    config = json.loads((source / "config.json").read_text()) | TINY
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    config = copy_but_weights(smollm2_folder(), folder, TINY)
     mx.random.seed(1)
     shapes = tree_flatten(llama.Model(llama.ModelArgs.from_dict(config)).parameters())
     weights = {name: mx.random.normal(array.shape) * 0.3 for name, array in shapes}
