@@ -18,7 +18,7 @@ from engines.errors import ContextLengthExceeded, EngineError, RequestError, Uns
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.registry import EngineRegistry
-from support.models import smollm2, smollm2_folder, smollm2_slim
+from support.models import smollm2, smollm2_folder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,7 +53,7 @@ async def _llama_cpp_split() -> Engine:
 
 
 async def _mlx() -> Engine:
-    spec = LoadSpec("mlx", "smollm2", smollm2_slim(), context_length=CONTEXT, max_sequences=16)
+    spec = LoadSpec("mlx", "smollm2", smollm2_folder(), context_length=CONTEXT, max_sequences=16)
     return await EngineRegistry().load(spec)
 
 
@@ -144,7 +144,7 @@ async def test_greedy_repeats_itself(engine: Engine) -> None:
 async def test_a_seed_decides(engine: Engine) -> None:
     async def sample(seed: int) -> list[int]:
         sampling = Sampling(temperature=1.0, seed=seed)
-        return tokens_of(await drain(engine, await request_for(engine, sampling=sampling)))
+        return tokens_of(await drain(engine, await request_for(engine, sampling=sampling, max_tokens=6)))
 
     assert await sample(7) == await sample(7)
     assert len({tuple(await sample(seed)) for seed in range(4)}) > 1
@@ -155,9 +155,9 @@ async def test_many_at_once_each_get_their_own(engine: Engine) -> None:
     for i in range(6):
         prompt = await engine.render_chat([{"role": "user", "content": f"Say the number {i * 111} twice"}])
         prompts.append(prompt)
-        alone.append(tokens_of(await drain(engine, GenerationRequest("a", prompt, GREEDY, max_tokens=8))))
+        alone.append(tokens_of(await drain(engine, GenerationRequest("a", prompt, GREEDY, max_tokens=4))))
     together = await asyncio.gather(
-        *(drain(engine, GenerationRequest("t", prompt, GREEDY, max_tokens=8)) for prompt in prompts)
+        *(drain(engine, GenerationRequest("t", prompt, GREEDY, max_tokens=4)) for prompt in prompts)
     )
     assert [tokens_of(chunks)[:3] for chunks in together] == [tokens[:3] for tokens in alone]
 
@@ -192,11 +192,11 @@ async def test_logprobs_come_with_the_text(engine: Engine) -> None:
 
 async def test_min_tokens_and_ignore_eos(engine: Engine) -> None:
     prompt = await engine.render_chat([{"role": "user", "content": "Answer with one word: yes"}])
-    chunks = await drain(engine, GenerationRequest("m", prompt, GREEDY, max_tokens=60, ignore_eos=True))
+    chunks = await drain(engine, GenerationRequest("m", prompt, GREEDY, max_tokens=24, ignore_eos=True))
     assert chunks[-1].finish_reason == "length"
-    assert len(tokens_of(chunks)) == 60
-    chunks = await drain(engine, GenerationRequest("m", prompt, GREEDY, max_tokens=60, min_tokens=40))
-    assert len(tokens_of(chunks)) >= 39
+    assert len(tokens_of(chunks)) == 24
+    chunks = await drain(engine, GenerationRequest("m", prompt, GREEDY, max_tokens=24, min_tokens=16))
+    assert len(tokens_of(chunks)) >= 15
 
 
 async def test_no_tokens_wanted(engine: Engine) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +13,8 @@ from typing import Any
 from benchmarks.harness import models
 
 bundled = models.bundled
-SLIM_LAYERS = 6
+# The first understand words and the last choose them; those between think.
+SLIM_LAYERS = (*range(9), 27, 28, 29)
 
 
 @cache
@@ -41,21 +41,24 @@ def smollm2_folder() -> Path:
 
 @cache
 def smollm2_slim() -> Path:
-    """The first layers of that folder: words without sense, in a fifth of the time. Made once, by MLX."""
+    """A few layers of that folder: words without sense, in a third of the time. Made once, by MLX."""
     import mlx.core as mx
 
     target = smollm2_folder().with_name(f"{smollm2_folder().name}-slim")
     if target.exists():
         return target
     part = target.with_suffix(f".{os.getpid()}")
-    copy_but_weights(smollm2_folder(), part, {"num_hidden_layers": SLIM_LAYERS})
+    copy_but_weights(smollm2_folder(), part, {"num_hidden_layers": len(SLIM_LAYERS)})
     weights: dict[str, Any] = dict(mx.load(str(smollm2_folder() / "model.safetensors")))
-    layers = re.compile(r"model\.layers\.(\d+)\.")
-    kept = {
-        name: array
-        for name, array in weights.items()
-        if (layer := layers.match(name)) is None or int(layer[1]) < SLIM_LAYERS
-    }
+    numbers = {str(old): str(new) for new, old in enumerate(SLIM_LAYERS)}
+    kept = {}
+    for name, array in weights.items():
+        parts = name.split(".")
+        if parts[1] == "layers":
+            if parts[2] not in numbers:
+                continue
+            parts[2] = numbers[parts[2]]
+        kept[".".join(parts)] = array
     mx.save_safetensors(str(part / "model.safetensors"), kept, metadata={"format": "mlx"})
     part.rename(target)
     return target
