@@ -49,7 +49,7 @@ def smollm2_slim() -> Path:
         return target
     part = target.with_suffix(f".{os.getpid()}")
     copy_but_weights(smollm2_folder(), part, {"num_hidden_layers": len(SLIM_LAYERS)})
-    weights: dict[str, Any] = dict(mx.load(str(smollm2_folder() / "model.safetensors")))
+    weights: Any = mx.load(str(smollm2_folder() / "model.safetensors"))
     numbers = {str(old): str(new) for new, old in enumerate(SLIM_LAYERS)}
     kept = {}
     for name, array in weights.items():
