@@ -127,6 +127,7 @@ async def test_what_the_upstream_is_told(patient: ProxyClient) -> None:
         (b"x-forwarded-for", b"10.0.0.1"),
         (b"x-enginehouse-parent", b"1"),
         (b"x-enginehouse-resume", b"1"),
+        (b"x-enginehouse-hops", b"0123456789abcdef"),
         (b"content-type", b"application/json"),
         (b"traceparent", b"00-1"),
         (b"accept", b"x\r\nx-injected: 1"),
@@ -145,6 +146,7 @@ async def test_what_the_upstream_is_told(patient: ProxyClient) -> None:
         "content-type": "application/json",
         "traceparent": "00-1",
         "x-request-id": "req_1",
+        "x-enginehouse-hops": patient.server_id,
         "authorization": "Bearer sk-1",
         "content-length": "2",
     }
