@@ -19,7 +19,7 @@ from balancer.call import Call
 from balancer.errors import DEFAULT_RETRY, BalancerError, LoopDetected, NoBackend, QueueFull, UnknownModel
 from balancer.lease import Lease
 from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
-from balancer.rates import CompletionRate
+from balancer.rates import CompletionRates
 
 # What a client is told to wait at most, in seconds.
 LONGEST_RETRY = 600.0
@@ -75,7 +75,7 @@ class Balancer:
         self._waiting = CallQueue()
         self._running: Counter[str] = Counter()
         self._total = 0
-        self._rates: dict[str, CompletionRate] = {}
+        self._rates = CompletionRates()
         self._serving = self._serve_again = False
 
     @property
@@ -247,10 +247,7 @@ class Balancer:
         self._running[model] -= 1
         if not self._running[model]:
             del self._running[model]
-        rate = self._rates.get(model)
-        if rate is None:
-            rate = self._rates[model] = CompletionRate()
-        rate.released(lease.began, self._clock())
+        self._rates.released(model, lease.began, self._clock())
         self.changed()
 
     async def _wait(self, waiter: Waiter) -> Lease:
@@ -277,8 +274,7 @@ class Balancer:
 
     def _retry_after(self, model: str) -> float:
         """When a place in the queue should be free, as fast as calls for ``model`` have ended of late."""
-        rate = self._rates.get(model)
-        wait = None if rate is None else rate.wait(self._waiting.of(model) + 1, self._clock())
+        wait = self._rates.wait(model, self._waiting.of(model) + 1, self._clock())
         return DEFAULT_RETRY if wait is None else min(wait, LONGEST_RETRY)
 
 

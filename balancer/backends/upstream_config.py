@@ -202,7 +202,8 @@ def _default_name(url: str) -> str:
 
 
 def _without_credentials(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
+    """``url``, which may not be one, as far as it cannot have a key in it."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 

@@ -74,6 +74,9 @@ class ProxyClient:
             url, headers, encoding, body, key, request_id, came_through, guard
         )
         mask = mask_for(connection.status, key)
+        if mask is not None and connection.status >= 400 and _encoding(connection) != b"identity":
+            connection.close()  # the key may be in it, and cannot be seen
+            raise BadAnswer(f"{connection.peer} answers with an encoded error (status {connection.status})")
         return _reply(connection, _proxied(connection, release, wire, meter, mask), key)
 
     async def post_to_worker(
@@ -183,16 +186,19 @@ def _reply(connection: Connection, body: ByteStream, key: str | None = None) -> 
 def _proxied(
     connection: Connection, release: Release, wire: WireFormat, meter: TokenMeter, mask: Mask | None = None
 ) -> ProxiedBody:
-    encoding = proxy_headers.value_of(connection.headers, b"content-encoding") or b"identity"
     return ProxiedBody(
         connection,
         release,
         wire=wire,
         meter=meter,
         is_events=_is_events(connection),
-        encoded=encoding.lower() != b"identity",
+        encoded=_encoding(connection) != b"identity",
         mask=mask,
     )
+
+
+def _encoding(connection: Connection) -> bytes:
+    return (proxy_headers.value_of(connection.headers, b"content-encoding") or b"identity").lower()
 
 
 def _is_events(connection: Connection) -> bool:

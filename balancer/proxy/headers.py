@@ -37,6 +37,10 @@ _WAITS = {b"retry-after": 1, b"retry-after-ms": 1000}
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?").fullmatch
 _LONGEST_TIME = 512
 
+_PLAIN_TYPE = re.compile(
+    rb"(application/([a-z.-]+\+)?(json|x-ndjson|octet-stream)|text/(event-stream|plain))\s*(;|$)",
+    re.IGNORECASE,
+).match
 _ZERO = re.compile(rb"q=0(\.0*)?").fullmatch
 _NOT_PRINTABLE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]").search
 
@@ -73,7 +77,8 @@ def for_client(headers: Iterable[Header]) -> list[Header]:
     """What a client is told of an upstream's ``headers``, whose names are in lower case.
 
     Their values have no control characters: the parser takes such an answer for none. An event stream's
-    length is left out: a stream that breaks off ends with an event more.
+    length is left out: a stream that breaks off ends with an event more. What is no data (a page in HTML, as
+    servers in front of others have them) goes as plain text: no browser is to run it under our address.
     """
     headers = list(headers)
     told: list[Header] = []
@@ -83,6 +88,8 @@ def for_client(headers: Iterable[Header]) -> list[Header]:
                 told.append((name, seconds))
         elif name == b"content-length" and is_events(headers):
             continue
+        elif name == b"content-type" and not _PLAIN_TYPE(value):
+            told.append((name, b"text/plain; charset=utf-8"))
         elif name in RESPONSE_HEADERS or name.startswith(RESPONSE_PREFIX):
             told.append((name, value))
     return told

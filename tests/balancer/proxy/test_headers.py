@@ -65,6 +65,27 @@ def test_what_stays_behind(name: str) -> None:
     assert for_client([(name.encode(), b"x")]) == []
 
 
+@pytest.mark.parametrize(
+    ("type_", "is_data"),
+    [
+        (b"application/json", True),
+        (b"Application/JSON; charset=utf-8", True),
+        (b"application/problem+json", True),
+        (b"text/event-stream;charset=utf-8", True),
+        (b"text/plain", True),
+        (b"application/x-ndjson", True),
+        (b"text/html", False),
+        (b"text/html; application/json", False),
+        (b"image/svg+xml", False),
+        (b"application/jsonx", False),
+        (b"", False),
+    ],
+)
+def test_pages_go_as_plain_text(type_: bytes, is_data: bool) -> None:
+    told = dict(for_client([(b"content-type", type_)]))
+    assert told[b"content-type"] == (type_ if is_data else b"text/plain; charset=utf-8")
+
+
 async def test_an_event_stream_has_no_length(patient: ProxyClient) -> None:
     """It may get an event more than its upstream meant it to have, if it breaks off."""
     stream = b"".join(EVENTS)

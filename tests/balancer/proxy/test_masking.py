@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 from itertools import pairwise
 
 import pytest
 
-from balancer.errors import BackendFailed
+from balancer.errors import BackendFailed, BadAnswer
 from balancer.proxy.client import ProxyClient
 from balancer.proxy.masking import Mask, mask_for, masked
 from support.bad_upstream import EVENTS, Wire, answer, ask, bad_upstream, events, read
@@ -60,6 +61,14 @@ async def test_no_answer_has_it(patient: ProxyClient, status: bytes) -> None:
     headers = dict(reply.headers)
     assert headers[b"content-length"] == b"%d" % len(body)
     assert headers[b"x-ratelimit-key"] == STARS.encode()
+
+
+async def test_an_error_that_cannot_be_read_does_not_pass(patient: ProxyClient) -> None:
+    said = answer(gzip.compress(KEY.encode()), b"content-encoding: gzip", status=b"400 Bad")
+    async with bad_upstream(said) as upstream:
+        with pytest.raises(BadAnswer, match=r"an encoded error \(status 400\)"):
+            await ask(patient, upstream, key=KEY)
+        assert (await ask(patient, upstream)).status == 400  # nobody has a key here
 
 
 async def test_no_stream_has_it(patient: ProxyClient) -> None:
