@@ -93,6 +93,7 @@ class ProxiedBody(_Body):
         self._is_events = is_events
         self._is_readable = not encoded
         self._mask = mask
+        self._is_missing = connection.status < 400  # an error may have no body
         self._has_begun = False
         self._estimated = 0  # bytes whose tokens were counted by events
         self._keep = 0 if encoded else EVENTS_KEPT if is_events else DOCUMENT_KEPT
@@ -106,6 +107,7 @@ class ProxiedBody(_Body):
     def _pass(self, data: bytes) -> bytes:
         if self._mask is not None and not (data := self._mask.feed(data)):
             return b""
+        self._is_missing = False
         self._tail.append(data)
         self._kept += len(data)
         while self._kept - len(self._tail[0]) >= self._keep:
@@ -155,6 +157,8 @@ class ProxiedBody(_Body):
             error = connection.error or BackendFailed(f"{connection.peer} broke off")
         if not is_whole:
             raise error
+        if self._is_missing and not rest:
+            raise BadAnswer(f"{connection.peer} answered with nothing (status {connection.status})")
         if (usage := self._wire.find_usage(tail)) is not None:
             self._meter.told(usage)
         return rest

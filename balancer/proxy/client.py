@@ -73,6 +73,9 @@ class ProxyClient:
         connection, release = await self._post(
             url, headers, encoding, body, key, request_id, came_through, guard
         )
+        if reason := _no_answer(connection):
+            connection.close()
+            raise BadAnswer(masked(reason, key))
         mask = mask_for(connection.status, key)
         if mask is not None and connection.status >= 400 and _encoding(connection) != b"identity":
             connection.close()  # the key may be in it, and cannot be seen
@@ -195,6 +198,14 @@ def _proxied(
         encoded=_encoding(connection) != b"identity",
         mask=mask,
     )
+
+
+def _no_answer(connection: Connection) -> str:
+    """Why a success is none of an API: it is a page, such as those of portals and of servers in front."""
+    type_ = proxy_headers.value_of(connection.headers, b"content-type")
+    if connection.status >= 400 or type_ is None or proxy_headers.is_data(type_):
+        return ""
+    return f"{connection.peer} answers with {type_.decode('latin-1')[:100]!r} (status {connection.status})"
 
 
 def _encoding(connection: Connection) -> bytes:

@@ -37,7 +37,7 @@ _WAITS = {b"retry-after": 1, b"retry-after-ms": 1000}
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?").fullmatch
 _LONGEST_TIME = 512
 
-_PLAIN_TYPE = re.compile(
+_DATA_TYPE = re.compile(
     rb"(application/([a-z.-]+\+)?(json|x-ndjson|octet-stream)|text/(event-stream|plain))\s*(;|$)",
     re.IGNORECASE,
 ).match
@@ -88,11 +88,16 @@ def for_client(headers: Iterable[Header]) -> list[Header]:
                 told.append((name, seconds))
         elif name == b"content-length" and is_events(headers):
             continue
-        elif name == b"content-type" and not _PLAIN_TYPE(value):
+        elif name == b"content-type" and not is_data(value):
             told.append((name, b"text/plain; charset=utf-8"))
         elif name in RESPONSE_HEADERS or name.startswith(RESPONSE_PREFIX):
             told.append((name, value))
     return told
+
+
+def is_data(content_type: bytes) -> bool:
+    """Whether a body of this type is for programs."""
+    return _DATA_TYPE(content_type) is not None
 
 
 def is_events(headers: Iterable[Header]) -> bool:
