@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from balancer.backends.upstream_config import Upstream
 from support.bad_upstream import (
     DOCUMENT,
     EVENTS,
@@ -265,3 +266,25 @@ def _has_looked(server: LiveServer, name: str) -> bool:
     backend = server.house.fleet.upstreams.find(name)
     assert backend is not None
     return bool(backend.status().detail)
+
+
+# -- addresses --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names_it", [True, False])
+async def test_a_name_that_leads_where_no_upstream_may_be(tmp_path: Path, names_it: bool) -> None:
+    """Whoever named it: the settings, or an administrator at a time when the name led elsewhere."""
+    async with bad_upstream(answer()) as bad:
+        url = f"http://localhost:{bad.port}/v1"
+        settings = {"upstreams": f"{url}#model=far"} if names_it else {}
+        with live_server(
+            inference_engine="fake", model_base_path=tmp_path, allowed_upstreams="10.0.0.0/8", **settings
+        ) as server:
+            if not names_it:
+                connect = server.house.cluster.operations._connect
+                server.call(lambda: connect(Upstream("far", url, models={"far": "far"})))
+            async with httpx.AsyncClient(base_url=server.url) as client:
+                reply = await ask(client, "far")
+        assert refusal(reply) == BAD
+        assert "is not allowed as an upstream" in reply.json()["error"]["message"]
+        assert bad.connections == 0
