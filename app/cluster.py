@@ -18,6 +18,8 @@ from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from balancer.instances import Deployment, Instance, InstanceKind, InstanceLoader, Instances
 from balancer.proxy.client import ProxyClient
+from balancer.proxy.guard import Guard, NotAllowed
+from balancer.proxy.route import origin_of
 from balancer.scaling import Scaling, ScalingLimits
 from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.loader import ModelLoader
@@ -75,8 +77,16 @@ class Cluster:
         autoscaling = scaling_limits(settings)
         if autoscaling is not None:
             self.scaling = Scaling(self.fleet, self.manager, self.balancer, autoscaling)
+        # Who may add one while the server runs is trusted less than who starts it.
+        self._guard = Guard(settings.allowed_upstreams)
+        self._own_guard = self._guard if settings.allowed_upstreams else None
         self.operations = ClusterOperations(
-            self.fleet, self.manager, library, autoscaling, connect=self.add_upstream
+            self.fleet,
+            self.manager,
+            library,
+            autoscaling,
+            guard=self._guard,
+            connect=lambda upstream: self.add_upstream(upstream, self._guard),
         )
         self.fleet.on_change = self.balancer.changed
         self.manager.on_change = self.fleet.states_changed
@@ -90,7 +100,7 @@ class Cluster:
     def start(self) -> None:
         self.manager.start()
         for upstream in self._upstreams:
-            self.add_upstream(upstream)
+            self.add_upstream(upstream, self._own_guard)
         self._ticking = asyncio.get_running_loop().create_task(self._keep_ticking())
 
     async def stop(self) -> None:
@@ -102,11 +112,12 @@ class Cluster:
         await self.manager.stop()
         await self.proxy.close()
 
-    def add_upstream(self, upstream: Upstream) -> UpstreamBackend:
+    def add_upstream(self, upstream: Upstream, guard: Guard | None) -> UpstreamBackend:
         backend = UpstreamBackend(
             upstream,
             self.proxy,
             interval=self._settings.health_check_interval,
+            guard=guard,
             on_change=self.fleet.changed,
         )
         self.fleet.add_upstream(backend)
@@ -147,7 +158,11 @@ def configured_upstreams(settings: Settings, library: Library) -> list[Upstream]
         listed = [from_catalog(entry, library.base) for entry in library.upstreams]
         upstreams = [*listed, *parse_upstreams(settings.upstreams)]
         check_names(upstreams)
-    except ValueError as error:
+        if settings.allowed_upstreams:
+            guard = Guard(settings.allowed_upstreams)
+            for upstream in upstreams:
+                guard.check(origin_of(upstream.url))
+    except (ValueError, NotAllowed) as error:
         raise CatalogError("upstreams", [Problem(0, str(error))]) from None
     return upstreams
 

@@ -47,10 +47,17 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     balancer_errors.NoBackend: (503, "no_backend"),
     balancer_errors.ModelLoading: (503, "model_loading"),
     balancer_errors.NoRoom: (503, "insufficient_memory"),
+    # An upstream that is there and answers with what is of no use is 502: to ask again hardly helps, somebody
+    # has to mend it. One that is not there, broke off or is late is 503, as another time may be better.
+    balancer_errors.BadAnswer: (502, "bad_gateway"),
+    balancer_errors.BackendFailed: (503, "no_backend"),
+    balancer_errors.LoopDetected: (508, "loop_detected"),
     balancer_errors.BalancerError: (503, "no_backend"),
     operation_errors.UnknownInstance: (404, "instance_not_found"),
     operation_errors.UnknownUpstream: (404, "upstream_not_found"),
     operation_errors.UpstreamExists: (409, "upstream_exists"),
+    operation_errors.UpstreamNotAllowed: (403, "upstream_not_allowed"),
+    operation_errors.TooManyUpstreams: (409, "too_many_upstreams"),
     operation_errors.RestartFailed: (503, "restart_failed"),
     # Nobody is left to read the answer; the status only keeps it out of the server's faults.
     ClientDisconnect: (400, "client_disconnected"),

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from balancer.backends.upstream_config import parse_upstreams
 from balancer.policies import Strategy
+from balancer.proxy.guard import parse_allowed
 from engines.machine.memory import parse_memory
 from engines.models.catalog import EngineName, parse_duration
 
@@ -90,6 +91,12 @@ class Settings(BaseSettings):
         "",
         description="Comma-separated URLs of other OpenAI-compatible servers that requests may go to, with "
         "options after `#`: `http://gpu1:8000/v1#weight=2&key=...&model=ours:theirs`.",
+    )
+    allowed_upstreams: str = Field(
+        "",
+        description="Comma-separated hosts, addresses and networks at which alone upstreams may be: "
+        "`gpu1,*.internal,10.0.0.0/8`. Empty: anywhere, but those that are added while the server runs not "
+        "at link-local addresses or those of clouds' metadata services.",
     )
     default_model: str = Field(
         "auto",
@@ -200,6 +207,12 @@ class Settings(BaseSettings):
     @classmethod
     def _upstreams(cls, value: str) -> str:
         parse_upstreams(value)
+        return value
+
+    @field_validator("allowed_upstreams")
+    @classmethod
+    def _allowed(cls, value: str) -> str:
+        parse_allowed(value)
         return value
 
     @field_validator("keep_alive")

@@ -15,11 +15,11 @@ from typing import Protocol
 
 from balancer.backends.base import Backend, BackendStatus
 from balancer.backends.readiness import Arrival, Busy, Coming, Gone, Readiness, Ready
-from balancer.call import Call, Target
-from balancer.errors import DEFAULT_RETRY, BalancerError, NoBackend, QueueFull, UnknownModel
+from balancer.call import Call
+from balancer.errors import DEFAULT_RETRY, BalancerError, LoopDetected, NoBackend, QueueFull, UnknownModel
 from balancer.lease import Lease
 from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
-from balancer.rates import CompletionRate
+from balancer.rates import CompletionRates
 
 # What a client is told to wait at most, in seconds.
 LONGEST_RETRY = 600.0
@@ -75,7 +75,7 @@ class Balancer:
         self._waiting = CallQueue()
         self._running: Counter[str] = Counter()
         self._total = 0
-        self._rates: dict[str, CompletionRate] = {}
+        self._rates = CompletionRates()
         self._serving = self._serve_again = False
 
     @property
@@ -96,8 +96,8 @@ class Balancer:
     def has_other(self, call: Call, tried: Tried) -> bool:
         """Whether a backend that ``call`` has not ``tried`` may take it soon."""
         try:
-            return any(_may_take(tried, *each) for each in self._ask(call.target))
-        except UnknownModel:  # it was removed meanwhile
+            return any(_may_take(tried, *each) for each in self._ask(call))
+        except (UnknownModel, LoopDetected):  # a backend was removed meanwhile
             return False
 
     async def acquire(self, call: Call, tried: Tried = FRESH) -> Lease:
@@ -161,7 +161,7 @@ class Balancer:
         for waiter in self._waiting:
             if waiter.granted.done() or waiter.tried or waiter.call.model in models:
                 continue
-            if any(isinstance(readiness, Ready) for _, readiness in self._ask(waiter.call.target)):
+            if any(isinstance(readiness, Ready) for _, readiness in self._ask(waiter.call)):
                 break
             models[waiter.call.model] = None
         return list(models)
@@ -178,16 +178,18 @@ class Balancer:
 
     def _place(self, waiter: Waiter) -> Lease | None:
         """Decisions 2 to 4: a lease, or None if waiting for one may help. Raises `BalancerError` if not."""
-        asked = self._ask(waiter.call.target)
+        asked = self._ask(waiter.call)
         candidates = self._choose(waiter, asked)
         if not candidates:
             self._refuse(waiter, asked)
             return None
         return self._grant(waiter.call, candidates)
 
-    def _ask(self, target: Target) -> Asked:
-        """The backends of ``target`` with their readiness. Raises `UnknownModel`."""
-        backends = self._pool.backends(target.model, target.adapter)
+    def _ask(self, call: Call) -> Asked:
+        """The backends of ``call`` with their readiness. Raises `UnknownModel` and `LoopDetected`."""
+        backends = self._pool.backends(call.target.model, call.target.adapter)
+        if call.hops and not (backends := [backend for backend in backends if backend.admits(call)]):
+            raise LoopDetected(f"{call.model} is only at servers that this request came through, or too far")
         return [(backend, backend.readiness()) for backend in backends]
 
     def _choose(self, waiter: Waiter, asked: Asked) -> list[Backend]:
@@ -219,7 +221,7 @@ class Balancer:
         ``queue_timeout`` counts from the call's arrival. While its model is being loaded and no backend
         serves it, ``load_timeout`` counts instead, from when the call first saw the load.
         """
-        answers = [readiness for _, readiness in self._ask(waiter.call.target)]
+        answers = [readiness for _, readiness in self._ask(waiter.call)]
         is_served = any(isinstance(answer, Ready | Busy) for answer in answers)
         if is_served or not any(map(_is_starting, answers)):
             waiter.loading_since = None
@@ -230,7 +232,7 @@ class Balancer:
 
     def _expired(self, call: Call) -> BalancerError:
         """Decision 6: a backend's own reason if none serves, first of one that is coming; else the queue."""
-        asked = self._ask(call.target)
+        asked = self._ask(call)
         absent = [readiness for _, readiness in asked if isinstance(readiness, Coming | Gone)]
         if absent and len(absent) == len(asked):
             return min(absent, key=lambda readiness: isinstance(readiness, Gone)).explain()
@@ -245,10 +247,7 @@ class Balancer:
         self._running[model] -= 1
         if not self._running[model]:
             del self._running[model]
-        rate = self._rates.get(model)
-        if rate is None:
-            rate = self._rates[model] = CompletionRate()
-        rate.released(lease.began, self._clock())
+        self._rates.released(model, lease.began, self._clock())
         self.changed()
 
     async def _wait(self, waiter: Waiter) -> Lease:
@@ -275,8 +274,7 @@ class Balancer:
 
     def _retry_after(self, model: str) -> float:
         """When a place in the queue should be free, as fast as calls for ``model`` have ended of late."""
-        rate = self._rates.get(model)
-        wait = None if rate is None else rate.wait(self._waiting.of(model) + 1, self._clock())
+        wait = self._rates.wait(model, self._waiting.of(model) + 1, self._clock())
         return DEFAULT_RETRY if wait is None else min(wait, LONGEST_RETRY)
 
 

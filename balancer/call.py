@@ -132,7 +132,7 @@ class Call:
     ``resumable``: another backend may go on with its stream. ``conversation`` gives the text whose
     beginning decides what a prefix cache is worth. Calls of lower ``priority`` are served first.
     ``keep_alive``: how many seconds the model stays loaded after this call (-1: for good); None leaves
-    it at what the model has.
+    it at what the model has. ``hops`` are the ids of the servers that it came through.
     """
 
     request_id: str
@@ -149,6 +149,7 @@ class Call:
     priority: int = 0
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
+    hops: Sequence[str] = ()
 
     @property
     def model(self) -> str:

@@ -7,11 +7,12 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from balancer.backends.base import Verdict
 from balancer.balancer import Balancer
 from balancer.call import ByteStream, Call, Reply, ResumePoint
-from balancer.errors import BalancerError
+from balancer.errors import BalancerError, NotLetIn
 from balancer.lease import Lease
 from balancer.retry import RetryBudget, backoff
 from engines.errors import EngineError, RequestError
@@ -29,6 +30,8 @@ SUDDEN = 1.0
 # How often, and how far apart in seconds, it is asked whether a backend that broke comes back.
 SETTLE_TIMES = 10
 SETTLE_SECONDS = 0.05
+
+_NO_FAILURES = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.LOOP_DETECTED)
 
 FAILURES = (EngineError, BalancerError)
 """What a call can fail with because of its backend, or for want of one."""
@@ -101,7 +104,7 @@ class Dispatch:
                     # Why it has to go elsewhere says more than that it cannot.
                     raise (reason or failure) from None
                 reason = failure
-                if not await self._fails_over(attempt):
+                if not await self._fails_over(attempt, failure):
                     raise
             else:
                 if reply.status < 400 or not self._is_refused_elsewhere(attempt, reply):
@@ -180,10 +183,10 @@ class Dispatch:
         }
         logger.info("an answer went on elsewhere", extra=told)
 
-    async def _fails_over(self, attempt: int) -> bool:
+    async def _fails_over(self, attempt: int, failure: Exception) -> bool:
         """Give up the backend that failed; whether another is to be tried."""
         is_ours = self._is_ours
-        self._fail()
+        self._fail(_blame(failure))
         if is_ours:
             await self._settle()
         return self._may_retry(attempt, is_ours)
@@ -244,12 +247,13 @@ class Dispatch:
 
 
 def _blame(failure: Exception) -> Verdict:
-    """What ``failure`` says of its backend."""
-    return Verdict.NEUTRAL if isinstance(failure, RequestError) else Verdict.FAILURE
+    """What ``failure`` says of its backend: a 403 may be about this one request, as a client can cause it."""
+    is_about_request = isinstance(failure, NotLetIn) and failure.status == HTTPStatus.FORBIDDEN
+    return Verdict.NEUTRAL if is_about_request or isinstance(failure, RequestError) else Verdict.FAILURE
 
 
 def _verdict(status: int) -> Verdict:
-    """What a reply says of its backend: a client's mistake, or having enough to do, is no failure."""
+    """What a reply says of its backend: a client's mistake, a loop, or having enough to do, is no failure."""
     if status < 400:
         return Verdict.SUCCESS
-    return Verdict.FAILURE if status >= 500 and status != 503 else Verdict.NEUTRAL
+    return Verdict.FAILURE if status >= 500 and status not in _NO_FAILURES else Verdict.NEUTRAL

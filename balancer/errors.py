@@ -27,6 +27,10 @@ class NoBackend(BalancerError):
     """No backend of the model is alive."""
 
 
+class LoopDetected(BalancerError):
+    """The request came through the servers that it would be passed on to, or through too many."""
+
+
 class NoRoom(BalancerError):
     """The model does not fit beside those that are in use, or at all."""
 
@@ -45,6 +49,19 @@ class ModelLoading(BalancerError):
 
 class BackendFailed(BalancerError):
     """A backend gave no answer, or broke off in the middle of one: it may have been lost or hang."""
+
+
+class BadAnswer(BackendFailed):
+    """A backend is there, but what it says is of no use: no HTTP, a redirect, an untrusted certificate."""
+
+
+class NotLetIn(BadAnswer):
+    """A backend does not let this server in, with ``status`` 401, 403 or 407: the key that it was given is
+    wrong, or not enough. The client's own key has nothing to do with it."""
+
+    def __init__(self, message: str, status: int = 401) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class BackendTimedOut(BackendFailed):

@@ -75,3 +75,29 @@ class CompletionRate:
         calls = self._calls
         while calls and (len(calls) > self.SAMPLES or calls[0][0] <= now - self.SPAN):
             self._dropped = calls.popleft()[0]
+
+
+class CompletionRates:
+    """The rate of each model of which calls have ended, of `MOST` at a time.
+
+    Upstreams choose the names of their models, so there must be an end to what is remembered of them.
+    """
+
+    MOST = 256
+
+    def __init__(self) -> None:
+        self._rates: dict[str, CompletionRate] = {}
+
+    def released(self, model: str, began: float, now: float) -> None:
+        """Count a call for ``model``, as `CompletionRate.released`."""
+        rate = self._rates.get(model)
+        if rate is None:
+            if len(self._rates) >= self.MOST:
+                del self._rates[next(iter(self._rates))]
+            rate = self._rates[model] = CompletionRate()
+        rate.released(began, now)
+
+    def wait(self, model: str, position: int, now: float) -> float | None:
+        """The wait in the queue for ``model``, as `CompletionRate.wait`."""
+        rate = self._rates.get(model)
+        return None if rate is None else rate.wait(position, now)

@@ -9,6 +9,9 @@ from balancer.call import Call
 from balancer.policies import Policy, Strategy, make_policy
 from balancer.prefixes import prefix_blocks
 
+# Upstreams choose the names of their models, so there must be an end to what is remembered of them.
+MOST_POLICIES = 256
+
 
 class Selector:
     """Selects a backend for each call by the strategy. A new strategy begins with nothing remembered."""
@@ -30,6 +33,8 @@ class Selector:
         """One of the ``ready`` backends of the call's model; None if there are none."""
         policy = self._policies.get(call.model)
         if policy is None:
+            if len(self._policies) >= MOST_POLICIES:
+                del self._policies[next(iter(self._policies))]
             policy = self._policies[call.model] = make_policy(self._strategy)
         prefix: tuple[int, ...] = ()
         if self._strategy is Strategy.PREFIX_AWARE and call.conversation is not None:

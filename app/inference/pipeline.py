@@ -17,8 +17,12 @@ from app.inference.task import Task
 from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
+from balancer.errors import BadAnswer
 from engines.base import Engine, GenerationRequest, Prompt
 from engines.text.answer_reader import answer_readers
+
+# A whole answer that has more bytes is not kept for whoever wants it in one piece.
+MOST_BYTES = 64 * 2**20
 
 MakeRecord = Callable[[Target, str, str], RequestRecord]
 """Makes the record of a request from its target, its endpoint and its id."""
@@ -28,14 +32,16 @@ MakeRecord = Callable[[Target, str, str], RequestRecord]
 class WireRequest:
     """A request as it came: what workers and upstreams are sent.
 
-    ``for_parent``: it came from the server that started this one as a worker, whose stream has comments
-    then; ``resume_point``: the point of an answer to go on from, which only a parent can give.
+    ``hops`` are the ids of the servers that it came through. ``for_parent``: it came from the server that
+    started this one as a worker, whose stream has comments then; ``resume_point``: the point of an answer to
+    go on from, which only a parent can give.
     """
 
     request_id: str
     path: str
     body: bytes
     headers: Sequence[tuple[bytes, bytes]] = ()
+    hops: Sequence[str] = ()
     for_parent: bool = False
     resume_point: ResumePoint | None = None
 
@@ -91,6 +97,7 @@ class Pipeline:
             priority=task.priority,
             conversation=task.conversation,
             keep_alive=None if self._is_worker else task.keep_alive,
+            hops=request.hops,
         )
         return self._inference(call, record, dialect, for_parent=request.for_parent)
 
@@ -109,6 +116,7 @@ class Pipeline:
             headers=request.headers,
             meter=record,
             conversation=lambda: str(document.get("messages") or document.get("prompt")),
+            hops=request.hops,
         )
         return self._inference(call, record, dialect)
 
@@ -121,9 +129,12 @@ class Pipeline:
             task = replace(task, stream=False, defaults={**task.defaults, "stream": False})
         inference = self.begin(task, dialect, request)
         try:
-            answer, body = await inference.dispatch.open()
+            answer, first = await inference.dispatch.open()
+            body = bytearray(first)
             async for data in answer.body:
                 body += data
+                if len(body) > MOST_BYTES:
+                    raise BadAnswer(f"an answer has more than {MOST_BYTES:,} bytes")
             inference.end(answer.status)
             inference.dispatch.finish()
         except Exception as error:
@@ -132,7 +143,7 @@ class Pipeline:
         finally:
             inference.abort()
             inference.dispatch.close()
-        return answer.status, body
+        return answer.status, bytes(body)
 
     def _inference(
         self, call: Call, record: RequestRecord, dialect: Dialect, *, for_parent: bool = False

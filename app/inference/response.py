@@ -11,6 +11,7 @@ from app.inference.pipeline import Inference
 from app.telemetry.logs import get_logger
 from balancer.call import ByteStream, Reply
 from balancer.dispatch import FAILURES
+from balancer.proxy.headers import is_events
 from balancer.workers.protocol import error_comment
 
 log = get_logger("http")
@@ -27,6 +28,7 @@ class InferenceResponse(Response):
     def __init__(self, inference: Inference) -> None:
         super().__init__()
         self._inference = inference
+        self._is_events = False
         self._dispatch = inference.dispatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,6 +47,7 @@ class InferenceResponse(Response):
 
     async def _answer(self, send: Send, reply: Reply, first: bytes) -> None:
         """Send the whole reply, from several backends if one breaks off."""
+        self._is_events = is_events(reply.headers)
         backend = (BACKEND_HEADER, self._dispatch.backend.encode("latin-1", "replace"))
         headers = [*reply.headers, backend]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -70,11 +73,11 @@ class InferenceResponse(Response):
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _break_off(self, send: Send, failure: Exception) -> None:
-        """The status was sent, so a stream says it in its last event. Returning without an end cuts the
-        connection: a body that is cut must not pass for a whole one, and a parent goes on elsewhere."""
+        """The status was sent, so an event stream says it in its last event. Returning without an end cuts
+        the connection: a body that is cut must not pass for a whole one, and a parent goes on elsewhere."""
         log.warning("answer_broke_off", request_id=self._inference.call.request_id, error=str(failure))
         self._inference.end(500, str(failure))
-        if not self._inference.call.stream:
+        if not self._is_events:
             return
         if self._inference.for_parent:
             comment = error_comment(str(failure))

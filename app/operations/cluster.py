@@ -6,13 +6,21 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.operations.errors import UnknownInstance, UnknownUpstream, UpstreamExists
+from app.operations.errors import (
+    TooManyUpstreams,
+    UnknownInstance,
+    UnknownUpstream,
+    UpstreamExists,
+    UpstreamNotAllowed,
+)
 from app.operations.restarts import Restart, Restarts
 from balancer.backends.base import BackendState
 from balancer.backends.upstream import UpstreamBackend
 from balancer.backends.upstream_config import Upstream
 from balancer.fleet import Fleet
 from balancer.instances import MOST_INSTANCES, InstanceKind
+from balancer.proxy.guard import Guard, NotAllowed
+from balancer.proxy.route import origin_of
 from balancer.scaling import ScalingLimits
 from engines.errors import RequestError
 from engines.lifecycle.errors import ModelConflict
@@ -20,6 +28,10 @@ from engines.lifecycle.manager import ModelManager
 from engines.models.library import Library
 
 EVERY_INSTANCE = "all"
+# Upstreams that a server has at most when one more is added.
+MOST_UPSTREAMS = 256
+# Seconds in which the name of a new upstream is looked up.
+LOOK_UP_SECONDS = 5.0
 
 # What is loaded, is being loaded or failed can be started anew; what is at rest is started by loading it.
 _RESTARTABLE = (
@@ -50,7 +62,8 @@ class RollingRestart:
 class ClusterOperations:
     """The operations, with the rules for each, for routes, a console or a command.
 
-    ``limits`` are the autoscaler's; None without one. ``connect`` makes an upstream a backend of the fleet.
+    ``limits`` are the autoscaler's; None without one. ``guard`` knows the addresses that new upstreams may
+    have, and ``connect`` makes one a backend of the fleet.
     """
 
     def __init__(
@@ -59,12 +72,15 @@ class ClusterOperations:
         manager: ModelManager,
         library: Library,
         limits: ScalingLimits | None,
+        *,
+        guard: Guard,
         connect: Callable[[Upstream], UpstreamBackend],
     ) -> None:
         self._fleet = fleet
         self._manager = manager
         self._library = library
         self._limits = limits
+        self._guard = guard
         self._connect = connect
         self._restarts = Restarts(fleet)
 
@@ -143,14 +159,30 @@ class ClusterOperations:
 
     # -- upstreams ---------------------------------------------------------------------------------
 
-    def add_upstream(self, upstream: Upstream) -> UpstreamBackend:
-        """Let calls go to an upstream until the server is started again. Raises `UpstreamExists`."""
+    async def add_upstream(self, upstream: Upstream) -> UpstreamBackend:
+        """Let calls go to an upstream until the server is started again.
+
+        Raises `UpstreamNotAllowed`, `UpstreamExists` and `TooManyUpstreams`.
+        """
+        await self._check_address(upstream)
+        if len(self._fleet.upstreams) >= MOST_UPSTREAMS:
+            raise TooManyUpstreams(f"There are {MOST_UPSTREAMS} upstreams already: remove one first.")
         if self._fleet.upstreams.find(upstream.name) is not None:
             raise UpstreamExists(
                 f"There is an upstream {upstream.name} already: remove it first, or give this one a `name`.",
                 "name",
             )
         return self._connect(upstream)
+
+    async def _check_address(self, upstream: Upstream) -> None:
+        """Raises `UpstreamNotAllowed`. What a name leads to is looked at again with every connection."""
+        try:
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                await self._guard.addresses(origin_of(upstream.url))
+        except NotAllowed as refusal:
+            raise UpstreamNotAllowed(refusal.message, "url") from None
+        except (OSError, UnicodeError):  # it may have a name later, or only at a proxy
+            pass
 
     async def remove_upstream(self, name: str) -> UpstreamBackend:
         """Send an upstream no more calls; those that it serves go on. Raises `UnknownUpstream`."""

@@ -38,5 +38,13 @@ class UpstreamExists(OperationError):
     """Another upstream has the name."""
 
 
+class UpstreamNotAllowed(OperationError):
+    """An upstream's address is none that upstreams may have."""
+
+
+class TooManyUpstreams(OperationError):
+    """There are as many upstreams as there may be."""
+
+
 class RestartFailed(OperationError):
     """An instance did not come back. ``details``: the ids of the restarted, the failed and the untouched."""

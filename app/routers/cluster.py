@@ -118,10 +118,11 @@ async def set_strategy(body: StrategyRequest, request: Request) -> StrategySet:
 async def add_upstream(body: NewUpstream, request: Request) -> UpstreamAdded:
     """It takes calls as soon as it answers a look at its models, until the server is started again.
 
-    This server sends requests to whatever address is given here, so only administrators may give one.
+    This server sends requests to whatever address is given here, so only administrators may give one, and
+    only one that ALLOWED_UPSTREAMS has; unset, any but link-local and metadata addresses.
     """
     server: Server = request.app.state.server
-    backend = server.cluster.operations.add_upstream(body.upstream())
+    backend = await server.cluster.operations.add_upstream(body.upstream())
     report = UpstreamReport.of(backend.status())
     return UpstreamAdded(message=f"added {backend.name}", name=backend.name, upstream=report)
 

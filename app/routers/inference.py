@@ -19,8 +19,10 @@ from app.errors import invalid_request
 from app.inference.dialect import Dialect
 from app.inference.pipeline import WireRequest
 from app.inference.response import InferenceResponse
+from app.nesting import is_too_deep
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
+from balancer.proxy.hops import read_hops
 from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
 from engines.errors import RequestError
 
@@ -116,6 +118,7 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
         path=request.scope["path"],
         body=body,
         headers=headers.raw,
+        hops=read_hops(headers.raw),
         for_parent=for_parent,
         resume_point=resume_point,
     )
@@ -126,7 +129,10 @@ def _parse_json(body: bytes) -> Any:
     if not body:
         raise invalid_request([{"type": "missing", "loc": ("body",), "msg": "Field required"}])
     try:
-        return json.loads(body)
+        document = json.loads(body)
+        if not is_too_deep(document, body):
+            return document
+        reason = "it nests too deep"
     except json.JSONDecodeError as error:
         reason = error.msg
     except UnicodeDecodeError:

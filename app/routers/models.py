@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import ModelCard, ModelList, ModelReport
 from app.server import Server
+from balancer.proxy.hops import HOPS_HEADER
 from engines.lifecycle.states import ModelState
 from engines.models.model import Model
 
@@ -21,13 +22,18 @@ async def list_models(
     request: Request,
     all: Annotated[bool, Query(description="Also those of the catalog that are not on disk yet.")] = False,
 ) -> ModelList:
+    """Another Enginehouse, which asks as an upstream's client, is told only of the models that are here: what
+    this server has from its own upstreams would go round in circles if two had each other."""
     server: Server = request.app.state.server
+    is_server = HOPS_HEADER.decode() in request.headers
     # The default model first: clients without a wish take the first.
     models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
-    cards = [card for model in models for card in _cards(server, model)]
-    elsewhere = [name for name in server.fleet.upstreams.models() if server.is_elsewhere(name)]
-    cards += [_of_upstreams(server, name).card() for name in elsewhere]
-    return ModelList(data=[card for card in cards if all or card.state is not ModelState.ABSENT])
+    cards = [card for model in models for card in _cards(server, model, only_own=is_server)]
+    if not is_server:
+        elsewhere = [name for name in server.fleet.upstreams.models() if server.is_elsewhere(name)]
+        cards += [_of_upstreams(server, name).card() for name in elsewhere]
+    cards = [card for card in cards if all or card.state is not ModelState.ABSENT]
+    return ModelList(data=cards, server_id=server.cluster.proxy.server_id)
 
 
 @router.get(
@@ -71,7 +77,7 @@ def _of_upstreams(server: Server, name: str, aliases: Sequence[str] = ()) -> Mod
     )
 
 
-def _cards(server: Server, model: Model) -> list[ModelCard]:
-    """The model's card, then those of its adapters."""
-    card = _of_library(server, model).card()
+def _cards(server: Server, model: Model, *, only_own: bool) -> list[ModelCard]:
+    """The model's card, then those of its adapters; ``only_own``: as if there were no upstreams."""
+    card = (server.report(model) if only_own else _of_library(server, model)).card()
     return [card, *(card.of_adapter(adapter.name) for adapter in model.entry.adapters)]

@@ -54,6 +54,11 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorEnvelope, "description": "The body is too large"},
     429: {"model": ErrorEnvelope, "description": "Rate limit reached or queue full; see Retry-After"},
     500: {"model": ErrorEnvelope, "description": "The engine failed"},
+    502: {"model": ErrorEnvelope, "description": "An upstream answered with what is of no use"},
+    508: {
+        "model": ErrorEnvelope,
+        "description": "Only servers that the request came through have the model",
+    },
     503: {
         "model": ErrorEnvelope,
         "description": "The model is loading or nothing serves it; see Retry-After",

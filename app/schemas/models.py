@@ -49,6 +49,7 @@ class ModelCard(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    server_id: str = Field(description="Of this server, so that servers that ask each other know it.")
 
 
 class Loading(BaseModel):

@@ -12,14 +12,12 @@ from app.operations.cluster import Rescaled
 from app.operations.restarts import Restart
 from app.schemas.cluster import UpstreamReport
 from app.schemas.common import WireModel
-from balancer.backends.upstream_config import Upstream, upstream_at
+from balancer.backends.upstream_config import MAX_CONCURRENT, MAX_KEY, MAX_URL, Upstream, upstream_at
 from balancer.instances import MOST_INSTANCES
 from balancer.policies import Strategy
 from balancer.proxy.headers import is_sendable
 from engines.errors import RequestError
-from engines.models.catalog import check_name
-
-MAX_URL = 2048
+from engines.models.catalog import MAX_RENAMED, MAX_WEIGHT, check_name
 
 
 class ScaleRequest(WireModel):
@@ -126,15 +124,18 @@ class NewUpstream(WireModel):
         description="Base URL, such as `http://gpu1:8000/v1`."
     )
     name: Name | None = Field(None, description="Default: its host and port.")
-    api_key: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_is_sendable)] | None = (
+    api_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY), AfterValidator(_is_sendable)] | None = (
         Field(None, repr=False, description="Sent to it as a Bearer key; never shown again.")
     )
-    weight: float = Field(1.0, gt=0, description="Its share of the calls relative to other backends'.")
+    weight: float = Field(
+        1.0, gt=0, le=MAX_WEIGHT, description="Its share of the calls relative to other backends'."
+    )
     models: Annotated[
         dict[Name, Name],
+        Field(max_length=MAX_RENAMED),
         BeforeValidator(_same_names, json_schema_input_type=dict[str, str] | list[str]),
     ] = Field({}, description="Our names and its own, or a list of names. Default: all that it lists.")
-    max_concurrent: int | None = Field(None, ge=1, description="The most calls at once.")
+    max_concurrent: int | None = Field(None, ge=1, le=MAX_CONCURRENT, description="The most calls at once.")
 
     def upstream(self) -> Upstream:
         """Raises `RequestError`."""

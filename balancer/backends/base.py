@@ -164,6 +164,10 @@ class Backend(ABC):
     @abstractmethod
     def status(self) -> BackendStatus: ...
 
+    def admits(self, call: Call) -> bool:
+        """Whether ``call`` may be sent here, whatever way it came."""
+        return True
+
     def begin(self, call: Call) -> int:
         """Count a call in; the number is its ticket for `end`. Only a lease calls the two."""
         self.inflight += 1

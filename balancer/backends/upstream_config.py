@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from balancer.proxy.headers import is_sendable
-from engines.models.catalog import UpstreamEntry, check_name
+from balancer.proxy.route import address_of
+from engines.models.catalog import MAX_RENAMED, MAX_WEIGHT, UpstreamEntry, check_name
 
 # What the ids of our own instances begin with.
 OF_INSTANCES = "instance_"
 OPTIONS = ("name", "key", "weight", "model", "max_concurrent")
+MAX_URL = 2048
+MAX_KEY = 4096
+MAX_CONCURRENT = 1_000_000
+
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +43,17 @@ class Upstream:
         check_name(self.name)
         if self.name.startswith(OF_INSTANCES):
             raise ValueError(f"names that begin with {OF_INSTANCES} are those of instances")
+        if len(self.models) > MAX_RENAMED:
+            raise ValueError(f"at most {MAX_RENAMED} models may be named")
         for model in (*self.models.keys(), *self.models.values()):
             check_name(model)
-        if self.api_key is not None and not (self.api_key and is_sendable(self.api_key)):
-            raise ValueError("the key is empty, or has characters that a header cannot have")
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise ValueError("weight must be a number above 0")
-        if self.max_concurrent is not None and self.max_concurrent < 1:
-            raise ValueError("max_concurrent must be at least 1")
+        key = self.api_key
+        if key is not None and not (0 < len(key) <= MAX_KEY and is_sendable(key)):
+            raise ValueError("the key is empty, too long, or has characters that a header cannot have")
+        if not 0 < self.weight <= MAX_WEIGHT:  # which is no number neither
+            raise ValueError(f"weight must be a number above 0, at most {MAX_WEIGHT}")
+        if self.max_concurrent is not None and not 1 <= self.max_concurrent <= MAX_CONCURRENT:
+            raise ValueError(f"max_concurrent must be at least 1, at most {MAX_CONCURRENT}")
 
 
 def parse_upstreams(text: str) -> tuple[Upstream, ...]:
@@ -154,7 +163,7 @@ def _number(name: str, value: str) -> float:
 
 
 def _whole_number(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
+    if not (value.isascii() and value.isdigit() and len(value) <= len(str(MAX_CONCURRENT))):
         raise ValueError(f"{name} must be a whole number")
     return int(value)
 
@@ -166,6 +175,8 @@ def _complete(url: str) -> str:
 
 
 def _check_url(url: str) -> None:
+    if len(url) > MAX_URL:
+        raise ValueError(f"the URL has more than {MAX_URL} characters")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("this is no URL such as http://host:8000/v1")
@@ -176,9 +187,13 @@ def _check_url(url: str) -> None:
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("the URL has characters that must be escaped")
     try:
-        _ = parts.port
+        is_port = parts.port != 0
     except ValueError:
-        raise ValueError("the port must be a number from 1 to 65535") from None
+        is_port = False
+    if not is_port:
+        raise ValueError("the port must be a number from 1 to 65535")
+    if not _HOST.fullmatch(parts.hostname) and address_of(parts.hostname) is None:
+        raise ValueError("the host has characters that none can have")
 
 
 def _default_name(url: str) -> str:
@@ -187,7 +202,8 @@ def _default_name(url: str) -> str:
 
 
 def _without_credentials(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
+    """``url``, which may not be one, as far as it cannot have a key in it."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Self
 
 from balancer.call import ResumePoint, TokenMeter, WireFormat
-from balancer.errors import BackendFailed
+from balancer.errors import BackendFailed, BadAnswer
 from balancer.proxy.connection import Connection
+from balancer.proxy.masking import Mask
 from balancer.workers.protocol import END, LAST, usage_from
 
 # Bytes from the end of a body in which its usage is looked for.
@@ -48,7 +49,8 @@ class _Body:
                     return passed
             elif connection.is_over:
                 self.close()
-                self._end(connection)
+                if rest := self._end(connection):
+                    return rest
             else:
                 await connection.ready()
         raise StopAsyncIteration
@@ -62,8 +64,8 @@ class _Body:
         """The part of ``data``, which just came, that the client gets now."""
         raise NotImplementedError
 
-    def _end(self, connection: Connection) -> None:
-        """Nothing more comes. Raises `BackendFailed` if that is too early."""
+    def _end(self, connection: Connection) -> bytes:
+        """What the client still gets when nothing more comes. Raises `BackendFailed` if that is too early."""
         raise NotImplementedError
 
 
@@ -71,7 +73,7 @@ class ProxiedBody(_Body):
     """An upstream's body, untouched.
 
     ``is_events``: server-sent events, which must end as ``wire`` says unless they are ``encoded``. The
-    tokens of what is encoded are not counted.
+    tokens of what is encoded are not counted. ``mask`` hides the upstream's key.
     """
 
     def __init__(
@@ -83,12 +85,15 @@ class ProxiedBody(_Body):
         meter: TokenMeter,
         is_events: bool,
         encoded: bool,
+        mask: Mask | None = None,
     ) -> None:
         super().__init__(connection, release)
         self._wire = wire
         self._meter = meter
         self._is_events = is_events
         self._is_readable = not encoded
+        self._mask = mask
+        self._is_missing = connection.status < 400  # an error may have no body
         self._has_begun = False
         self._estimated = 0  # bytes whose tokens were counted by events
         self._keep = 0 if encoded else EVENTS_KEPT if is_events else DOCUMENT_KEPT
@@ -100,6 +105,9 @@ class ProxiedBody(_Body):
         return None
 
     def _pass(self, data: bytes) -> bytes:
+        if self._mask is not None and not (data := self._mask.feed(data)):
+            return b""
+        self._is_missing = False
         self._tail.append(data)
         self._kept += len(data)
         while self._kept - len(self._tail[0]) >= self._keep:
@@ -131,8 +139,9 @@ class ProxiedBody(_Body):
         self._estimated += len(data) - position
         self._meter.tokens(tokens + (data.count(b"\n", position) >> 1))
 
-    def _end(self, connection: Connection) -> None:
-        tail = b"".join(self._tail)
+    def _end(self, connection: Connection) -> bytes:
+        rest = b"" if self._mask is None else self._mask.rest()
+        tail = b"".join((*self._tail, rest))
         if self._has_begun:
             # Of the last events some have no text, such as the one with the finish reason and the end mark.
             last = tail[max(0, len(tail) - self._estimated) :]
@@ -142,16 +151,17 @@ class ProxiedBody(_Body):
         if self._is_events and self._is_readable:
             # Whatever happens to a connection after its end mark, the answer is there.
             is_whole = self._wire.is_end(tail[-END_KEPT:])
-            error = connection.error or BackendFailed(
-                f"{connection.peer} ended its stream without an end mark"
-            )
+            error = connection.error or BadAnswer(f"{connection.peer} ended its stream without an end mark")
         else:
             is_whole = connection.ended
             error = connection.error or BackendFailed(f"{connection.peer} broke off")
         if not is_whole:
             raise error
+        if self._is_missing and not rest:
+            raise BadAnswer(f"{connection.peer} answered with nothing (status {connection.status})")
         if (usage := self._wire.find_usage(tail)) is not None:
             self._meter.told(usage)
+        return rest
 
 
 class WorkerBody(_Body):
@@ -245,10 +255,11 @@ class WorkerBody(_Body):
         elif name == b":error":
             self._failure = BackendFailed(str(json.loads(value)))
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: Connection) -> bytes:
         # Whatever happens to a connection after the end mark, the answer is there.
         if not self._is_done:
             raise connection.error or _cut_off(connection)
+        return b""
 
 
 def _cut_off(connection: Connection) -> BackendFailed:

@@ -14,7 +14,7 @@ from typing import cast
 
 import httptools
 
-from balancer.errors import BackendFailed, BackendTimedOut
+from balancer.errors import BackendFailed, BackendTimedOut, BadAnswer
 from balancer.proxy.headers import Header
 
 # Bytes that are not body and that an answer may have in a row: its headers, with those of interim answers
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
             self.ended = True
             self._finish()
 
-    def _break(self, reason: str, kind: type[BackendFailed] = BackendFailed) -> None:
+    def _break(self, reason: str, kind: type[BackendFailed] = BadAnswer) -> None:
         """What came is no answer. If the answer itself is whole, only the connection is of no more use."""
         self._keep_alive = False
         self._fail(reason, kind)

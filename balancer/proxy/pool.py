@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from balancer.errors import BackendFailed, BackendTimedOut
+from balancer.errors import BackendFailed, BackendTimedOut, BadAnswer
 from balancer.proxy.connection import Connection
+from balancer.proxy.guard import Guard
 from balancer.proxy.route import Origin, Route
 from balancer.proxy.tunnel import open_tunnel
 
@@ -38,27 +39,29 @@ class ConnectionPool:
         idle.clear()
         return None
 
-    async def connect(self, route: Route) -> Connection:
-        """A new connection. Raises `BackendFailed`."""
+    async def connect(self, route: Route, guard: Guard | None = None) -> Connection:
+        """A new connection, to an address that ``guard`` allows. Raises `BackendFailed`."""
         where = str(route.origin) if route.proxy is None else f"{route.origin} (by the proxy {route.proxy})"
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await self._dial(route)
+                connection = await self._dial(route, guard)
         except TimeoutError:
             seconds = f"{self._connect_timeout:g} s"
             raise BackendTimedOut(f"{where} took no connection within {seconds}") from None
         except ssl.SSLCertVerificationError as error:
             reason = error.verify_message
-            raise BackendFailed(f"the certificate of {where} is not trusted: {reason}") from error
+            raise BadAnswer(f"the certificate of {where} is not trusted: {reason}") from error
         except (OSError, UnicodeError) as error:
             raise BackendFailed(f"{where} cannot be reached: {error}") from error
         if connection.is_open:
             self._open.add(connection)
         return connection
 
-    async def _dial(self, route: Route) -> Connection:
+    async def _dial(self, route: Route, guard: Guard | None) -> Connection:
         origin, proxy, loop = route.origin, route.proxy, asyncio.get_running_loop()
         connection = Connection(str(origin), self._lost)
+        if guard is not None:
+            guard.check(origin)
         if proxy is not None and origin.is_tls:
             tunnel = await open_tunnel(proxy, origin)
             try:
@@ -71,11 +74,30 @@ class ConnectionPool:
             if transport is None:  # lost right after the handshake
                 raise ConnectionResetError("the connection was closed")
             connection.connection_made(transport)
+        elif proxy is not None:
+            await loop.create_connection(lambda: connection, proxy.host, proxy.port)
         else:
-            near = proxy or origin
-            tls = self._context() if origin.is_tls else None
-            await loop.create_connection(lambda: connection, near.host, near.port, ssl=tls)
+            await self._dial_origin(connection, origin, guard)
         return connection
+
+    async def _dial_origin(self, connection: Connection, origin: Origin, guard: Guard | None) -> None:
+        """Connect to the first address that takes it: with a ``guard``, of those only that it allows."""
+        hosts = [origin.host] if guard is None else await guard.addresses(origin)
+        tls = self._context() if origin.is_tls else None
+        name = origin.host if origin.is_tls else None
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        for host in hosts:
+            try:
+                await loop.create_connection(
+                    lambda: connection, host, origin.port, ssl=tls, server_hostname=name
+                )
+                return
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failure = error
+        raise failure or OSError("it has no address")
 
     def give_back(self, connection: Connection, origin: Origin) -> None:
         """Keep it for the next request if its exchange ended well; drop it otherwise."""

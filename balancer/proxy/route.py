@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from balancer.errors import BackendFailed
+from balancer.errors import BadAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +66,34 @@ class Routes:
         self._proxies = dict(proxies or {})
         self._exceptions = re.split(r"[,\s]+", self._proxies.pop("no", "").lower())
         self.to = lru_cache(256)(self._find)
-        """The route to a URL: absolute, http or https, without credentials. Raises `BackendFailed`."""
+        """The route to a URL: absolute, http or https, without credentials. Raises `BadAnswer`."""
 
     def _find(self, url: str) -> Route:
         parts = urlsplit(url)
-        is_tls = parts.scheme == "https"
-        origin = Origin(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
+        origin = origin_of(url)
         proxy_url = self._proxies.get(parts.scheme)
         proxy = forward_proxy(proxy_url) if proxy_url and not self._is_direct(origin) else None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if proxy is not None and not is_tls:
+        if proxy is not None and not origin.is_tls:
             target = f"http://{parts.netloc}{target}"
         return Route(origin, parts.netloc.encode("ascii"), target.encode("ascii"), proxy)
 
     def _is_direct(self, origin: Origin) -> bool:
-        host, address = origin.host, _address(origin.host)
+        host, address = origin.host, address_of(origin.host)
         if host == "localhost" or (address is not None and address.is_loopback):
             return True
-        return any(_matches(exception, origin, address) for exception in self._exceptions if exception)
+        return any(matches(exception, origin, address) for exception in self._exceptions if exception)
+
+
+def origin_of(url: str) -> Origin:
+    """The server that ``url``, which is http or https, leads to."""
+    parts = urlsplit(url)
+    is_tls = parts.scheme == "https"
+    return Origin(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
 
 
 def forward_proxy(url: str) -> ForwardProxy:
-    """The proxy at ``url``, which may have credentials and lack its scheme. Raises `BackendFailed`."""
+    """The proxy at ``url``, which may have credentials and lack its scheme. Raises `BadAnswer`."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
         host, port = parts.hostname, parts.port or 80
@@ -95,33 +101,34 @@ def forward_proxy(url: str) -> ForwardProxy:
         host, port = None, 0
     if parts.scheme != "http" or not host:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        raise BackendFailed(f"the proxy {shown} is of no use: only http://host:port is supported")
+        raise BadAnswer(f"the proxy {shown} is of no use: only http://host:port is supported")
     if parts.username is None:
         return ForwardProxy(host, port)
     credentials = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
     return ForwardProxy(host, port, b"Basic " + b64encode(credentials))
 
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _address(host: str) -> _Address | None:
+def address_of(host: str) -> Address | None:
+    """The address that ``host`` is; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
 
 
-def _matches(exception: str, origin: Origin, address: _Address | None) -> bool:
-    """Whether ``exception``, an entry of NO_PROXY, is about ``origin``."""
-    if exception == "*" or exception == str(origin):
+def matches(entry: str, origin: Origin, address: Address | None) -> bool:
+    """Whether ``entry``, written as in NO_PROXY, is about ``origin``, whose ``address`` may be known."""
+    if entry == "*" or entry == str(origin):
         return True
     if address is not None:
         try:
-            return address in ipaddress.ip_network(exception.strip("[]"), strict=False)
+            return address in ipaddress.ip_network(entry.strip("[]"), strict=False)
         except ValueError:
             return False
-    domain = exception.removeprefix("*").removeprefix(".")
+    domain = entry.removeprefix("*").removeprefix(".")
     if domain.endswith(f":{origin.port}"):
         domain = domain.removesuffix(f":{origin.port}")
     return origin.host == domain or origin.host.endswith(f".{domain}")

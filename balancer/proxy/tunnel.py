@@ -6,7 +6,7 @@ import asyncio
 import re
 from typing import cast
 
-from balancer.errors import BackendFailed
+from balancer.errors import BackendFailed, BadAnswer
 from balancer.proxy.route import ForwardProxy, Origin
 
 # Bytes of headers that a proxy's answer may have.
@@ -32,12 +32,14 @@ def _check(head: bytes, proxy: ForwardProxy, origin: Origin) -> None:
     """Raises `BackendFailed` unless ``head`` is the answer of a proxy that opened the tunnel."""
     match = _STATUS(head)
     if match is None or b"\r\n\r\n" not in head:
-        raise BackendFailed(f"the proxy {proxy} does not speak HTTP as it should")
+        raise BadAnswer(f"the proxy {proxy} does not speak HTTP as it should")
     if not match[1].startswith(b"2"):
         said = b" ".join(filter(None, match.groups())).decode("ascii").strip()
-        raise BackendFailed(f"the proxy {proxy} refuses a tunnel to {origin}: {said}")
+        # A proxy that cannot reach the origin says so with 5xx; anything else is a matter of configuration.
+        kind = BackendFailed if match[1].startswith(b"5") else BadAnswer
+        raise kind(f"the proxy {proxy} refuses a tunnel to {origin}: {said}")
     if not head.endswith(b"\r\n\r\n"):  # a TLS server does not speak first
-        raise BackendFailed(f"the proxy {proxy} sent more than its answer")
+        raise BadAnswer(f"the proxy {proxy} sent more than its answer")
 
 
 class _Connecting(asyncio.Protocol):

@@ -579,6 +579,10 @@ def test_a_name_is_an_upstreams_alone(client: httpx.Client) -> None:
         ({"url": "http://gpu1", "name": "instance_1"}, "url"),
         ({"url": "http://gpu1", "api_key": "hidden-key\n"}, "api_key"),
         ({"url": "http://gpu1", "weight": 0}, "weight"),
+        ({"url": "http://gpu1", "weight": 1001}, "weight"),
+        ({"url": "http://gpu1", "max_concurrent": 10**400}, "max_concurrent"),
+        ({"url": "http://gpu1", "models": [f"m{n}" for n in range(1001)]}, "models"),
+        ({"url": "http://gpu1:0/v1"}, "url"),
         ({"url": "http://gpu1", "max_concurrent": 0}, "max_concurrent"),
         ({"url": "http://gpu1", "models": [""]}, "models"),
         ({"url": "http://gpu1", "models": {"ours": 3}}, "models.ours"),
@@ -591,6 +595,23 @@ def test_what_is_no_upstream(unchanged: httpx.Client, body: dict[str, Any], para
     assert str(refusal(reply)[2]).startswith(param)
     assert "hidden-key" not in reply.text
     assert status(unchanged)["upstreams"] == {}
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "http://[fe80::1]", "http://0xa9fea9fe/v1"])
+def test_addresses_that_no_upstream_may_have(unchanged: httpx.Client, url: str) -> None:
+    reply = post(unchanged, "upstreams", url=url)
+    assert refusal(reply) == (403, "upstream_not_allowed", "url")
+    assert "ALLOWED_UPSTREAMS" in reply.json()["error"]["message"]
+    assert status(unchanged)["upstreams"] == {}
+
+
+def test_only_what_is_allowed_is_added(tmp_path: Path, other: LiveServer) -> None:
+    with server_of(tmp_path, allowed_upstreams="10.0.0.0/8, *.gpu.test") as server:
+        with client_of(server) as client:
+            for url in (other.url, "http://localhost:9/v1", "http://[::1]:9/v1"):
+                assert refusal(post(client, "upstreams", url=url)) == (403, "upstream_not_allowed", "url")
+            assert post(client, "upstreams", url="http://10.1.2.3/v1", name="one").status_code == 201
+            assert client.delete("/v1/cluster/upstreams/one").status_code == 200
 
 
 # -- who may -----------------------------------------------------------------------------------------

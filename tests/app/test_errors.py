@@ -11,8 +11,21 @@ from structlog.testing import capture_logs
 
 from app import errors, middleware
 from app.errors import ApiError, error_body, error_response, to_api_error
+from app.operations.errors import TooManyUpstreams, UpstreamNotAllowed
 from app.settings import Settings
-from balancer.errors import BalancerError, ModelLoading, NoBackend, QueueFull, UnknownModel
+from balancer.errors import (
+    BackendFailed,
+    BackendTimedOut,
+    BadAnswer,
+    BalancerError,
+    LoopDetected,
+    ModelLoading,
+    NoBackend,
+    NotLetIn,
+    QueueFull,
+    UnknownModel,
+)
+from balancer.proxy.guard import NotAllowed
 from engines.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -109,6 +122,14 @@ LOADING = ModelLoading("Loading m.", retry_after=2.2, state="loading", progress=
         (QueueFull("x"), 429, "queue_full", "rate_limit_error"),
         (NoBackend("x"), 503, "no_backend", "server_error"),
         (BalancerError("x"), 503, "no_backend", "server_error"),
+        (BackendFailed("x"), 503, "no_backend", "server_error"),
+        (BackendTimedOut("x"), 503, "no_backend", "server_error"),
+        (BadAnswer("x"), 502, "bad_gateway", "server_error"),
+        (NotLetIn("x"), 502, "bad_gateway", "server_error"),
+        (NotAllowed("x"), 502, "bad_gateway", "server_error"),
+        (LoopDetected("x"), 508, "loop_detected", "server_error"),
+        (UpstreamNotAllowed("x"), 403, "upstream_not_allowed", "permission_error"),
+        (TooManyUpstreams("x"), 409, "too_many_upstreams", "invalid_request_error"),
         (LOADING, 503, "model_loading", "server_error"),
         (HTTPException(403), 403, "insufficient_scope", "permission_error"),
         (HTTPException(418), 418, "invalid_request_error", "invalid_request_error"),

@@ -131,6 +131,9 @@ def test_values_are_parsed(monkeypatch: pytest.MonkeyPatch, name: str, text: str
         ("QUEUE_TIMEOUT", "0"),
         ("RATE_LIMIT_RPM", "-1"),
         ("ENABLE_CACHING", "perhaps"),
+        ("ALLOWED_UPSTREAMS", "http://gpu1"),
+        ("ALLOWED_UPSTREAMS", "10.0.0.0/33"),
+        ("UPSTREAMS", "http://gpu1#weight=1001"),
     ],
 )
 def test_bad_values_are_rejected_by_name(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:

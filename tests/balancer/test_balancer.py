@@ -15,7 +15,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from balancer import balancer as module
 from balancer.backends.base import BackendState, Verdict
 from balancer.balancer import Balancer, QueueLimits
-from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, QueueFull, UnknownModel
+from balancer.call import Call
+from balancer.errors import (
+    BalancerError,
+    LoopDetected,
+    ModelLoading,
+    NoBackend,
+    NoRoom,
+    QueueFull,
+    UnknownModel,
+)
 from balancer.health.breaker import STREAK, Breaker
 from balancer.lease import Lease
 from balancer.policies import Strategy
@@ -258,6 +267,44 @@ async def test_cancelling_in_the_turn_of_the_grant_gives_the_lease_back() -> Non
 async def test_unknown_models_are_refused_at_once() -> None:
     with pytest.raises(UnknownModel):
         await House(StubBackend()).acquire(call("other"))
+
+
+class Far(StubBackend):
+    """An upstream whose id is its name."""
+
+    def admits(self, call: Call) -> bool:
+        return self.name not in call.hops
+
+
+async def test_a_call_never_goes_where_it_came_from() -> None:
+    house = House(Far("far"), StubBackend("near"), Far("farther"))
+    for _ in range(3):
+        assert (await house.acquire(call(hops=("far", "farther")))).backend.name == "near"
+    house = House(Far("far"), Far("farther"))
+    assert (await house.acquire(call(hops=("far",)))).backend.name == "farther"
+    assert not house.has_other(call(hops=("far", "farther")), {})
+
+
+async def test_a_call_that_can_only_go_where_it_came_from_is_refused_at_once() -> None:
+    house = House(Far("far"))
+    with pytest.raises(LoopDetected, match="m is only at servers that this request came through"):
+        await house.acquire(call(hops=("far",)))
+    house.assert_empty()
+
+
+async def test_what_waits_for_a_backend_that_goes_is_refused() -> None:
+    """Only where it came from is left; those behind it are served."""
+    house = House(near := StubBackend("near", limit=1), Far("far", limit=1))
+    leases = [await house.acquire(call()) for _ in range(2)]
+    looping, other = house.ask(hops=("far",)), house.ask()
+    await turns()
+    house.pool.known.remove(near)
+    house.changed()
+    for lease in leases:
+        lease.release()
+    await turns()
+    assert isinstance(looping.exception(), LoopDetected)
+    assert other.result().backend.name == "far"
 
 
 async def test_a_model_that_goes_away_is_refused_to_those_who_wait() -> None:

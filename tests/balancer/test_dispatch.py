@@ -15,7 +15,7 @@ from balancer.backends.base import BackendState
 from balancer.balancer import Balancer, QueueLimits
 from balancer.call import Reply, ResumePoint
 from balancer.dispatch import FAILURES, MOST_BREAKS, MOST_TRIES, Dispatch, Failovers
-from balancer.errors import BackendFailed, NoBackend, QueueFull
+from balancer.errors import BackendFailed, NoBackend, NotLetIn, QueueFull
 from balancer.retry import RetryBudget
 from engines.errors import EngineError, RequestError
 from support.balancing import Body, Clock, StubBackend, StubPool, call, reply, turns
@@ -95,6 +95,26 @@ async def test_a_whole_answer() -> None:
     serving.close()
     desk.assert_clean()
     assert (backend.successes, desk.counts, desk.pauses) == (1, {}, [])
+
+
+@pytest.mark.parametrize(("status", "failures"), [(401, 1), (403, 0), (407, 1)])
+async def test_who_is_not_let_in_goes_elsewhere(status: int, failures: int) -> None:
+    """A 403 may be about what one client asks for: no client may talk a backend down."""
+    wary, other = named(NotLetIn("a wrong key", status)), named(reply(b"1"), name="b")
+    desk = Desk(wary, other)
+    assert await served(desk, desk.serving()) == b"1"
+    assert (wary.failures, other.successes, desk.counts) == (failures, 1, {"retried": 1})
+    desk.assert_clean()
+
+
+async def test_an_upstream_that_finds_a_loop_is_none_the_worse() -> None:
+    looping = named(reply(status=508))
+    desk = Desk(looping)
+    serving = desk.serving()
+    assert (await serving.open())[0].status == 508
+    serving.finish()
+    assert looping.failures == 0
+    desk.assert_clean()
 
 
 async def test_the_time_to_the_first_token_is_noted() -> None:

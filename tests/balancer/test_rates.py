@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.rates import CompletionRate, RecentCount
+from balancer.rates import CompletionRate, CompletionRates, RecentCount
 
 often = settings(derandomize=True, max_examples=100, deadline=None)
 
@@ -91,3 +91,12 @@ def test_samples_are_bounded() -> None:
         rate.released(began=i / 100 - rng.random(), now=i / 100)
     assert len(rate._calls) <= CompletionRate.SAMPLES
     assert rate.wait(100, 49.99) == pytest.approx(100 / 64)  # at least a second is looked at
+
+
+def test_there_is_an_end_to_the_models_that_are_remembered() -> None:
+    rates = CompletionRates()
+    for number in range(rates.MOST + 1):
+        rates.released(f"m{number}", 0.0, 1.0)
+    assert rates.wait("m0", 1, 1.0) is None
+    assert rates.wait("m1", 1, 1.0) == 1.0
+    assert len(rates._rates) == rates.MOST

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,12 +66,13 @@ Script = Callable[[Wire], Awaitable[None]]
 
 @dataclass
 class BadUpstream:
-    """``scripts`` answer one request each; the last one all that follow. ``lost`` is set when a client is
-    gone while its script runs."""
+    """``scripts`` answer one request each; the last one all that follow. Probes (GET) are answered by
+    ``probed`` if that is given. ``lost`` is set when a client is gone while its script runs."""
 
     url: str = ""
     port: int = 0
     scripts: list[Script] = field(default_factory=list)
+    probed: Script | None = None
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,12 +83,16 @@ class BadUpstream:
         try:
             while (request := await _read(reader, number)) is not None:
                 self.requests.append(request)
-                script = self.scripts[0] if len(self.scripts) == 1 else self.scripts.pop(0)
-                await self._run(script, reader, Wire(writer))
+                await self._run(self._script(request), reader, Wire(writer))
         except (OSError, asyncio.IncompleteReadError):
             self.lost.set()
         finally:
             writer.close()
+
+    def _script(self, request: Request) -> Script:
+        if self.probed is not None and request.line.startswith("GET "):
+            return self.probed
+        return self.scripts[0] if len(self.scripts) == 1 else self.scripts.pop(0)
 
     async def _run(self, script: Script, reader: asyncio.StreamReader, wire: Wire) -> None:
         """Run ``script``, and see when the client leaves before its end."""
@@ -105,16 +110,19 @@ class BadUpstream:
 
 
 @asynccontextmanager
-async def bad_upstream(*scripts: Script, tls: bool = False) -> AsyncIterator[BadUpstream]:
+async def bad_upstream(
+    *scripts: Script, tls: bool = False, probed: Script | None = None
+) -> AsyncIterator[BadUpstream]:
     """``tls``: it is https, with the certificate in `CERTIFICATES`."""
-    upstream = BadUpstream(scripts=list(scripts))
+    upstream = BadUpstream(scripts=list(scripts), probed=probed)
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        await upstream.serve(reader, writer)
+        with suppress(asyncio.CancelledError):  # the test is over
+            await upstream.serve(reader, writer)
 
     context = None
     if tls:

@@ -17,6 +17,10 @@ DONE = b"data: [DONE]\n\n"
 _USAGE = b'"usage"'
 _COUNTS = re.compile(rb"\s*:\s*(?=\{)")
 _MOST_BYTES = 4096
+# Places where a usage object may begin that are looked at, from the end.
+_MOST_PLACES = 64
+# A count that is larger is none.
+_MOST_TOKENS = 10**9
 # A field with text, whatever kind of event it stands in. An event brings one token or several.
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)"\s*:\s*"(?!")')
 _decoder = json.JSONDecoder()
@@ -35,11 +39,15 @@ def count_tokens(data: bytes) -> int:
 def find_usage(tail: bytes) -> Usage | None:
     """The last usage object in ``tail``, the last part of a JSON body or event stream."""
     counts_at, field = None, len(tail)
-    while counts_at is None:
+    for _ in range(_MOST_PLACES):
         field = tail.rfind(_USAGE, 0, field)
         if field < 0:
             return None
         counts_at = _COUNTS.match(tail, field + len(_USAGE))
+        if counts_at is not None:
+            break
+    else:
+        return None
     text = tail[counts_at.end() : counts_at.end() + _MOST_BYTES].decode("utf-8", "replace")
     try:
         counts, _ = _decoder.raw_decode(text)
@@ -56,7 +64,9 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return value if 0 < value <= _MOST_TOKENS else 0
 
 
 WIRE = WireFormat(is_end=is_end, find_usage=find_usage, count_tokens=count_tokens)

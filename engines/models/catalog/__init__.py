@@ -5,6 +5,8 @@ from engines.models.catalog.durations import FOREVER, parse_duration
 from engines.models.catalog.engine_name import EngineName
 from engines.models.catalog.errors import CatalogError, Problem
 from engines.models.catalog.schema import (
+    MAX_RENAMED,
+    MAX_WEIGHT,
     AdapterEntry,
     CatalogEntry,
     HubSource,
@@ -22,6 +24,8 @@ __all__ = [
     "EngineName",
     "FOREVER",
     "HubSource",
+    "MAX_RENAMED",
+    "MAX_WEIGHT",
     "ModelSettings",
     "Problem",
     "SamplingDefaults",

@@ -20,6 +20,8 @@ from engines.models.catalog.engine_name import EngineName
 from engines.registry import AUTO
 
 MAX_NAME = 200
+MAX_WEIGHT = 1000
+MAX_RENAMED = 1000
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1024
 # A name that DEFAULT_MODEL takes for something else.
@@ -32,7 +34,7 @@ def check_name(value: str) -> str:
     """``value`` if it can be a model's name. Raises `ValueError`."""
     if not 1 <= len(value) <= MAX_NAME:
         raise ValueError(f"a name has 1 to {MAX_NAME} characters")
-    if any(character.isspace() or not character.isprintable() for character in value):
+    if " " in value or not value.isprintable():  # of all spaces only this one is printable
         raise ValueError("a name has no spaces and no control characters")
     if value.lower() == RESERVED_NAME:
         raise ValueError(f"{RESERVED_NAME!r} is no name: it means the first model there is")
@@ -70,6 +72,7 @@ RepositoryId = Annotated[
 ]
 Word = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
 Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT)]
 # YAML has lists; strictness would want tuples.
 Names = Annotated[tuple[Name, ...], Strict(False)]
 Patterns = Annotated[tuple[RelativePath, ...], Strict(False), BeforeValidator(_one_or_more)]
@@ -160,7 +163,7 @@ class ModelSettings(CatalogModel):
     pin: bool = False
     preload: bool = False
     instances: Count | None = None
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Weight = 1.0
     sampling: SamplingDefaults = SamplingDefaults()
     tensor_parallel: Count = 1
     pipeline_parallel: Count = 1
@@ -197,8 +200,8 @@ class UpstreamEntry(CatalogModel):
     name: Name | None = None
     api_key: Annotated[str, Field(min_length=1)] | None = Field(None, repr=False)
     api_key_file: RelativePath | None = None
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    models: Annotated[dict[Name, Name], BeforeValidator(_same_names)] = {}
+    weight: Weight = 1.0
+    models: Annotated[dict[Name, Name], BeforeValidator(_same_names), Field(max_length=MAX_RENAMED)] = {}
     max_concurrent: Count | None = None
 
     @model_validator(mode="after")

@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
+from app.inference import pipeline
 from app.inference.outcome import RequestOutcome
 from app.inference.pipeline import WireRequest, generation_requests
 from app.inference.task import Task
 from app.server import Server
 from app.settings import Settings
 from balancer.call import Target
+from balancer.errors import BadAnswer
 from engines.base import Prompt, Sampling
 from engines.errors import ContextLengthExceeded
+from support.bad_upstream import answer, bad_upstream, flood
 
 BODY = {"model": "FAKE", "messages": [{"role": "user", "content": "one two"}], "stream": True}
 
@@ -65,6 +68,18 @@ async def test_an_answer_of_a_worker_without_http() -> None:
         task = CHAT.parse(BODY, server.targets.resolve)
         status, document = await server.pipeline.answer(task, CHAT, request(BODY))
         assert (status, json.loads(document)["object"]) == (200, "chat.completion")
+
+
+async def test_an_endless_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_BYTES", 100_000)
+    endless = flood(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n", b" " * 10_000)
+    async with bad_upstream(endless, probed=answer(b"{}")) as upstream:
+        async with running(upstreams=f"{upstream.url}#model=far") as server:
+            task = CHAT.parse({**BODY, "model": "far"}, server.targets.resolve)
+            with pytest.raises(BadAnswer, match="more than 100,000 bytes"):
+                await server.pipeline.answer(task, CHAT, request(BODY))
+            await asyncio.wait_for(upstream.lost.wait(), 5)
+            assert server.balancer.running == 0
 
 
 async def test_a_refusal_is_an_outcome_too() -> None:

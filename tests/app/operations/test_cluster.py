@@ -9,15 +9,26 @@ from typing import Any
 
 import pytest
 
+from app.operations import cluster
 from app.operations.cluster import EVERY_INSTANCE, ClusterOperations
-from app.operations.errors import RestartFailed, UnknownInstance, UnknownUpstream, UpstreamExists
+from app.operations.errors import (
+    RestartFailed,
+    TooManyUpstreams,
+    UnknownInstance,
+    UnknownUpstream,
+    UpstreamExists,
+    UpstreamNotAllowed,
+)
 from balancer.backends.upstream_config import Upstream
 from balancer.instances import MOST_INSTANCES, Deployment, InstanceKind
+from balancer.proxy.guard import Guard
 from balancer.scaling import ScalingLimits
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
 from engines.lifecycle.errors import ModelConflict
 from engines.models.library import Library
 from support.balancing import Setup, StubBackend, World, call, turns
+
+URL = "http://127.0.0.1:9/v1"
 
 
 class Connected(StubBackend):
@@ -38,7 +49,7 @@ class Site:
         library = Library(base, base / "models.yaml")
         library.add_without_file("a")
         self.operations = ClusterOperations(
-            self.world.fleet, self.world.manager, library, limits, self._connect
+            self.world.fleet, self.world.manager, library, limits, guard=Guard(), connect=self._connect
         )
 
     def _connect(self, upstream: Upstream) -> Any:
@@ -86,7 +97,7 @@ async def test_the_autoscalers_limits_bind_operators(tmp_path: Path) -> None:
 async def test_what_is_not_here_cannot_be_scaled(site: Site) -> None:
     with pytest.raises(ModelFileNotFound):
         site.operations.scale("theirs", 1)
-    site.operations.add_upstream(Upstream("up", "http://up/v1"))
+    await site.operations.add_upstream(Upstream("up", URL))
     with pytest.raises(RequestError, match="only upstreams have theirs") as refused:
         site.operations.scale("theirs", 1)
     assert refused.value.param == "model"
@@ -135,13 +146,36 @@ async def test_a_restart_that_fails_says_what_became_of_each(site: Site) -> None
 
 
 async def test_upstreams_are_known_by_their_names(site: Site) -> None:
-    added = site.operations.add_upstream(Upstream("up", "http://up/v1"))
+    added = await site.operations.add_upstream(Upstream("up", URL))
     with pytest.raises(UpstreamExists) as exists:
-        site.operations.add_upstream(Upstream("up", "http://other/v1"))
+        await site.operations.add_upstream(Upstream("up", "http://127.0.0.2:9/v1"))
     assert exists.value.param == "name"
     assert await site.operations.remove_upstream("up") is added
     with pytest.raises(UnknownUpstream, match=r"upstreams here: none"):
         await site.operations.remove_upstream("up")
+
+
+async def test_there_is_an_end_to_upstreams(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "MOST_UPSTREAMS", 1)
+    await site.operations.add_upstream(Upstream("up", URL))
+    with pytest.raises(TooManyUpstreams, match="remove one first"):
+        await site.operations.add_upstream(Upstream("again", URL))
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "0xa9fea9fe", "[::ffff:169.254.1.1]"])
+async def test_addresses_that_no_upstream_has(site: Site, host: str) -> None:
+    with pytest.raises(UpstreamNotAllowed, match="ALLOWED_UPSTREAMS") as refused:
+        await site.operations.add_upstream(Upstream("up", f"http://{host}/v1"))
+    assert refused.value.param == "url"
+    assert not site.world.fleet.upstreams
+
+
+async def test_an_upstream_whose_name_leads_nowhere_yet(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(*_: object, **options: object) -> list[Any]:
+        raise OSError("no such name")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    assert await site.operations.add_upstream(Upstream("up", "http://gpu1/v1"))
 
 
 async def test_a_stop_ends_a_restart(site: Site) -> None:

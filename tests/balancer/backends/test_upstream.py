@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ import pytest
 from app.dialects.openai.wire import WIRE
 from balancer.backends.base import BackendState, Verdict
 from balancer.backends.readiness import Coming, Gone
-from balancer.backends.upstream import UpstreamBackend
+from balancer.backends.upstream import MAX_MODELS, UpstreamBackend
 from balancer.backends.upstream_config import Upstream
 from balancer.call import Call, Reply, ResumePoint, Target
-from balancer.errors import BackendFailed, BalancerError, NoBackend
+from balancer.errors import BackendFailed, BalancerError, NoBackend, NotLetIn
 from balancer.health.tracker import WATCH_INTERVAL
 from balancer.proxy.client import ProxyClient
 from support.bad_upstream import DOCUMENT, answer, bad_upstream, reset
@@ -37,9 +39,9 @@ class StubRelay(ProxyClient):
         self.posts: list[tuple[str, bytes, dict[str, Any]]] = []
 
     async def get(
-        self, url: str, headers: Iterable[Any] = (), timeout: float = 5.0, *, key: str | None = None
+        self, url: str, headers: Iterable[Any] = (), timeout: float = 5.0, **options: Any
     ) -> tuple[int, bytes]:
-        self.probes.append((url, key))
+        self.probes.append((url, options["key"]))
         if isinstance(self.probed, BackendFailed):
             raise self.probed
         return self.probed
@@ -83,6 +85,13 @@ async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
     yield bench
     await bench.backend.stop()
+
+
+OTHER = "0123456789abcdef"
+
+
+def listed(*names: str, server_id: object = None) -> bytes:
+    return json.dumps({"data": [{"id": name} for name in names], "server_id": server_id}).encode()
 
 
 def call(model: str = "m", body: bytes = b'{"model":"m"}') -> Call:
@@ -161,12 +170,69 @@ async def test_a_wrong_key_is_told_at_once(key: str | None, detail: str) -> None
     await bench.backend.stop()
 
 
-@pytest.mark.parametrize("found", [(404, b""), (200, b"[]"), (200, b"{"), (200, b'{"data":[1]}')])
+@pytest.mark.parametrize(
+    "found",
+    [
+        (404, b""),
+        (204, b""),
+        (200, b""),
+        (200, b"[]"),
+        (200, b"{"),
+        (200, b"NaN"),
+        (200, b"\xff"),
+        (200, b"{}"),
+        (200, b'{"data":[1]}'),
+        (200, b'{"data":[null, [], "m"]}'),
+        (200, b'{"data":{"id":"m"}}'),
+        (200, b'{"data":"mmm"}'),
+        (200, b'{"data":' + b"9" * 5000 + b"}"),
+        (200, b'{"data":' + b"[" * 100_000),
+        (200, b'{"server_id":' + b"[" * 500 + b"]" * 500 + b"}"),
+        (200, b"[" * 100_000),
+    ],
+)
 async def test_a_server_without_a_list_lives(bench: Bench, found: tuple[int, bytes]) -> None:
     await bench.probe(found)
     assert bench.backend.state is BackendState.READY
     assert bench.backend.models == ()
     assert "name its models in the settings" in bench.backend.status().detail
+
+
+async def test_only_names_are_taken_from_a_list(bench: Bench) -> None:
+    entries: list[Any] = [{"id": "m", "created": float("nan")}, {"id": 3}, {"id": None}, {}, 7, {"id": ["m"]}]
+    names = ["", "a b", "a\nb", "a\x1b[31m", "x" * 201, "auto", "\u2028", "ü/ö:latest"]
+    entries += [{"id": name} for name in names]
+    await bench.probe((200, json.dumps({"data": entries}).encode()))
+    assert bench.backend.models == ("m", "ü/ö:latest")
+
+
+async def test_there_is_an_end_to_lists(bench: Bench) -> None:
+    entries = [{"id": f"m{number}"} for number in range(MAX_MODELS + 5)]
+    await bench.probe((200, json.dumps({"data": entries}).encode()))
+    assert len(bench.backend.models) == MAX_MODELS
+
+
+async def test_it_is_this_server_itself(bench: Bench) -> None:
+    await bench.probe((200, listed("m", server_id=bench.relay.server_id)))
+    assert bench.backend.state is BackendState.UNHEALTHY
+    assert "it is this server itself" in gone(bench.backend).message
+    assert bench.backend.models == ()
+    await bench.probe((200, listed("m", server_id=OTHER)))
+    assert bench.backend.state is BackendState.READY
+
+
+async def test_calls_do_not_go_round_in_circles(bench: Bench) -> None:
+    await bench.probe((200, listed("m", server_id=OTHER)))
+    ours = bench.relay.server_id
+    for hops, admitted in [
+        ((), True),
+        (("1" * 16, "2" * 16), True),
+        (("1" * 16, "2" * 16, "3" * 16), False),
+        ((ours,), False),
+        (("1" * 16, ours), False),
+        ((OTHER,), False),
+    ]:
+        assert bench.backend.admits(replace(call(), hops=hops)) is admitted, hops
 
 
 async def test_models_come_and_go(bench: Bench) -> None:
@@ -228,7 +294,9 @@ async def test_a_call_goes_where_the_url_says() -> None:
     asked = call(body=b'{ "model": "m" }')
     with pytest.raises(BackendFailed):
         await bench.backend.run(asked)
-    options = {"wire": WIRE, "meter": asked.meter, "key": "sk-1", "request_id": "req_1"}
+    options = {
+        "wire": WIRE, "meter": asked.meter, "key": "sk-1", "request_id": "req_1", "hops": (), "guard": None,
+    }  # fmt: skip
     assert bench.relay.posts == [(f"{URL}/chat/completions", b'{ "model": "m" }', options)]
 
 
@@ -256,6 +324,29 @@ def test_its_status_tells_no_key() -> None:
 
 
 # -- over the wire ----------------------------------------------------------------------------------
+
+KEY = "sk-1234567890abcdefghijklmnop"
+
+
+@pytest.mark.parametrize("status", [b"401 No", b"403 No", b"407 No"])
+async def test_a_key_that_is_refused(status: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the client nor the log gets what the upstream says of the key."""
+    said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY[:7]}****{KEY[-4:]}"}}).encode()
+    relay = ProxyClient()
+    async with bad_upstream(answer(said, status=status), answer(said, status=status), answer()) as upstream:
+        backend = UpstreamBackend(Upstream("gpu1", upstream.url, KEY, models={"m": "m"}), relay, interval=1.0)
+        with caplog.at_level(logging.INFO, logger="balancer"):
+            for _ in range(2):
+                with pytest.raises(NotLetIn) as refused:
+                    await backend.run(call())
+            assert refused.value.status == int(status[:3])
+            assert b"".join([data async for data in (await backend.run(call())).body]) == DOCUMENT
+    await relay.close()
+    reason = f"does not accept the key it was given (status {status[:3].decode()})"
+    assert refused.value.message == f"upstream gpu1 {reason}: that is for this server's operator to mend"
+    logged = [each.getMessage() for each in caplog.records if each.name.startswith("balancer")]
+    assert logged == [f"upstream gpu1 serves no calls: it {reason}"]
+    assert KEY[:7] not in refused.value.message + caplog.text
 
 
 async def test_over_the_wire() -> None:

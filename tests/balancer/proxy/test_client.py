@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from app.dialects.openai.wire import WIRE
-from balancer.errors import BackendFailed, BackendTimedOut
+from balancer.errors import BackendFailed, BackendTimedOut, BadAnswer
 from balancer.proxy.client import ProxyClient
 from balancer.proxy.connection import HIGH_WATER, MAX_HEAD
 from engines.base import Usage
@@ -55,12 +55,39 @@ async def test_events(patient: ProxyClient) -> None:
         assert reply.body.resume_point() is None
 
 
+@pytest.mark.parametrize("type_", [b"text/html", b"text/html; charset=utf-8", b"image/png", b""])
+async def test_a_page_is_no_answer(patient: ProxyClient, type_: bytes) -> None:
+    page = b"<html>Log in"
+    async with bad_upstream(
+        answer(page, type=type_), answer(page, type=type_, status=b"500 Oops")
+    ) as upstream:
+        with pytest.raises(BadAnswer, match="answers with "):
+            await ask(patient, upstream)
+        reply = await ask(patient, upstream)
+        assert (reply.status, await read(reply)) == (500, page)
+        assert dict(reply.headers)[b"content-type"] == b"text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"204 No Content", b"404 Not Found"])
+async def test_nothing_is_no_answer(patient: ProxyClient, status: bytes) -> None:
+    async with bad_upstream(answer(b"", status=status)) as upstream:
+        reply = await ask(patient, upstream)
+        if reply.status == 404:
+            assert await read(reply) == b""
+            return
+        with pytest.raises(BadAnswer, match="answered with nothing"):
+            await read(reply)
+
+
 async def test_connections_are_used_again(patient: ProxyClient) -> None:
     async with bad_upstream(
         answer(), events(*EVENTS), answer(b"", status=b"204 No Content"), answer()
     ) as upstream:
-        for _ in range(4):
+        for _ in range(2):
             await read(await ask(patient, upstream))
+        with pytest.raises(BadAnswer, match=r"answered with nothing \(status 204\)"):
+            await read(await ask(patient, upstream))
+        await read(await ask(patient, upstream))
         assert [request.connection for request in upstream.requests] == [1, 1, 1, 1]
 
 
@@ -127,6 +154,7 @@ async def test_what_the_upstream_is_told(patient: ProxyClient) -> None:
         (b"x-forwarded-for", b"10.0.0.1"),
         (b"x-enginehouse-parent", b"1"),
         (b"x-enginehouse-resume", b"1"),
+        (b"x-enginehouse-hops", b"0123456789abcdef"),
         (b"content-type", b"application/json"),
         (b"traceparent", b"00-1"),
         (b"accept", b"x\r\nx-injected: 1"),
@@ -145,6 +173,7 @@ async def test_what_the_upstream_is_told(patient: ProxyClient) -> None:
         "content-type": "application/json",
         "traceparent": "00-1",
         "x-request-id": "req_1",
+        "x-enginehouse-hops": patient.server_id,
         "authorization": "Bearer sk-1",
         "content-length": "2",
     }

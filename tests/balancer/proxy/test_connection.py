@@ -236,6 +236,27 @@ async def test_trailers_that_come_slowly(relay: ProxyClient) -> None:
         assert "stopped in the middle" in message
 
 
+@pytest.mark.parametrize("head", [b"", b"content-length: 999999999999\r\n"])
+async def test_an_endless_document_passes_and_leaves_nothing(patient: ProxyClient, head: bytes) -> None:
+    """Nobody keeps it, and it is over when its reader leaves."""
+    endless = flood(b"HTTP/1.1 200 OK\r\n" + JSON + head + b"\r\n", b" " * 100_000)
+    async with bad_upstream(endless) as upstream:
+        reply = await ask(patient, upstream)
+        passed = 0
+        tracemalloc.start()
+        try:
+            async for data in reply.body:
+                passed += len(data)
+                if passed > 20_000_000:
+                    break
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        reply.body.close()
+        assert most < 5_000_000
+        await asyncio.wait_for(upstream.lost.wait(), 5)
+
+
 async def test_the_headers_just_fit(relay: ProxyClient) -> None:
     line = b"x: %s\r\n" % (b"a" * 1000)
     lines = line * ((MAX_HEAD - 200) // len(line))

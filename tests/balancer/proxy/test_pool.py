@@ -15,7 +15,7 @@ from support.bad_upstream import answer, ask, bad_upstream, read
 async def test_a_connection_that_was_lost_at_once_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ConnectionPool(connect_timeout=1.0)
 
-    async def dial(route: object) -> Connection:
+    async def dial(*_: object) -> Connection:
         return Connection("gpu1", lambda connection: None)
 
     monkeypatch.setattr(pool, "_dial", dial)
