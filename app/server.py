@@ -15,6 +15,7 @@ from app.configuration import (
     open_library,
     worker_library_model,
 )
+from app.inference.grants import Grants
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
@@ -89,6 +90,7 @@ class Server:
         log = RequestLog(lambda: self._gpu_memory)
         self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
+        self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
         self._background = BackgroundTasks()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +18,7 @@ from balancer.workers.protocol import error_comment
 log = get_logger("http")
 
 BACKEND_HEADER = b"x-enginehouse-backend"
+IGNORED_HEADER = b"x-enginehouse-ignored"
 
 
 class InferenceResponse(Response):
@@ -24,9 +27,11 @@ class InferenceResponse(Response):
     A client that disconnects at any point (queued, in prefill, mid-answer) releases everything.
     """
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, ignored: Sequence[str] = ()) -> None:
+        """``ignored``: fields of the request that its client may not use (`Grants`)."""
         super().__init__()
         self._inference = inference
+        self._ignored = ignored
         self._dispatch = inference.dispatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,6 +52,8 @@ class InferenceResponse(Response):
         """Send the whole reply, from several backends if one breaks off."""
         backend = (BACKEND_HEADER, self._dispatch.backend.encode("latin-1", "replace"))
         headers = [*reply.headers, backend]
+        if self._ignored:
+            headers.append((IGNORED_HEADER, ", ".join(self._ignored).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body, data = reply.body, first
         while True:
