@@ -47,7 +47,8 @@ class WorkerSpec:
 
     ``path``: the model's file or folder, if it has one. ``port`` is the lowest that it may listen on;
     ``settings`` override fields of the application's settings, ``options`` are those of the load
-    (`LoadOptions`), ``environment`` is added to the server's. ``key`` is the Bearer key it accepts.
+    (`LoadOptions`), ``environment`` is added to the server's, of which it has no secrets. ``key`` is
+    the Bearer key it accepts.
     """
 
     model: str
