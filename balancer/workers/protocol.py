@@ -30,7 +30,7 @@ from typing import Any
 
 from balancer.call import ResumePoint
 from engines.base import EngineInfo, EngineStats, Usage
-from engines.errors import CannotLoad, EngineError, ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, EngineError, ModelFileNotFound, ModelLoadError
 
 Message = dict[str, Any]
 Header = tuple[bytes, bytes]
@@ -38,7 +38,7 @@ Header = tuple[bytes, bytes]
 STATUS_PATH = "/v1/worker"
 """The path that a worker answers with its `WorkerStatus`."""
 
-_KINDS = {kind.__name__: kind for kind in (CannotLoad, ModelFileNotFound, ModelLoadError)}
+_KINDS = {kind.__name__: kind for kind in (CannotLoad, ModelFileNotFound, BadModelFile, ModelLoadError)}
 
 
 @dataclass(frozen=True, slots=True)
