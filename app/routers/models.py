@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import ModelCard, ModelList, ModelReport
@@ -15,19 +17,23 @@ from engines.models.model import Model
 
 router = APIRouter(tags=["Models"], responses={code: ERROR_RESPONSES[code] for code in (401,)})
 
+# Cards that are made at once.
+STEP = 200
 
-@router.get("/v1/models", summary="List the models that requests may name")
+
+@router.get("/v1/models", summary="List the models that requests may name", response_model=ModelList)
 async def list_models(
     request: Request,
     all: Annotated[bool, Query(description="Also those of the catalog that are not on disk yet.")] = False,
-) -> ModelList:
+) -> Response:
     server: Server = request.app.state.server
-    # The default model first: clients without a wish take the first.
-    models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
-    cards = [card for model in models for card in _cards(server, model)]
-    elsewhere = [name for name in server.fleet.upstreams.models() if server.is_elsewhere(name)]
-    cards += [_of_upstreams(server, name).card() for name in elsewhere]
-    return ModelList(data=[card for card in cards if all or card.state is not ModelState.ABSENT])
+    cards = (card for card in _all_cards(server) if all or card.state is not ModelState.ABSENT)
+    parts: list[bytes] = []
+    # In steps: a catalog may have tens of thousands of models, and other requests are not to wait.
+    while step := [card.model_dump_json().encode() for card in islice(cards, STEP)]:
+        parts += step
+        await asyncio.sleep(0)
+    return Response(b'{"object":"list","data":[%b]}' % b",".join(parts), media_type="application/json")
 
 
 @router.get(
@@ -71,7 +77,26 @@ def _of_upstreams(server: Server, name: str, aliases: Sequence[str] = ()) -> Mod
     )
 
 
-def _cards(server: Server, model: Model) -> list[ModelCard]:
+def _all_cards(server: Server) -> Iterator[ModelCard]:
+    # The default model first: clients without a wish take the first.
+    models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
+    names = server.fleet.upstreams.models()
+    for model in models:
+        yield from _cards(server, model)
+    yield from (_of_upstreams(server, name).card() for name in names if server.is_elsewhere(name))
+
+
+def _cards(server: Server, model: Model) -> Iterator[ModelCard]:
     """The model's card, then those of its adapters."""
-    card = _of_library(server, model).card()
-    return [card, *(card.of_adapter(adapter.name) for adapter in model.entry.adapters)]
+    card = _card(server, model)
+    yield card
+    yield from (card.of_adapter(adapter.name) for adapter in model.entry.adapters)
+
+
+def _card(server: Server, model: Model) -> ModelCard:
+    """Most of a long catalog is at rest, which is quickly said."""
+    name = model.name
+    is_active = server.manager.was_wanted(name) or server.pulls.running(name) is not None
+    if is_active or (model.is_absent and server.fleet.upstreams.serving(name)):
+        return _of_library(server, model).card()
+    return ModelCard.at_rest(model, server.created)

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
-from engines.errors import ModelFileNotFound, RequestError
+from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
 from engines.models.catalog import Catalog, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
@@ -17,6 +18,12 @@ from engines.models.model import Changes, Model, compare, missing
 from engines.models.store import ModelFile, Skipped, Survey
 
 logger = logging.getLogger("engines.models.library")
+
+# Names in the message about one that there is not, and names that are compared with it.
+MOST_SHOWN = 50
+MOST_COMPARED = 200
+# Names that clients may give a file, after the first.
+MOST_ALIASES = 16
 
 
 class Library:
@@ -102,17 +109,24 @@ class Library:
     def add_path(self, name: str, path: str) -> Model:
         """Make the model at ``path``, which a client gave, known as ``name`` for as long as this lives.
 
-        A model of the catalog that is not on disk gets this file. Raises `PathNotAllowed`,
-        `ModelFileNotFound`, `ModelLoadError`, and `RequestError` if ``name`` is another model's.
+        A model of the catalog that is not on disk gets this file; one that got a name this way before gets
+        another. Raises `PathNotAllowed`, `ModelFileNotFound`, `BadModelFile`, and `RequestError` if ``name``
+        is another model's.
         """
         try:
             check_name(name)
         except ValueError as error:
             raise RequestError(str(error), param="model_name") from None
         found = store.inside(self.base, path)
-        if store.leads_out(found, self.base.resolve()):
-            raise store.PathNotAllowed("the model at model_path has links that lead out of the model folder")
-        return self._register(name, store.at(found))
+        try:
+            if store.leads_out(found, self.base.resolve()):
+                raise store.PathNotAllowed(
+                    "the model at model_path has links that lead out of the model folder"
+                )
+            file = store.at(found)
+        except (OSError, RuntimeError) as error:  # it may not be read, or links lead in a circle
+            raise BadModelFile(f"{path} cannot be read: {error}") from error
+        return self._register(name, file)
 
     def put(self, name: str, path: Path) -> Model:
         """Make the model at ``path``, which an operator gave, known as ``name``, whatever was before.
@@ -155,7 +169,12 @@ class Library:
         if known is not None and known.file is not None and not _is_same(known.file, file):
             raise RequestError(f"the name {name!r} is another model's: choose another", param="model_name")
         if known is None or known.file is None:
-            self._registered[(known.name if known else name).lower()] = replace(file, name=name, aliases=())
+            key = (known.name if known else name).lower()
+            before = next((key for key, each in self._registered.items() if each.path == file.path), None)
+            if known is None and before is not None and file.format != "none":
+                self._registered[before] = _with_alias(self._registered[before], name)
+            else:
+                self._registered[key] = replace(file, name=name, aliases=())
             self._merge()
         return self.find(name)
 
@@ -176,10 +195,27 @@ class Library:
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
-        close = get_close_matches(wanted.lower(), self._by_any_name, n=3)
+        close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        there = ", ".join(model.name for model in self._models.values()) or "none"
+        shown = [model.name for model in islice(self._models.values(), MOST_SHOWN)]
+        more = len(self._models) - len(shown)
+        there = (", ".join(shown) or "none") + (f" and {more:,} more" if more else "")
         return f"there is no model {wanted!r}{hint} (models here: {there})"
+
+    def _comparable(self, wanted: str) -> list[str]:
+        """The names that ``wanted`` is compared with, which takes long: of many, those that begin alike."""
+        names = self._by_any_name
+        if len(names) > MOST_COMPARED:
+            alike = (name for name in names if name[:2] == wanted[:2])
+            return list(islice(alike, MOST_COMPARED))
+        return list(names)
+
+
+def _with_alias(file: ModelFile, name: str) -> ModelFile:
+    """A file is one model, whatever clients call it: each model is loaded, counted and shown by itself."""
+    if len(file.aliases) >= MOST_ALIASES:
+        raise RequestError(f"{file.name} has {MOST_ALIASES} other names: use one of them", param="model_name")
+    return replace(file, aliases=(*file.aliases, name))
 
 
 def _is_same(one: ModelFile, other: ModelFile) -> bool:
