@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Network, ip_address
 
 from starlette.types import Scope
 
 # What an IPv6 provider gives one customer at least.
 _CUSTOMER = 64
+# Who has no address, as on a Unix socket, or none that is one.
+UNKNOWN = "unknown"
 
 
 def bearer_token(scope: Scope) -> bytes | None:
@@ -22,17 +24,14 @@ def bearer_token(scope: Scope) -> bytes | None:
 def client_network(scope: Scope) -> str:
     """The address that limits count by: of IPv6 the network, as one client has all of its addresses."""
     client = scope.get("client")
-    if not client:
-        return "unknown"
-    host: str = client[0]
-    if ":" not in host:
-        return host
     try:
-        address = ip_address(host)
+        address = ip_address(client[0]) if client else None
     except ValueError:
-        return host
-    if not isinstance(address, IPv6Address):
-        return host
+        address = None  # a proxy that is trusted passes on what it does not understand
+    if address is None:
+        return UNKNOWN
+    if isinstance(address, IPv4Address):
+        return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(IPv6Network((int(address), _CUSTOMER), strict=False))
