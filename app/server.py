@@ -38,6 +38,7 @@ from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
 from engines.machine import malloc, memory
 from engines.machine.background import BackgroundTasks
 from engines.models.catalog import CatalogError
+from engines.models.library import Reading
 from engines.models.model import Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
@@ -195,8 +196,11 @@ class Server:
 
     def reload(self) -> None:
         """Take up what changed in the catalog and the model folder."""
+        self._take_up(self.library.read())
+
+    def _take_up(self, reading: Reading) -> None:
         try:
-            changes = self.library.reload()
+            changes = self.library.adopt(reading)
         except CatalogError as error:
             logger.error("the catalog is left as it was: %s", error)
             return
@@ -227,7 +231,7 @@ class Server:
             await asyncio.sleep(RELOAD_SECONDS)
             try:
                 if await asyncio.to_thread(self.library.changed):
-                    self.reload()
+                    self._take_up(await asyncio.to_thread(self.library.read))
             except Exception:
                 logger.exception("looking for changed models failed")
 

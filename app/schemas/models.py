@@ -107,7 +107,7 @@ class ModelReport(ModelCard):
 
     def card(self) -> ModelCard:
         """What the list of models says of it."""
-        return ModelCard.model_validate(self, from_attributes=True)
+        return ModelCard(**{name: getattr(self, name) for name in ModelCard.model_fields})
 
     @classmethod
     def of(cls, model: Model, status: ModelStatus, pull: PullJob | None, created: int) -> ModelReport:

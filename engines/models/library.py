@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
-from engines.models.catalog import Catalog, UpstreamEntry, check_name, load_catalog
+from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
 from engines.models.merger import Merger, without_file
 from engines.models.model import Changes, Model, compare, missing
@@ -26,8 +26,18 @@ MOST_COMPARED = 200
 MOST_ALIASES = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the disk and the catalog said at one moment, or what is wrong with the catalog."""
+
+    number: int
+    stamp: Mapping[Path, store.Stamp | None]
+    survey: Survey
+    catalog: Catalog | CatalogError
+
+
 class Library:
-    """Owns the list of models. Reading is cheap; only `reload` and `add_path` look at the disk."""
+    """Owns the list of models. Reading is cheap; only `read`, `reload` and `add_path` look at the disk."""
 
     def __init__(self, base: Path, catalog_path: Path) -> None:
         """Raises `CatalogError` if the catalog cannot be used."""
@@ -35,6 +45,8 @@ class Library:
         self.stamp: Mapping[Path, store.Stamp | None] = {}
         self._catalog_path = catalog_path
         self._catalog = Catalog()
+        self._catalog_stamp: store.Stamp | None = None
+        self._readings = self._adopted = 0
         self._survey = Survey()
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
@@ -142,20 +154,40 @@ class Library:
         return self._register(name, without_file(name))
 
     def reload(self) -> Changes:
-        """Read the catalog and look at the disk again.
+        """Read the catalog and look at the disk again: `read` and `adopt` at once."""
+        return self.adopt(self.read())
 
-        Raises `CatalogError`; the models then stay as they were, and `changed` is false until the next edit.
-        """
+    def read(self) -> Reading:
+        """Look at the disk, and read the catalog if it changed. Takes long for a long one, in any thread."""
+        self._readings += 1
+        number = self._readings
         # Stamps are taken before what they stand for is read: a change meanwhile shows at the next look.
         stamps = {path: store.stamp(path) for path in (self._catalog_path, self.base)}
         survey = store.look_into(self.base)
         files = {model.path: store.stamp(model.path) for model in survey.models}
-        self.stamp = stamps | files | survey.folders
-        self._catalog = load_catalog(self._catalog_path)
-        for skipped in survey.skipped:
+        catalog: Catalog | CatalogError = self._catalog
+        if self._catalog_stamp != stamps[self._catalog_path]:
+            try:
+                catalog = load_catalog(self._catalog_path)
+            except CatalogError as error:
+                catalog = error
+        return Reading(number, stamps | files | survey.folders, survey, catalog)
+
+    def adopt(self, reading: Reading) -> Changes:
+        """Take up what was read, unless something newer was.
+
+        Raises `CatalogError`; the models then stay as they were, and `changed` is false until the next edit.
+        """
+        if reading.number < self._adopted:
+            return Changes()
+        self._adopted, self.stamp = reading.number, reading.stamp
+        if isinstance(reading.catalog, CatalogError):
+            raise reading.catalog
+        self._catalog, self._catalog_stamp = reading.catalog, reading.stamp[self._catalog_path]
+        for skipped in reading.survey.skipped:
             if skipped not in self._survey.skipped:
                 logger.warning("skipped %s: %s", skipped.path, skipped.reason)
-        self._survey = survey
+        self._survey = reading.survey
         before = self._models
         self._merge()
         return compare(before, self._models)

@@ -258,6 +258,22 @@ def test_a_long_list_is_made_in_steps(
     assert len(steps) >= 1000 // 200
 
 
+def test_the_catalog_is_read_beside_the_event_loop(
+    server: LiveServer, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    read = server.house.library.read
+
+    def noting() -> Any:
+        threads.append(threading.current_thread())
+        return read()
+
+    monkeypatch.setattr(server.house.library, "read", noting)
+    (base / "models.yaml").write_text(CATALOG + "  - {name: new, engine: fake}\n")
+    wait_until(lambda: server.house.library.get("new") is not None)
+    assert "live-app" not in {thread.name for thread in threads}
+
+
 def test_what_is_not_there_cannot_be_loaded(client: httpx.Client) -> None:
     assert code(load(client, "nobody")) == (404, "model_not_found")
     assert code(load(client, "mine", model_path="none.gguf")) == (404, "model_not_found")

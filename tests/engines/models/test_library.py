@@ -10,7 +10,7 @@ import pytest
 
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
-from engines.models.catalog import CatalogError
+from engines.models.catalog import Catalog, CatalogError, load_catalog
 from engines.models.library import MOST_ALIASES, Library
 from engines.models.merger import pull_folder
 from engines.models.model import Changes
@@ -426,3 +426,33 @@ def test_a_broken_catalog_at_the_start_is_told(shelf: Shelf) -> None:
     shelf.write("models: {}")
     with pytest.raises(CatalogError):
         shelf.library()
+
+
+def test_a_catalog_that_did_not_change_is_not_parsed_again(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long ones take seconds, and models come and go more often."""
+    shelf.write("models: [{name: a, slots: 2}]")
+    library = shelf.library()
+    parsed: list[Path] = []
+
+    def noting(path: Path) -> Catalog:
+        parsed.append(path)
+        return load_catalog(path)
+
+    monkeypatch.setattr("engines.models.library.load_catalog", noting)
+    shelf.put("a.gguf")
+    assert library.reload() == Changes(changed=("a",))
+    assert not parsed
+    shelf.catalog.unlink()
+    library.reload()
+    assert (parsed, library.find("a").entry.slots) == ([shelf.catalog], None)
+
+
+def test_what_was_read_before_something_newer_counts_no_more(shelf: Shelf) -> None:
+    library = shelf.library()
+    older = library.read()
+    shelf.put("a.gguf")
+    assert library.reload().added == ("a",)
+    assert not library.adopt(older)
+    assert names(library) == ["a"]
