@@ -118,7 +118,8 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
             raise RequestError(str(error)) from None
     return WireRequest(
         request_id=request.state.request_id,
-        path=request.scope["path"],
+        # The route's own: what the client wrote may have a line end at its end, or a proxy's prefix in front.
+        path=request.scope["route"].path,
         body=body,
         headers=headers.raw,
         for_parent=for_parent,
