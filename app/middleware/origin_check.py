@@ -35,10 +35,10 @@ class OriginCheckMiddleware:
         await self.app(scope, receive, send)
 
     def _is_foreign(self, scope: Scope) -> bool:
-        if ANY in self._allowed:
+        foreign = [each for each in _values(scope, b"origin") if each.lower() not in self._allowed]
+        if not foreign or ANY in self._allowed:
             return False
-        origins, hosts = _values(scope, b"origin"), _values(scope, b"host")
-        foreign = [each for each in origins if each.lower() not in self._allowed]
+        hosts = _values(scope, b"host")
         if all(any(is_same_origin(each, host) for host in hosts) for each in foreign):
             return False
         return bearer_token(scope) is None
