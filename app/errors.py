@@ -37,6 +37,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     engine_errors.UnsupportedFeature: (400, "unsupported_feature"),
     engine_errors.EngineError: (500, "engine_error"),
     engine_errors.CannotLoad: (400, "unsupported_feature"),
+    engine_errors.BadModelFile: (400, "invalid_request_error"),
     engine_errors.ModelFileNotFound: (404, "model_not_found"),
     store.PathNotAllowed: (403, "path_not_allowed"),
     puller.PullError: (400, "pull_failed"),

@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     )
     app.state.server = server
     errors.install(app)
-    middleware.install(app, settings)
+    middleware.install(app, settings, is_worker=worker_model is not None)
     docs.install(app, inference.BODIES)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
     for module in (inference, pulls, lifecycle, models, events, cluster, system):

@@ -15,6 +15,7 @@ from app.configuration import (
     open_library,
     worker_library_model,
 )
+from app.inference.grants import Grants
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
@@ -37,6 +38,7 @@ from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
 from engines.machine import malloc, memory
 from engines.machine.background import BackgroundTasks
 from engines.models.catalog import CatalogError
+from engines.models.library import Reading
 from engines.models.model import Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
@@ -89,6 +91,7 @@ class Server:
         log = RequestLog(lambda: self._gpu_memory)
         self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
+        self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
         self._background = BackgroundTasks()
@@ -193,8 +196,11 @@ class Server:
 
     def reload(self) -> None:
         """Take up what changed in the catalog and the model folder."""
+        self._take_up(self.library.read())
+
+    def _take_up(self, reading: Reading) -> None:
         try:
-            changes = self.library.reload()
+            changes = self.library.adopt(reading)
         except CatalogError as error:
             logger.error("the catalog is left as it was: %s", error)
             return
@@ -225,7 +231,7 @@ class Server:
             await asyncio.sleep(RELOAD_SECONDS)
             try:
                 if await asyncio.to_thread(self.library.changed):
-                    self.reload()
+                    self._take_up(await asyncio.to_thread(self.library.read))
             except Exception:
                 logger.exception("looking for changed models failed")
 

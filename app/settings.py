@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.request import getproxies_environment
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.hosts import parse_host, parse_origin
 from balancer.backends.upstream_config import parse_upstreams
 from balancer.policies import Strategy
 from balancer.proxy.guard import parse_allowed
@@ -16,6 +18,7 @@ from engines.machine.memory import parse_memory
 from engines.models.catalog import EngineName, parse_duration
 
 Auto = Literal["auto"]
+CommaSeparated = Annotated[frozenset[str], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -184,24 +187,68 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(
         30.0, ge=0, description="Seconds in-flight requests get to end when the server stops."
     )
-    api_keys: Annotated[frozenset[str], NoDecode] = Field(
+    api_keys: CommaSeparated = Field(
         frozenset(), description="Comma-separated Bearer keys. Empty: the API is open."
     )
-    admin_api_keys: Annotated[frozenset[str], NoDecode] = Field(
+    admin_api_keys: CommaSeparated = Field(
         frozenset(),
         description="Comma-separated Bearer keys that may also load, unload and pull models. Empty: every "
         "client may.",
     )
+    user_keep_alive: bool = Field(
+        False,
+        description="With ADMIN_API_KEYS: whether `keep_alive` in requests of other clients counts. If not, "
+        "it is ignored, and a header of the answer says so.",
+    )
+    user_priority: int = Field(
+        0,
+        description="With ADMIN_API_KEYS: the lowest `priority` that other clients may give their requests.",
+    )
     rate_limit_rpm: int = Field(
-        0, ge=0, description="Requests a minute for each key, or address without keys. 0: no limit."
+        0,
+        ge=0,
+        description="Requests a minute for each key, or address without keys; as many again that only read. "
+        "0: no limit.",
+    )
+    rate_limit_wrong_keys: int = Field(
+        30, ge=0, description="Wrong keys a minute from an address, before it gets 429. 0: no limit."
+    )
+    trusted_proxies: CommaSeparated = Field(
+        frozenset(),
+        description="Comma-separated addresses and networks of the proxies in front of this server, whose "
+        "X-Forwarded-For and X-Forwarded-Proto are believed: `10.0.0.2,fd00::/8`. Empty: nobody's.",
+    )
+    allowed_hosts: CommaSeparated = Field(
+        frozenset(),
+        description="Comma-separated names that clients may address this server by, such as `*.example.com`, "
+        "beside this machine's own (`localhost`, 127.0.0.0/8, ::1). Empty: no other if HOST is one of "
+        "those, else any.",
+    )
+    cors_origins: CommaSeparated = Field(
+        frozenset(),
+        description="Comma-separated origins of web pages that may use this server, such as "
+        "`https://chat.example.com`; `*`: any. Pages from this server always may.",
     )
 
-    @field_validator("api_keys", "admin_api_keys", mode="before")
+    @field_validator(
+        "api_keys", "admin_api_keys", "trusted_proxies", "allowed_hosts", "cors_origins", mode="before"
+    )
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return frozenset(key.strip() for key in value.split(",") if key.strip())
+            return frozenset(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: frozenset[str]) -> frozenset[str]:
+        return frozenset(str(ip_network(each, strict=False)) for each in value)
+
+    @field_validator("allowed_hosts", "cors_origins")
+    @classmethod
+    def _names(cls, value: frozenset[str], info: ValidationInfo) -> frozenset[str]:
+        parse = parse_host if info.field_name == "allowed_hosts" else parse_origin
+        return frozenset(parse(each) for each in value)
 
     @field_validator("upstreams")
     @classmethod

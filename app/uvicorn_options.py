@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
+from ipaddress import ip_network
 from typing import Any, NoReturn
 
 from app.settings import Settings
@@ -20,7 +22,17 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "timeout_graceful_shutdown": int(settings.shutdown_grace),
+        # Otherwise uvicorn believes every process of this machine, and what FORWARDED_ALLOW_IPS says.
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": _networks(settings.trusted_proxies),
     }
+
+
+def _networks(proxies: Iterable[str]) -> list[str]:
+    """The networks, those of IPv4 also as a socket that takes both sees their addresses."""
+    networks = [ip_network(proxy) for proxy in proxies]
+    mapped = (f"::ffff:{each[0]}/{96 + each.prefixlen}" for each in networks if each.version == 4)
+    return [*map(str, networks), *mapped]
 
 
 def allow_open_files() -> None:

@@ -110,6 +110,11 @@ def worker_settings(spec: WorkerSpec) -> Settings:
         "api_keys": frozenset({spec.key}),
         "admin_api_keys": frozenset(),
         "rate_limit_rpm": 0,
+        # Its key cannot be guessed, and its parent is not to be kept out by others of this machine.
+        "rate_limit_wrong_keys": 0,
+        "trusted_proxies": frozenset(),
+        "allowed_hosts": frozenset(),
+        "cors_origins": frozenset(),
     }
     return Settings(_env_file=None, **{**spec.settings, **fixed})
 

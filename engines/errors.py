@@ -23,6 +23,10 @@ class CannotLoad(ModelLoadError):
     """The model cannot be loaded in the way that was asked for: another engine or setting is needed."""
 
 
+class BadModelFile(ModelLoadError):
+    """What lies at the model's path is no model, or one that is damaged or not whole."""
+
+
 class ModelFileNotFound(ModelLoadError):
     """No file or package provides the model that was asked for."""
 

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from app.settings import Settings
+from scripts import lock
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT = Settings.model_fields["port"].default
@@ -165,6 +169,54 @@ def test_image_builds_the_requirements_of_its_engines_first(engines: str) -> Non
     command = ["sh", "-c", f'"$0" -c "{code}" "$1"', sys.executable, engines]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert listed.splitlines() == [line for name in engines.split(",") for line in extras()[name]]
+
+
+def test_image_is_built_with_the_versions_that_were_tested() -> None:
+    builds = [part for name, value in instructions() if name == "RUN" for part in value.split("&&")]
+    builds = [part for part in builds if "pip wheel" in part]
+    assert len(builds) == 3
+    assert all("-c constraints.txt" in part for part in builds)
+    assert "pyproject.toml deploy/constraints.txt ./" in [
+        value for name, value in instructions() if name == "COPY"
+    ]
+
+
+def locked() -> dict[str, str]:
+    """The constraints: versions by the package's name."""
+    lines = lock.FILE.read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    assert pairs == sorted(pairs)
+    return dict(pairs)
+
+
+def test_the_constraints_are_versions_alone() -> None:
+    """No address of a package index, no build of one machine, nothing twice."""
+    text = lock.FILE.read_text()
+    assert "://" not in text
+    for name, version in locked().items():
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
+        assert str(Version(version)) == version
+        assert Version(version).local is None
+    assert len(locked()) == len([line for line in text.splitlines() if not line.startswith("#")])
+
+
+def test_the_constraints_are_in_accord_with_the_project() -> None:
+    versions = locked()
+    for requirement in map(Requirement, lock.requirements()):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+    assert set(lock.EXTRAS) <= set(extras())
+    assert set(extras()) - set(lock.EXTRAS) == {"vllm", "dev"}
+    assert set(lock.ALONE) <= versions.keys()
+
+
+def test_every_requirement_has_an_upper_bound() -> None:
+    lines = [*lock.requirements(), *(line for each in extras().values() for line in each)]
+    unbounded = [
+        line
+        for line in lines
+        if not any(each.operator in ("<", "==") for each in Requirement(line).specifier)
+    ]
+    assert unbounded == []
 
 
 def test_image_has_a_compiler_where_engines_compile_while_they_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -44,8 +45,24 @@ def test_only_settings_read_the_environment() -> None:
         for module in modules(*PACKAGES).values()
         if any(word in module.text for word in ("os.environ", "os.getenv", "getenv("))
     }
-    # The command line hands its options to the server through the environment.
-    assert readers <= {"app/settings.py", "app/cli/serve.py"} | VLLM_LAUNCH
+    # The command line hands its options to the server through the environment; children have a part of it.
+    ours = {"app/settings.py", "app/cli/serve.py", "engines/machine/child_environment.py"}
+    assert readers <= ours | VLLM_LAUNCH
+
+
+def test_children_are_started_with_an_environment() -> None:
+    """Whoever starts a process says what it is to have of ours: by default, it would have our secrets."""
+    starts = {"create_subprocess_exec", "create_subprocess_shell", "subprocess_exec", "subprocess_shell"}
+    starts |= {"Popen", "check_output", "check_call"}
+    calls = [
+        (module.file, node)
+        for module in modules(*PACKAGES).values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in starts or ast.unparse(node.func) == "subprocess.run"
+    ]
+    assert len(calls) >= 4
+    assert [file for file, call in calls if "env" not in {each.arg for each in call.keywords}] == []
 
 
 def test_the_app_starts_without_optional_engines() -> None:

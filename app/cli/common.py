@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from app import hosts
 from app.settings import Settings
 from engines.machine.platform import Facts
 from engines.models.catalog import CatalogError
@@ -28,8 +29,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 # What shells report for a command that Ctrl-C ended.
 INTERRUPTED = 130
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # Commands tell what matters themselves; a server sets up logging of its own.
 logging.getLogger("engines").addHandler(logging.NullHandler())
@@ -95,7 +94,7 @@ def engine_for(model: Model, settings: Settings, facts: Facts) -> EngineChoice:
 
 def is_loopback(url: str) -> bool:
     """Whether ``url`` names this machine."""
-    return urlsplit(url).hostname in LOOPBACK
+    return hosts.is_loopback(urlsplit(url).hostname or "")
 
 
 def public_url(settings: Settings) -> str:

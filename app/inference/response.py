@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +19,7 @@ from balancer.workers.protocol import error_comment
 log = get_logger("http")
 
 BACKEND_HEADER = b"x-enginehouse-backend"
+IGNORED_HEADER = b"x-enginehouse-ignored"
 
 
 class InferenceResponse(Response):
@@ -25,10 +28,12 @@ class InferenceResponse(Response):
     A client that disconnects at any point (queued, in prefill, mid-answer) releases everything.
     """
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, ignored: Sequence[str] = ()) -> None:
+        """``ignored``: fields of the request that its client may not use (`Grants`)."""
         super().__init__()
         self._inference = inference
         self._is_events = False
+        self._ignored = ignored
         self._dispatch = inference.dispatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,6 +55,8 @@ class InferenceResponse(Response):
         self._is_events = is_events(reply.headers)
         backend = (BACKEND_HEADER, self._dispatch.backend.encode("latin-1", "replace"))
         headers = [*reply.headers, backend]
+        if self._ignored:
+            headers.append((IGNORED_HEADER, ", ".join(self._ignored).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body, data = reply.body, first
         while True:

@@ -91,16 +91,21 @@ async def serve(request: Request, dialect: Dialect) -> Response:
     server: Server = request.app.state.server
     wire = await _wire_request(request, is_worker=server.is_worker)
     document = _parse_json(wire.body)
-    pipeline = server.pipeline
+    pipeline, grants = server.pipeline, server.grants
+    ignored = () if request.state.admin else grants.ignored(document)
+    if ignored:
+        wire = grants.limit_wire(wire, document)
     name = document.get("model") if isinstance(document, dict) else None
     foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
     if foreign is not None:
-        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document))
+        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored)
     try:
         task = dialect.parse(document, server.targets.resolve)
     except ValidationError as error:
         raise invalid_request(error.errors(), document) from None
-    return InferenceResponse(pipeline.begin(task, dialect, wire))
+    if not request.state.admin:
+        task = grants.limit_task(task)
+    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
 
 
 async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
@@ -115,7 +120,8 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
             raise RequestError(str(error)) from None
     return WireRequest(
         request_id=request.state.request_id,
-        path=request.scope["path"],
+        # The route's own: what the client wrote may have a line end at its end, or a proxy's prefix in front.
+        path=request.scope["route"].path,
         body=body,
         headers=headers.raw,
         hops=read_hops(headers.raw),

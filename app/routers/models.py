@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import ModelCard, ModelList, ModelReport
@@ -16,24 +18,27 @@ from engines.models.model import Model
 
 router = APIRouter(tags=["Models"], responses={code: ERROR_RESPONSES[code] for code in (401,)})
 
+# Cards that are made at once.
+STEP = 200
 
-@router.get("/v1/models", summary="List the models that requests may name")
+
+@router.get("/v1/models", summary="List the models that requests may name", response_model=ModelList)
 async def list_models(
     request: Request,
     all: Annotated[bool, Query(description="Also those of the catalog that are not on disk yet.")] = False,
-) -> ModelList:
+) -> Response:
     """Another Enginehouse, which asks as an upstream's client, is told only of the models that are here: what
     this server has from its own upstreams would go round in circles if two had each other."""
     server: Server = request.app.state.server
-    is_server = HOPS_HEADER.decode() in request.headers
-    # The default model first: clients without a wish take the first.
-    models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
-    cards = [card for model in models for card in _cards(server, model, only_own=is_server)]
-    if not is_server:
-        elsewhere = [name for name in server.fleet.upstreams.models() if server.is_elsewhere(name)]
-        cards += [_of_upstreams(server, name).card() for name in elsewhere]
-    cards = [card for card in cards if all or card.state is not ModelState.ABSENT]
-    return ModelList(data=cards, server_id=server.cluster.proxy.server_id)
+    only_own = HOPS_HEADER.decode() in request.headers
+    cards = (card for card in _all_cards(server, only_own) if all or card.state is not ModelState.ABSENT)
+    parts: list[bytes] = []
+    # In steps: a catalog may have tens of thousands of models, and other requests are not to wait.
+    while step := [card.model_dump_json().encode() for card in islice(cards, STEP)]:
+        parts += step
+        await asyncio.sleep(0)
+    head = b'{"object":"list","server_id":"%b","data":[' % server.cluster.proxy.server_id.encode()
+    return Response(head + b",".join(parts) + b"]}", media_type="application/json")
 
 
 @router.get(
@@ -77,7 +82,29 @@ def _of_upstreams(server: Server, name: str, aliases: Sequence[str] = ()) -> Mod
     )
 
 
-def _cards(server: Server, model: Model, *, only_own: bool) -> list[ModelCard]:
-    """The model's card, then those of its adapters; ``only_own``: as if there were no upstreams."""
-    card = (server.report(model) if only_own else _of_library(server, model)).card()
-    return [card, *(card.of_adapter(adapter.name) for adapter in model.entry.adapters)]
+def _all_cards(server: Server, only_own: bool) -> Iterator[ModelCard]:
+    """``only_own``: as if there were no upstreams."""
+    # The default model first: clients without a wish take the first.
+    models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
+    for model in models:
+        yield from _cards(server, model, only_own)
+    if not only_own:
+        names = server.fleet.upstreams.models()
+        yield from (_of_upstreams(server, name).card() for name in names if server.is_elsewhere(name))
+
+
+def _cards(server: Server, model: Model, only_own: bool) -> Iterator[ModelCard]:
+    """The model's card, then those of its adapters."""
+    card = _card(server, model, only_own)
+    yield card
+    yield from (card.of_adapter(adapter.name) for adapter in model.entry.adapters)
+
+
+def _card(server: Server, model: Model, only_own: bool) -> ModelCard:
+    """Most of a long catalog is at rest, which is quickly said."""
+    name = model.name
+    if server.manager.was_wanted(name) or server.pulls.running(name) is not None:
+        return (server.report(model) if only_own else _of_library(server, model)).card()
+    if model.is_absent and not only_own and server.fleet.upstreams.serving(name):
+        return _of_library(server, model).card()
+    return ModelCard.at_rest(model, server.created)

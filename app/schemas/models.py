@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field
 
@@ -40,6 +40,12 @@ class ModelCard(BaseModel):
     source: str | None = Field(None, description="disk or bundled.")
     size: int | None = Field(None, description="Bytes on disk.")
     context_length: int | None = Field(None, description="Tokens, prompt and completion together.")
+
+    @classmethod
+    def at_rest(cls, model: Model, created: int) -> ModelCard:
+        """The card of a model that nobody wanted so far. ``created`` in Unix seconds."""
+        state = ModelState.ABSENT if model.is_absent else ModelState.STOPPED
+        return cls(state=state, **_identity(model, created))
 
     def of_adapter(self, name: str) -> Self:
         """The card of an adapter of this model, which requests name like a model."""
@@ -102,21 +108,16 @@ class ModelReport(ModelCard):
 
     def card(self) -> ModelCard:
         """What the list of models says of it."""
-        return ModelCard.model_validate(self, from_attributes=True)
+        return ModelCard(**{name: getattr(self, name) for name in ModelCard.model_fields})
 
     @classmethod
     def of(cls, model: Model, status: ModelStatus, pull: PullJob | None, created: int) -> ModelReport:
         """A model of this server, and the ``pull`` of it that runs. ``created`` in Unix seconds."""
-        info, file = status.info, model.file
+        info = status.info
         return cls(
-            id=model.name,
-            created=created,
+            **_identity(model, created),
             state=_state(model, status, pull),
-            aliases=list(model.aliases),
             engine=info.engine if info else None,
-            format=file.format if file and file.format != "none" else None,
-            source=file.source if file and file.source != "none" else None,
-            size=file.size or None if file else None,
             context_length=info.context_length if info else None,
             detail=status.detail or ("waits for room" if status.waits_for_room else ""),
             loading=Loading.of(status),
@@ -208,6 +209,19 @@ class Pulled(BaseModel):
     @classmethod
     def of(cls, name: str, pulled: PulledModel) -> Pulled:
         return cls(model=name, path=str(pulled.path), size=pulled.size, files=list(pulled.files))
+
+
+def _identity(model: Model, created: int) -> dict[str, Any]:
+    """What a card says of a model whatever state it is in."""
+    file = model.file
+    return {
+        "id": model.name,
+        "created": created,
+        "aliases": list(model.aliases),
+        "format": file.format if file and file.format != "none" else None,
+        "source": file.source if file and file.source != "none" else None,
+        "size": file.size or None if file else None,
+    }
 
 
 def _state(model: Model, status: ModelStatus, pull: PullJob | None) -> ModelState:

@@ -16,10 +16,13 @@ from balancer.workers.logs import LONGEST_LINE, Lines, LogRelay
 from balancer.workers.protocol import Message, Start, WorkerSpec, error_from, info_from
 from engines.base import EngineInfo
 from engines.errors import ModelLoadError
+from engines.machine.child_environment import child_environment
 from engines.machine.job_process import describe_exit
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _LONGEST_MESSAGE = 2**20
+# A crash in ggml would start a debugger, which holds the process up for as long as it likes.
+_ENVIRONMENT = {"GGML_NO_BACKTRACE": "1"}
 # After the process ended, so many seconds are left to read what it wrote: a process that it started and
 # that left its group may hold the pipes open.
 _DRAIN_SECONDS = 1.0
@@ -57,14 +60,12 @@ class Child(asyncio.SubprocessProtocol):
         log: LogRelay,
         report: Callable[[str, float], None],
     ) -> Child:
-        """Start ``command``, which gets ``listener`` and a `Start`. Raises `OSError`."""
-        assignments = [f"{name}={value}" for name, value in spec.environment.items()]
+        """Start ``command``, which gets ``listener``, a `Start` and no secret of ours. Raises `OSError`."""
         loop = asyncio.get_running_loop()
         executing = loop.subprocess_exec(
             lambda: cls(log, report),
-            # `env` adds to the environment that is inherited, and is replaced by the command.
-            *(["env", *assignments] if assignments else []),
             *command,
+            env=child_environment({**_ENVIRONMENT, **spec.environment}),
             start_new_session=True,
             pass_fds=(listener.fileno(),),
         )

@@ -30,7 +30,7 @@ from typing import Any
 
 from balancer.call import ResumePoint
 from engines.base import EngineInfo, EngineStats, Usage
-from engines.errors import CannotLoad, EngineError, ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, EngineError, ModelFileNotFound, ModelLoadError
 
 Message = dict[str, Any]
 Header = tuple[bytes, bytes]
@@ -38,7 +38,7 @@ Header = tuple[bytes, bytes]
 STATUS_PATH = "/v1/worker"
 """The path that a worker answers with its `WorkerStatus`."""
 
-_KINDS = {kind.__name__: kind for kind in (CannotLoad, ModelFileNotFound, ModelLoadError)}
+_KINDS = {kind.__name__: kind for kind in (CannotLoad, ModelFileNotFound, BadModelFile, ModelLoadError)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class WorkerSpec:
 
     ``path``: the model's file or folder, if it has one. ``port`` is the lowest that it may listen on;
     ``settings`` override fields of the application's settings, ``options`` are those of the load
-    (`LoadOptions`), ``environment`` is added to the server's. ``key`` is the Bearer key it accepts.
+    (`LoadOptions`), ``environment`` is added to the server's, of which it has no secrets. ``key`` is
+    the Bearer key it accepts.
     """
 
     model: str

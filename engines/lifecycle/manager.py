@@ -77,6 +77,10 @@ class ModelManager:
         record = self._records.get(name)
         return ModelState.STOPPED if record is None else record.state
 
+    def was_wanted(self, name: str) -> bool:
+        """Whether there is more to say of the model than that it is stopped."""
+        return self._records.get(name) is not None
+
     def loads(self, name: str) -> int:
         """How many times the model was loaded."""
         record = self._records.get(name)

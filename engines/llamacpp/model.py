@@ -14,7 +14,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
 from engines.llamacpp import native_log
 from engines.text.renderer import TemplateWorker
 
@@ -22,6 +22,8 @@ from engines.text.renderer import TemplateWorker
 ReportLoading = Callable[[float], bool]
 
 GGUF_MAGIC = b"GGUF"
+# In what llama.cpp says where the file is not at fault.
+_NO_MEMORY = ("alloc", "out of memory")
 
 
 class LlamaModel:
@@ -229,7 +231,7 @@ def _check_file(path: Path) -> None:
         raise ModelFileNotFound(f"there is no model file {path}")
     with path.open("rb") as file:
         if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-            raise ModelLoadError(f"{path.name} is not a GGUF file: llama.cpp loads nothing else")
+            raise BadModelFile(f"{path.name} is not a GGUF file: llama.cpp loads nothing else")
 
 
 def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:
@@ -246,8 +248,10 @@ def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:
     params.progress_callback = callback
     handle = lib.llama_model_load_from_file(str(path).encode(), params)
     if not handle:
-        reason = native_log.recent_errors() or "no reason given"
-        raise ModelLoadError(f"llama.cpp cannot load {path.name}: {reason}")
+        reason = native_log.recent_errors()
+        is_bad = reason and not any(sign in reason for sign in _NO_MEMORY)
+        kind = BadModelFile if is_bad else ModelLoadError
+        raise kind(f"llama.cpp cannot load {path.name}: {reason or 'no reason given'}")
     if lib.llama_model_has_encoder(handle):
         lib.llama_model_free(handle)
         raise ModelLoadError(f"{path.name} is an encoder model: this engine generates text only")

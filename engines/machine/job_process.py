@@ -14,8 +14,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
+
+from engines.machine.child_environment import child_environment
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
@@ -37,10 +39,13 @@ class ChildDied(Exception):
     """The process ended without a result; the message has its exit status and last words."""
 
 
-async def run_child(module: str, request: Mapping[str, Any], on_message: Send) -> Message:
+async def run_child(
+    module: str, request: Mapping[str, Any], on_message: Send, *, needs: Collection[str] = ()
+) -> Message:
     """Run ``python -m module`` on ``request`` and return its result; cancelling kills it.
 
-    ``module`` calls `serve_job` when run. Raises `JobFailed` and `ChildDied`.
+    Of the secrets in our environment it has those that it ``needs``, by name. ``module`` calls `serve_job`
+    when run. Raises `JobFailed` and `ChildDied`.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -50,6 +55,7 @@ async def run_child(module: str, request: Mapping[str, Any], on_message: Send) -
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=_LINE_LIMIT,
+        env=child_environment(needs=needs),
         start_new_session=True,  # Ctrl-C is for the parent, which then stops its children
     )
     assert process.stdin is not None

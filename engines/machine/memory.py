@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+from engines.machine.child_environment import child_environment
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
 
@@ -83,8 +84,10 @@ def _from_nvidia_smi() -> list[tuple[int, int]]:
         return []
     command = [tool, "--query-gpu=memory.total,memory.used", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        rows = [line.split(",") for line in answer.splitlines() if line.strip()]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True, env=child_environment()
+        )
+        rows = [line.split(",") for line in done.stdout.splitlines() if line.strip()]
         return [(int(total) * 2**20, int(used) * 2**20) for total, used in rows]
     except (OSError, ValueError, subprocess.SubprocessError):
         return []

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
 from engines.models import hf
 
 if TYPE_CHECKING:
@@ -31,19 +31,19 @@ def check_settings(spec: LoadSpec) -> None:
 def check_folder(path: Path | None) -> tuple[Path, dict[str, Any]]:
     """The folder and its ``config.json``. Raises `ModelLoadError` if the model cannot be in there."""
     if path is None:
-        raise ModelLoadError("MLX needs a model folder")
+        raise BadModelFile("MLX needs a model folder")
     if path.suffix.lower() == ".gguf":
-        raise ModelLoadError(
+        raise BadModelFile(
             f"{path.name} is a GGUF file, which the llama_cpp engine reads; MLX needs a folder in "
             "Hugging Face's format (config.json, *.safetensors, tokenizer.json)"
         )
     if not path.is_dir():
         raise ModelFileNotFound(f"there is no folder {path}")
     if not any(path.glob("model*.safetensors")):
-        raise ModelLoadError(f"{path} has no model*.safetensors: download the model again, weights included")
+        raise BadModelFile(f"{path} has no model*.safetensors: download the model again, weights included")
     folder = hf.read_folder(path)
     if not isinstance(folder.config.get("model_type"), str):
-        raise ModelLoadError(f"{path / hf.CONFIG} names no model_type")
+        raise BadModelFile(f"{path / hf.CONFIG} names no model_type")
     for shard in folder.weights:
         _check_complete(shard)
     return path, dict(folder.config)
@@ -61,6 +61,6 @@ def _check_complete(shard: Path) -> None:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         expected = 8 + length + max(ends, default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ModelLoadError(f"{shard} is broken ({error}): download it again") from error
+        raise BadModelFile(f"{shard} is broken ({error}): download it again") from error
     if size != expected:
-        raise ModelLoadError(f"{shard} is broken: it has {size} of {expected} bytes; download it again")
+        raise BadModelFile(f"{shard} is broken: it has {size} of {expected} bytes; download it again")

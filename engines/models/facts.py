@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models import gguf, hf
 from engines.models.formats import ModelFormat
 
@@ -26,7 +26,7 @@ class ModelFacts:
 def describe(path: Path) -> ModelFacts:
     """The facts of a GGUF file or a folder in Hugging Face's format; reads headers only.
 
-    Raises `ModelFileNotFound`, and `ModelLoadError` for what is damaged, cut off or incomplete.
+    Raises `ModelFileNotFound`, and `BadModelFile` for what is damaged, cut off or incomplete.
     """
     if path.is_dir():
         return _of_folder(path)
@@ -61,4 +61,4 @@ def _of_folder(path: Path) -> ModelFacts:
             quantization=hf.quantization(folder.config),
         )
     except OSError as error:  # a file went away meanwhile, or may not be read
-        raise ModelLoadError(f"{path} cannot be read: {error}") from error
+        raise BadModelFile(f"{path} cannot be read: {error}") from error

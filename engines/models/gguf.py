@@ -1,7 +1,7 @@
 """Reads the header of a GGUF file: what the model is, and whether the file is whole.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Files come from anywhere, so every
-length is checked before it is used, the work is bounded, and whatever is wrong is a `ModelLoadError`.
+length is checked before it is used, the work is bounded, and whatever is wrong is a `BadModelFile`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from engines.errors import ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models.gguf_types import FILE_TYPES, TENSOR_TYPES
 
 MAGIC = b"GGUF"
@@ -127,7 +127,7 @@ class GgufHeader:
 def read_header(path: Path) -> GgufHeader:
     """The header of the model in ``path``, and of its other parts if it has several.
 
-    Raises `ModelFileNotFound` if a file is missing, and `ModelLoadError` if one is no GGUF file, is damaged,
+    Raises `ModelFileNotFound` if a file is missing, and `BadModelFile` if one is no GGUF file, is damaged,
     or ends before its last tensor does.
     """
     first = _read_part(path)
@@ -151,7 +151,7 @@ def part_paths(path: Path) -> tuple[Path, ...]:
 def _later_parts(path: Path, count: int) -> tuple[Path, ...]:
     parts = part_paths(path)
     if len(parts) != count:
-        raise ModelLoadError(
+        raise BadModelFile(
             f"{path.name} is one of {count} files of a model: give the one named …-00001-of-{count:05}.gguf, "
             "and keep the names they were published with"
         )
@@ -166,7 +166,7 @@ def _read_part(path: Path) -> GgufHeader:
         with path.open("rb") as file:
             return _Reader(file, size, path.name).read()
     except OSError as error:
-        raise ModelLoadError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        raise BadModelFile(f"{path.name} cannot be read: {error.strerror or error}") from error
 
 
 class _Reader:
@@ -181,12 +181,12 @@ class _Reader:
 
     def read(self) -> GgufHeader:
         if self._size < len(MAGIC) or self._take(len(MAGIC)) != MAGIC:
-            raise ModelLoadError(f"{self._name} is not a GGUF file: llama.cpp loads nothing else")
+            raise BadModelFile(f"{self._name} is not a GGUF file: llama.cpp loads nothing else")
         version = self._number("I")
         if version not in VERSIONS:
             big_endian = version & 0xFFFF == 0
             what = "is for big-endian machines" if big_endian else f"has GGUF version {version}"
-            raise ModelLoadError(f"{self._name} {what}: get a file of version 3, little-endian")
+            raise BadModelFile(f"{self._name} {what}: get a file of version 3, little-endian")
         tensors = self._count("Q", MAX_TENSORS, "tensors")
         keys = self._count("Q", MAX_KEYS, "metadata keys")
         metadata = {self._string(): self._value() for _ in range(keys)}
@@ -201,7 +201,7 @@ class _Reader:
         start = -(-self._position // alignment) * alignment
         end = max((start + offset + size for offset, size in tensors), default=0)
         if end > self._size:
-            raise ModelLoadError(
+            raise BadModelFile(
                 f"{self._name} is cut off: {self._size:,} of at least {end:,} bytes are there. "
                 "Download it again"
             )
@@ -283,10 +283,10 @@ class _Reader:
         if self._position > MAX_HEADER_BYTES:
             raise self._damaged(f"its header is larger than {MAX_HEADER_BYTES:,} bytes")
 
-    def _cut_off(self) -> ModelLoadError:
-        return ModelLoadError(
+    def _cut_off(self) -> BadModelFile:
+        return BadModelFile(
             f"{self._name} is cut off or damaged: it ends within its header. Download it again"
         )
 
-    def _damaged(self, how: str) -> ModelLoadError:
-        return ModelLoadError(f"{self._name} is damaged: {how}. Download it again")
+    def _damaged(self, how: str) -> BadModelFile:
+        return BadModelFile(f"{self._name} is damaged: {how}. Download it again")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engines.errors import ModelLoadError
+from engines.errors import BadModelFile
 
 CONFIG = "config.json"
 MAX_JSON_BYTES = 64 * 2**20
@@ -38,36 +38,34 @@ class HfFolder:
 
 
 def read_folder(path: Path) -> HfFolder:
-    """The model in the folder ``path``. Raises `ModelLoadError`, saying what is missing or wrong."""
+    """The model in the folder ``path``. Raises `BadModelFile`, saying what is missing or wrong."""
     config = read_config(path)
     weights = weight_files(path)
     if not weights:
-        raise ModelLoadError(f"{path.name} has no weights: neither *.safetensors nor *.bin files")
+        raise BadModelFile(f"{path.name} has no weights: neither *.safetensors nor *.bin files")
     if not any(next(path.glob(pattern), None) for pattern in _TOKENIZERS):
-        raise ModelLoadError(f"{path.name} has no tokenizer: download the repository's other files too")
+        raise BadModelFile(f"{path.name} has no tokenizer: download the repository's other files too")
     return HfFolder(path, config, "mlx" if is_for_mlx(config) or _says_mlx(weights[0]) else "hf", weights)
 
 
 def read_config(folder: Path) -> Config:
-    """The folder's ``config.json``. Raises `ModelLoadError`."""
+    """The folder's ``config.json``. Raises `BadModelFile`."""
     path = folder / CONFIG
     if not path.is_file():
-        raise ModelLoadError(
-            f"{folder} has no {CONFIG}: it cannot be read as a model in Hugging Face's format"
-        )
+        raise BadModelFile(f"{folder} has no {CONFIG}: it cannot be read as a model in Hugging Face's format")
     return read_json(path)
 
 
 def read_json(path: Path) -> Config:
-    """The object in a JSON file. Raises `ModelLoadError`."""
+    """The object in a JSON file. Raises `BadModelFile`."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelLoadError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: it is no configuration")
+            raise BadModelFile(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: it is no configuration")
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path} cannot be read: {error}") from error
+        raise BadModelFile(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise ModelLoadError(f"{path} cannot be read: it holds no JSON object")
+        raise BadModelFile(f"{path} cannot be read: it holds no JSON object")
     return value
 
 
@@ -126,7 +124,7 @@ def has_chat_template(path: Path) -> bool:
 def weight_files(path: Path) -> tuple[Path, ...]:
     """The weight files of the folder, in the form that engines load.
 
-    Raises `ModelLoadError` if the index names some that are not there.
+    Raises `BadModelFile` if the index names some that are not there.
     """
     for index in _INDEXES:
         if (path / index).is_file():
@@ -142,10 +140,10 @@ def _indexed(path: Path, index: Path) -> tuple[Path, ...]:
     shards = read_json(index).get("weight_map")
     names = set(shards.values()) if isinstance(shards, dict) and _all_text(shards.values()) else set()
     if not names or any("/" in name or "\\" in name or "\0" in name for name in names):
-        raise ModelLoadError(f"{index} is damaged: it does not map weights to files. Download it again")
+        raise BadModelFile(f"{index} is damaged: it does not map weights to files. Download it again")
     missing = sorted(name for name in names if not (path / name).is_file())
     if missing:
-        raise ModelLoadError(
+        raise BadModelFile(
             f"{path.name} is incomplete: {len(missing)} of {len(names)} weight files are missing, "
             f"{missing[0]} for one. Pull the model again to go on"
         )

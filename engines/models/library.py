@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
-from engines.errors import ModelFileNotFound, RequestError
+from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
-from engines.models.catalog import Catalog, UpstreamEntry, check_name, load_catalog
+from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
 from engines.models.merger import Merger, without_file
 from engines.models.model import Changes, Model, compare, missing
@@ -18,9 +19,25 @@ from engines.models.store import ModelFile, Skipped, Survey
 
 logger = logging.getLogger("engines.models.library")
 
+# Names in the message about one that there is not, and names that are compared with it.
+MOST_SHOWN = 50
+MOST_COMPARED = 200
+# Names that clients may give a file, after the first.
+MOST_ALIASES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the disk and the catalog said at one moment, or what is wrong with the catalog."""
+
+    number: int
+    stamp: Mapping[Path, store.Stamp | None]
+    survey: Survey
+    catalog: Catalog | CatalogError
+
 
 class Library:
-    """Owns the list of models. Reading is cheap; only `reload` and `add_path` look at the disk."""
+    """Owns the list of models. Reading is cheap; only `read`, `reload` and `add_path` look at the disk."""
 
     def __init__(self, base: Path, catalog_path: Path) -> None:
         """Raises `CatalogError` if the catalog cannot be used."""
@@ -28,6 +45,8 @@ class Library:
         self.stamp: Mapping[Path, store.Stamp | None] = {}
         self._catalog_path = catalog_path
         self._catalog = Catalog()
+        self._catalog_stamp: store.Stamp | None = None
+        self._readings = self._adopted = 0
         self._survey = Survey()
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
@@ -102,17 +121,24 @@ class Library:
     def add_path(self, name: str, path: str) -> Model:
         """Make the model at ``path``, which a client gave, known as ``name`` for as long as this lives.
 
-        A model of the catalog that is not on disk gets this file. Raises `PathNotAllowed`,
-        `ModelFileNotFound`, `ModelLoadError`, and `RequestError` if ``name`` is another model's.
+        A model of the catalog that is not on disk gets this file; one that got a name this way before gets
+        another. Raises `PathNotAllowed`, `ModelFileNotFound`, `BadModelFile`, and `RequestError` if ``name``
+        is another model's.
         """
         try:
             check_name(name)
         except ValueError as error:
             raise RequestError(str(error), param="model_name") from None
         found = store.inside(self.base, path)
-        if store.leads_out(found, self.base.resolve()):
-            raise store.PathNotAllowed("the model at model_path has links that lead out of the model folder")
-        return self._register(name, store.at(found))
+        try:
+            if store.leads_out(found, self.base.resolve()):
+                raise store.PathNotAllowed(
+                    "the model at model_path has links that lead out of the model folder"
+                )
+            file = store.at(found)
+        except (OSError, RuntimeError) as error:  # it may not be read, or links lead in a circle
+            raise BadModelFile(f"{path} cannot be read: {error}") from error
+        return self._register(name, file)
 
     def put(self, name: str, path: Path) -> Model:
         """Make the model at ``path``, which an operator gave, known as ``name``, whatever was before.
@@ -128,20 +154,40 @@ class Library:
         return self._register(name, without_file(name))
 
     def reload(self) -> Changes:
-        """Read the catalog and look at the disk again.
+        """Read the catalog and look at the disk again: `read` and `adopt` at once."""
+        return self.adopt(self.read())
 
-        Raises `CatalogError`; the models then stay as they were, and `changed` is false until the next edit.
-        """
+    def read(self) -> Reading:
+        """Look at the disk, and read the catalog if it changed. Takes long for a long one, in any thread."""
+        self._readings += 1
+        number = self._readings
         # Stamps are taken before what they stand for is read: a change meanwhile shows at the next look.
         stamps = {path: store.stamp(path) for path in (self._catalog_path, self.base)}
         survey = store.look_into(self.base)
         files = {model.path: store.stamp(model.path) for model in survey.models}
-        self.stamp = stamps | files | survey.folders
-        self._catalog = load_catalog(self._catalog_path)
-        for skipped in survey.skipped:
+        catalog: Catalog | CatalogError = self._catalog
+        if self._catalog_stamp != stamps[self._catalog_path]:
+            try:
+                catalog = load_catalog(self._catalog_path)
+            except CatalogError as error:
+                catalog = error
+        return Reading(number, stamps | files | survey.folders, survey, catalog)
+
+    def adopt(self, reading: Reading) -> Changes:
+        """Take up what was read, unless something newer was.
+
+        Raises `CatalogError`; the models then stay as they were, and `changed` is false until the next edit.
+        """
+        if reading.number < self._adopted:
+            return Changes()
+        self._adopted, self.stamp = reading.number, reading.stamp
+        if isinstance(reading.catalog, CatalogError):
+            raise reading.catalog
+        self._catalog, self._catalog_stamp = reading.catalog, reading.stamp[self._catalog_path]
+        for skipped in reading.survey.skipped:
             if skipped not in self._survey.skipped:
                 logger.warning("skipped %s: %s", skipped.path, skipped.reason)
-        self._survey = survey
+        self._survey = reading.survey
         before = self._models
         self._merge()
         return compare(before, self._models)
@@ -155,7 +201,12 @@ class Library:
         if known is not None and known.file is not None and not _is_same(known.file, file):
             raise RequestError(f"the name {name!r} is another model's: choose another", param="model_name")
         if known is None or known.file is None:
-            self._registered[(known.name if known else name).lower()] = replace(file, name=name, aliases=())
+            key = (known.name if known else name).lower()
+            before = next((key for key, each in self._registered.items() if each.path == file.path), None)
+            if known is None and before is not None and file.format != "none":
+                self._registered[before] = _with_alias(self._registered[before], name)
+            else:
+                self._registered[key] = replace(file, name=name, aliases=())
             self._merge()
         return self.find(name)
 
@@ -176,10 +227,27 @@ class Library:
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
-        close = get_close_matches(wanted.lower(), self._by_any_name, n=3)
+        close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        there = ", ".join(model.name for model in self._models.values()) or "none"
+        shown = [model.name for model in islice(self._models.values(), MOST_SHOWN)]
+        more = len(self._models) - len(shown)
+        there = (", ".join(shown) or "none") + (f" and {more:,} more" if more else "")
         return f"there is no model {wanted!r}{hint} (models here: {there})"
+
+    def _comparable(self, wanted: str) -> list[str]:
+        """The names that ``wanted`` is compared with, which takes long: of many, those that begin alike."""
+        names = self._by_any_name
+        if len(names) > MOST_COMPARED:
+            alike = (name for name in names if name[:2] == wanted[:2])
+            return list(islice(alike, MOST_COMPARED))
+        return list(names)
+
+
+def _with_alias(file: ModelFile, name: str) -> ModelFile:
+    """A file is one model, whatever clients call it: each model is loaded, counted and shown by itself."""
+    if len(file.aliases) >= MOST_ALIASES:
+        raise RequestError(f"{file.name} has {MOST_ALIASES} other names: use one of them", param="model_name")
+    return replace(file, aliases=(*file.aliases, name))
 
 
 def _is_same(one: ModelFile, other: ModelFile) -> bool:

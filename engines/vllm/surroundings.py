@@ -8,18 +8,22 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 
+from engines.machine.child_environment import hidden_secrets
+
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a child; then undo these and whatever vLLM itself has set."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+    """Set variables for a child and hide our secrets; then undo these and whatever vLLM itself has set."""
+    with hidden_secrets():
+        before = dict(os.environ)
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name in os.environ.keys() - before.keys():
+                del os.environ[name]
+            changed = {name: value for name, value in before.items() if os.environ.get(name) != value}
+            os.environ.update(changed)
 
 
 @contextlib.contextmanager

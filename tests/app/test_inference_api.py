@@ -53,6 +53,18 @@ def error(response: httpx.Response) -> dict[str, Any]:
     return dict(body["error"])
 
 
+def test_the_path_that_is_counted_and_passed_on_is_the_routes(
+    server: LiveServer, client: httpx.Client
+) -> None:
+    """Routes match in spite of a line end: it must make no series of metrics, nor reach a request line."""
+    answer = client.post("/v1/completions%0A", json={"model": "fake", "prompt": "a", "max_tokens": 1})
+    assert answer.status_code in (200, 404)
+    complete(client, max_tokens=1)
+    endpoints = {endpoint for each in server.house.metrics.models() for endpoint, _ in each.requests}
+    assert "/v1/completions" in endpoints
+    assert endpoints <= {"/v1/chat/completions", "/v1/completions"}
+
+
 def test_a_whole_answer(client: httpx.Client) -> None:
     response = chat(client)
     assert response.status_code == 200

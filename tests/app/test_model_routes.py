@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -197,6 +198,80 @@ def test_paths_out_of_the_model_folder(base: Path, client: httpx.Client, path: s
 )  # fmt: skip
 def test_malformed_load_requests(client: httpx.Client, body: object) -> None:
     assert code(client.post("/v1/models/load", json=body)) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (".", "is no model"),
+        ("empty", "is no model"),
+        ("notes.txt", "is no model"),
+        ("none.gguf", "is not a GGUF file"),
+        ("cut.gguf", "is cut off"),
+        ("hollow", "has no weights"),
+        ("odd", "config.json cannot be read"),
+        ("part-00001-of-00002.gguf", "is incomplete"),
+    ],
+)
+def test_what_is_no_model_is_the_clients_mistake(
+    base: Path, client: httpx.Client, path: str, words: str
+) -> None:
+    for folder in ("empty", "hollow", "odd"):
+        (base / folder).mkdir()
+    (base / "hollow" / "config.json").write_text("{}")
+    (base / "odd" / "config.json").write_text("[")
+    (base / "notes.txt").write_text("hello")
+    (base / "none.gguf").write_bytes(b"NOPE" * 10)
+    (base / "part-00001-of-00002.gguf").write_bytes(b"GGUF")
+    (base / "cut.gguf").write_bytes(b"GGUF\x03\0\0\0")
+    refused = load(client, "mine", model_path=path)
+    assert code(refused) == (400, "invalid_request_error")
+    assert words in refused.json()["error"]["message"]
+
+
+def test_a_long_list_is_made_in_steps(
+    server: LiveServer, client: httpx.Client, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else waits for it, and models at rest cost no look at their state."""
+    entries = "".join(f"  - {{name: m-{number}, engine: fake}}\n" for number in range(1000))
+    (base / "models.yaml").write_text(f"{CATALOG}{entries}")
+    wait_until(lambda: server.house.library.get("m-999") is not None)
+    steps: list[None] = []
+    looks: list[str] = []
+    sleep, status = asyncio.sleep, server.house.manager.status
+
+    async def counted_sleep(seconds: float) -> None:
+        if not seconds:
+            steps.append(None)
+        await sleep(seconds)
+
+    def counted_status(name: str) -> Any:
+        looks.append(name)
+        return status(name)
+
+    monkeypatch.setattr("app.routers.models.asyncio.sleep", counted_sleep)
+    monkeypatch.setattr(server.house.manager, "status", counted_status)
+    listed = [card["id"] for card in client.get("/v1/models").json()["data"]]
+    assert listed[0] == "one"
+    assert set(listed) >= {"org/two", "short", "kept", *(f"m-{number}" for number in range(1000))}
+    assert looks == ["one"]
+    assert len(steps) >= 1000 // 200
+
+
+def test_the_catalog_is_read_beside_the_event_loop(
+    server: LiveServer, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    read = server.house.library.read
+
+    def noting() -> Any:
+        threads.append(threading.current_thread())
+        return read()
+
+    monkeypatch.setattr(server.house.library, "read", noting)
+    (base / "models.yaml").write_text(CATALOG + "  - {name: new, engine: fake}\n")
+    wait_until(lambda: server.house.library.get("new") is not None)
+    assert "live-app" not in {thread.name for thread in threads}
 
 
 def test_what_is_not_there_cannot_be_loaded(client: httpx.Client) -> None:

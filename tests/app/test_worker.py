@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.routing import Mount, Route
 
 from app import worker as instance
 from app.worker import create_worker_app, worker_settings
@@ -62,7 +63,9 @@ async def app(tmp_path: Path, sent: list[Message]) -> AsyncIterator[FastAPI]:
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=KEY) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://127.0.0.1:8001", headers=KEY
+    ) as client:
         yield client
 
 
@@ -91,6 +94,25 @@ async def test_status_is_for_who_has_the_key(
     assert isinstance(engine, FakeEngine)
     engine.healthy = False
     assert not (await client.get(STATUS_PATH)).json()["ok"]
+
+
+async def test_no_route_answers_who_has_no_key(app: FastAPI, sent: list[Message]) -> None:
+    await ready(sent)
+    paths = {route.path for route in app.routes if isinstance(route, Route | Mount)}  # type: ignore[attr-defined]
+    assert {"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/static/docs", STATUS_PATH} <= paths
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001") as stranger:
+        for path in {*paths, "/", "/static/docs/swagger-ui.css", "/nowhere"}:
+            for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS"):
+                answer = await stranger.request(method, path, headers={"Authorization": "Bearer x"})
+                assert answer.status_code == 401, f"{method} {path}"
+
+
+async def test_nobody_can_keep_its_parent_out(client: httpx.AsyncClient, sent: list[Message]) -> None:
+    await ready(sent)
+    for _ in range(100):
+        await client.get(STATUS_PATH, headers={"Authorization": "Bearer x"})
+    assert (await client.get(STATUS_PATH)).status_code == 200
 
 
 async def test_it_answers(client: httpx.AsyncClient, sent: list[Message]) -> None:

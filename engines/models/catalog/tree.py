@@ -16,6 +16,8 @@ from engines.models.catalog.errors import Problem
 
 Path = tuple[str | int, ...]
 
+# In C, where PyYAML has it: ten times as fast.
+FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_CHARACTERS = 2**20
 MAX_DEPTH = 32
 _TEXT = "tag:yaml.org,2002:str"
@@ -54,10 +56,11 @@ def parse(text: str) -> Tree:
     if len(text) > MAX_CHARACTERS:
         return Tree(problems=[Problem(0, f"it is longer than {MAX_CHARACTERS:,} characters")])
     try:
-        problem = _refusal(text)
-        if problem is not None:
-            return Tree(problems=[problem])
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return _read(text, FAST_LOADER)
+    except (yaml.YAMLError, ValueError, OverflowError):
+        pass  # once more, for the better words of PyYAML's own loader
+    try:
+        return _read(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         return Tree(problems=[Problem(_line(error.problem_mark or error.context_mark), _reason(error))])
     except yaml.reader.ReaderError as error:
@@ -65,13 +68,20 @@ def parse(text: str) -> Tree:
         return Tree(problems=[Problem(line, f"the character U+{_code(error):04X} is not allowed")])
     except (ValueError, OverflowError):
         return Tree(problems=[Problem(0, "this is not YAML: an escape in it stands for no character")])
+
+
+def _read(text: str, loader: Any) -> Tree:
+    problem = _refusal(text, loader)
+    if problem is not None:
+        return Tree(problems=[problem])
+    node = yaml.compose(text, Loader=loader)
     return Tree() if node is None else _Builder().whole(node)
 
 
-def _refusal(text: str) -> Problem | None:
+def _refusal(text: str, loader: Any) -> Problem | None:
     """What would make the document too large or too deep to build."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         if getattr(event, "anchor", None) is not None:
             return Problem(
                 _line(event.start_mark), "anchors and aliases (& and *) are not allowed: use defaults"

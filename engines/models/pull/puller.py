@@ -11,6 +11,7 @@ from typing import Literal
 
 from engines.errors import EngineError
 from engines.machine.job_process import ChildDied, JobFailed, Message, run_child
+from engines.models.pull.sources import CREDENTIALS
 
 logger = logging.getLogger("engines.models.pull")
 
@@ -87,7 +88,8 @@ class Puller:
                 on_progress(PullProgress(**message["progress"]))
 
         try:
-            result = await run_child("engines.models.pull.worker", self._order(request), receive)
+            order = self._order(request)
+            result = await run_child("engines.models.pull.worker", order, receive, needs=CREDENTIALS)
         except JobFailed as failure:
             raise PullError(failure.message, retryable=failure.retryable) from failure
         except ChildDied as death:

@@ -22,6 +22,15 @@ class RemoteFile:
     git_sha1: str | None = None
 
 
+# Variables with what it may take to reach a hub: tokens, and proxies, whose URLs may hold passwords.
+CREDENTIALS = frozenset(
+    {"HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"}
+    | {"MODELSCOPE_API_TOKEN", "MODELSCOPE_ENDPOINT"}
+    | {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")}
+    | {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
+)
+
+
 class Source(Protocol):
     """A hub. ``access_hint`` says what to do where it refuses access."""
 

@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.middleware.auth import AuthMiddleware
-from app.middleware.rate_limit import RateLimitMiddleware, TokenBuckets, format_duration
+from app.middleware.rate_limit import RateLimitMiddleware, format_duration
 from support.clock import Clock
 
 
@@ -17,7 +17,7 @@ def clock() -> Clock:
 def make_client(clock: Clock, rpm: int) -> httpx.AsyncClient:
     app = FastAPI()
 
-    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "DELETE"])
     async def anything() -> str:
         return "ok"
 
@@ -64,32 +64,28 @@ async def test_clients_do_not_share_a_bucket(clock: Clock) -> None:
         assert (await client.post("/v1/x", headers=bearer("a"))).status_code == 429
 
 
-async def test_gets_and_paths_outside_v1_are_free(clock: Clock) -> None:
+async def test_what_only_reads_is_counted_apart(clock: Clock) -> None:
     async with make_client(clock, rpm=1) as client:
-        await client.post("/v1/x", headers=bearer("a"))
-        get = await client.get("/v1/models", headers=bearer("a"))
-        other = await client.post("/healthz")
-    assert (get.status_code, other.status_code) == (200, 200)
-    assert "x-ratelimit-limit-requests" not in get.headers
+        answers = [
+            await client.post("/v1/x", headers=bearer("a")),
+            await client.get("/v1/models", headers=bearer("a")),
+            await client.get("/v1/models", headers=bearer("a")),
+            await client.head("/v1/models", headers=bearer("a")),
+            await client.delete("/v1/models/x", headers=bearer("a")),
+        ]
+    assert [each.status_code for each in answers] == [200, 200, 429, 429, 429]
+    assert answers[2].headers["retry-after"] == "60"
+    assert answers[2].headers["x-ratelimit-limit-requests"] == "1"
 
 
-def test_a_bucket_never_holds_more_than_its_capacity(clock: Clock) -> None:
-    buckets = TokenBuckets(60, clock)
-    buckets.take("a")
-    clock.now += 50  # not so long that the bucket is forgotten
-    assert [buckets.take("a")[0] for _ in range(61)] == [True] * 60 + [False]
-
-
-def test_idle_clients_are_forgotten_and_busy_ones_are_not(clock: Clock) -> None:
-    buckets = TokenBuckets(60, clock)
-    for number in range(1000):
-        buckets.take(str(number))
-    clock.now += 59.5
-    while buckets.take("busy")[0]:
-        pass
-    clock.now += 0.5
-    assert buckets.take("busy") == (False, 0.5)
-    assert len(buckets) == 1
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/docs", "/v1/system/health", "/v1/system/metrics"]
+)
+async def test_probes_and_paths_outside_v1_are_free(clock: Clock, path: str) -> None:
+    async with make_client(clock, rpm=1) as client:
+        answers = [await client.get(path, headers=bearer("a")) for _ in range(3)]
+    assert [each.status_code for each in answers] == [200] * 3
+    assert not any("x-ratelimit-limit-requests" in each.headers for each in answers)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,24 @@ async def test_environment_is_added(start: Start) -> None:
         await start(spec(environment={"DEVICES": "0,1"}), command=command)
 
 
+async def test_it_has_none_of_our_secrets(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "API_KEYS": "sesame",
+        "ADMIN_API_KEYS": "sesame",
+        "HF_TOKEN": "sesame",
+        "UPSTREAMS": "http://gpu1:8000/v1#weight=2&key=sesame",
+        "HTTPS_PROXY": "http://me:sesame@proxy:3128",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_HOME", "/cache")
+    own = "dict(e.split('=', 1) for e in open('/proc/self/environ').read().split(chr(0)) if e)"
+    told = "print('sesame' in str(found), found['HF_HOME'], found['GGML_NO_BACKTRACE'], file=sys.stderr)"
+    command = (sys.executable, "-S", "-c", f"import sys; found = {own}; {told}")
+    with pytest.raises(ModelLoadError, match="status 0: False /cache 1"):
+        await start(spec(), command=command)
+
+
 async def test_a_model_that_cannot_be_loaded(start: Start) -> None:
     with pytest.raises(CannotLoad, match=r"^no engine can load it$"):
         await start(spec(fails=failed_message(CannotLoad("no engine can load it"))))

@@ -8,10 +8,10 @@ from textwrap import dedent
 
 import pytest
 
-from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
+from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
-from engines.models.catalog import CatalogError
-from engines.models.library import Library
+from engines.models.catalog import Catalog, CatalogError, load_catalog
+from engines.models.library import MOST_ALIASES, Library
 from engines.models.merger import pull_folder
 from engines.models.model import Changes
 from engines.models.store import PathNotAllowed
@@ -238,7 +238,7 @@ def test_the_default_may_be_any_path(shelf: Shelf, tmp_path_factory: pytest.Temp
     outside.write_bytes(b"GGUF")
     assert library.default(str(outside)).name == "mine"
     assert names(library) == ["mine", "a"]
-    with pytest.raises(ModelLoadError, match="is no model"):
+    with pytest.raises(BadModelFile, match="is no model"):
         library.default(str(outside.parent))
 
 
@@ -260,6 +260,56 @@ def test_a_path_gets_a_name(shelf: Shelf) -> None:
     assert library.add_path("a", "a.gguf").name == "a"
     library.reload()
     assert library.find("mine") == model
+
+
+def test_a_file_is_one_model_whatever_it_is_called(shelf: Shelf) -> None:
+    """Each model is loaded, counted and shown in metrics by itself: their number is that of the files."""
+    shelf.put("sub/a.gguf", "b.gguf")
+    library = shelf.library()
+    spellings = ["sub/a.gguf", "./sub/a.gguf", "sub/../sub//a.gguf", str(shelf.base / "sub" / "a.gguf")]
+    models = {library.add_path(f"mine-{n}", path).name for n, path in enumerate(spellings)}
+    assert models == {"mine-0"}
+    assert sorted(names(library)) == ["a", "b", "mine-0"]
+    library.reload()
+    assert library.find("MINE-3").name == "mine-0"
+    for number in range(len(spellings), MOST_ALIASES + 1):
+        library.add_path(f"mine-{number}", "sub/a.gguf")
+    with pytest.raises(RequestError, match="other names") as caught:
+        library.add_path("mine-more", "sub/a.gguf")
+    assert caught.value.param == "model_name"
+    assert library.add_path("mine-3", "sub/a.gguf").name == "mine-0"
+    assert library.add_path("other", "b.gguf").name == "other"
+    with pytest.raises(RequestError, match="another model's"):
+        library.add_path("mine-3", "b.gguf")
+
+
+def test_other_names_of_a_file_that_the_catalog_got(shelf: Shelf) -> None:
+    shelf.put("a.gguf")
+    shelf.write("models: [{name: q, hub: o/q}]")
+    library = shelf.library()
+    library.add_path("q", "a.gguf")
+    assert library.add_path("mine", "a.gguf").names == ("q", "mine")
+
+
+def test_what_may_not_be_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf.put("a.gguf")
+    library = shelf.library()
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("engines.models.store.leads_out", refuse)
+    with pytest.raises(BadModelFile, match=r"cannot be read: .*denied"):
+        library.add_path("mine", "a.gguf")
+
+
+def test_a_message_about_an_unknown_name_is_short_however_many_there_are(shelf: Shelf) -> None:
+    entries = "".join(f"- {{name: model-{number}}}\n" for number in range(1000))
+    shelf.write(f"models:\n{entries}")
+    with pytest.raises(ModelFileNotFound, match="and 950 more") as caught:
+        shelf.library().find("model-1x")
+    assert "did you mean model-1" in caught.value.message
+    assert len(caught.value.message) < 2000
 
 
 def test_an_absent_model_of_the_catalog_gets_the_file(shelf: Shelf) -> None:
@@ -314,7 +364,7 @@ def test_paths_are_checked(shelf: Shelf, tmp_path_factory: pytest.TempPathFactor
             library.add_path("mine", path)
     with pytest.raises(ModelFileNotFound):
         library.add_path("mine", "nothing.gguf")
-    with pytest.raises(ModelLoadError, match="is no model"):
+    with pytest.raises(BadModelFile, match="is no model"):
         library.add_path("mine", ".")
 
 
@@ -376,3 +426,33 @@ def test_a_broken_catalog_at_the_start_is_told(shelf: Shelf) -> None:
     shelf.write("models: {}")
     with pytest.raises(CatalogError):
         shelf.library()
+
+
+def test_a_catalog_that_did_not_change_is_not_parsed_again(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long ones take seconds, and models come and go more often."""
+    shelf.write("models: [{name: a, slots: 2}]")
+    library = shelf.library()
+    parsed: list[Path] = []
+
+    def noting(path: Path) -> Catalog:
+        parsed.append(path)
+        return load_catalog(path)
+
+    monkeypatch.setattr("engines.models.library.load_catalog", noting)
+    shelf.put("a.gguf")
+    assert library.reload() == Changes(changed=("a",))
+    assert not parsed
+    shelf.catalog.unlink()
+    library.reload()
+    assert (parsed, library.find("a").entry.slots) == ([shelf.catalog], None)
+
+
+def test_what_was_read_before_something_newer_counts_no_more(shelf: Shelf) -> None:
+    library = shelf.library()
+    older = library.read()
+    shelf.put("a.gguf")
+    assert library.reload().added == ("a",)
+    assert not library.adopt(older)
+    assert names(library) == ["a"]
