@@ -16,6 +16,7 @@ from engines.base import Prompt
 from engines.errors import RequestError
 from engines.limits import check_prompt_length, check_token_ids
 from engines.text.claims import Check, Claims
+from engines.text.json_values import size_of
 from engines.text.special_tokens import SpecialTokens, unbroken_runs
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class Tokenizer:
         """The conversation in which no client has written a control token."""
         whole = [list(messages), list(tools or ())]
         try:
-            size = _size(whole, INLINE)
+            size = size_of(whole, INLINE)
             return await self._run(size, partial(self._guard, messages, tools))
         except RecursionError as error:
             raise RequestError("the messages nest too deep", param="messages") from error
@@ -123,7 +124,7 @@ class Tokenizer:
         check: Check,
     ) -> Conversation:
         # A template may leave much of it out, but not nearly all.
-        self._check_characters(_size([list(messages), list(tools or ())], None))
+        self._check_characters(size_of([list(messages), list(tools or ())]))
         if self._allows:
             return Conversation(messages, tools)
         # Whoever guessed it would take apart what they wrote themselves.
@@ -212,21 +213,6 @@ class Tokenizer:
             at = next((i for i in extra if framed[i : i + len(plain)] == plain), 0)
             self._frame = framed[:at], framed[at + len(plain) :]
         return self._frame
-
-
-def _size(value: Any, most: int | None) -> int:
-    """Characters in ``value`` (JSON), one more for each of its parts; stops counting beyond ``most``."""
-    size = 1
-    if isinstance(value, str):
-        return size + len(value)
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, list | tuple):
-        for each in value:
-            size += _size(each, most)
-            if most is not None and size > most:
-                break
-    return size
 
 
 def _go_on() -> None:

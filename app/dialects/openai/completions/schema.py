@@ -16,15 +16,18 @@ from app.dialects.openai.sampling import (
 )
 from app.dialects.openai.structure import StructuredOutputs
 
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+# No model here has a longer context.
+MAX_TOKEN_IDS = 2**20
+# Only the first wrong element is told of: there may be millions.
+TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKEN_IDS, fail_fast=True)]
 
 
 class CompletionRequest(SamplingFields):
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
     ) = Field(description="Text, texts, token ids, or lists of token ids.")
     max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS, description="null: up to the context's end.")
     logprobs: int | None = Field(None, ge=0, le=5)
