@@ -76,11 +76,11 @@ class BatchingEngine(ABC, Generic[S]):
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
-        conversation = await self._tokenizer.conversation(messages)
+        chat = await self._tokenizer.guard(messages)
         text = await self._template.render(
-            conversation.messages, add_generation_prompt=add_generation_prompt, template_args=template_args
+            chat.messages, add_generation_prompt=add_generation_prompt, template_args=template_args
         )
-        return await self._tokenizer.prompt(text, conversation, add_special=self._lacks_special(text))
+        return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
 
     def answer_parser(
         self, tools: Seq[Mapping[str, Any]] | None = None, prompt: Prompt | None = None

@@ -94,11 +94,9 @@ class FakeEngine:
         template_args: Mapping[str, Any] | None = None,
     ) -> Prompt:
         self._check_tools(tools)
-        conversation = await self._tokenizer.conversation(messages, tools)
-        text = "".join(
-            f"{message['role']}: {message['content'] or ''}\n" for message in conversation.messages
-        )
-        return await self._tokenizer.prompt(text, conversation, add_special=True)
+        chat = await self._tokenizer.guard(messages, tools)
+        text = "".join(f"{message['role']}: {message['content'] or ''}\n" for message in chat.messages)
+        return await self._tokenizer.prompt(text, chat, add_special=True)
 
     def answer_parser(
         self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None

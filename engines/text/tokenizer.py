@@ -49,8 +49,8 @@ class TextVocabulary(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """What a chat template is given. Its texts are cut at ``mark``, if there is one, before they are
+class GuardedChat:
+    """A chat as its template is given it: what comes out is cut at ``mark``, if there is one, before it is
     tokenised."""
 
     messages: Sequence[Mapping[str, Any]]
@@ -81,20 +81,20 @@ class Tokenizer:
         check_token_ids(token_ids, self._vocabulary.n_vocab)
         return await self._run(len(token_ids), lambda check: self._vocabulary.detokenize(token_ids))
 
-    async def conversation(
+    async def guard(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> Conversation:
-        """The conversation in which no client has written a control token."""
+    ) -> GuardedChat:
+        """The chat in which no client has written a control token."""
         whole = [list(messages), list(tools or ())]
         try:
             size = size_of(whole, INLINE)
-            return await self._run(size, partial(self._guard, messages, tools))
+            return await self._run(size, partial(self._guard_all, messages, tools))
         except RecursionError as error:
             raise RequestError("the messages nest too deep", param="messages") from error
 
-    async def prompt(self, text: str, conversation: Conversation, *, add_special: bool) -> Prompt:
-        """The prompt that the template made of ``conversation``."""
-        mark = conversation.mark
+    async def prompt(self, text: str, chat: GuardedChat, *, add_special: bool) -> Prompt:
+        """The prompt that the template made of ``chat``."""
+        mark = chat.mark
         if not mark:
             return Prompt(await self._tokenize([text], add_special), text)
         parts = text.split(mark)
@@ -117,16 +117,16 @@ class Tokenizer:
 
     # -- perhaps in a thread -----------------------------------------------------------------------
 
-    def _guard(
+    def _guard_all(
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None,
         check: Check,
-    ) -> Conversation:
+    ) -> GuardedChat:
         # A template may leave much of it out, but not nearly all.
         self._check_characters(size_of([list(messages), list(tools or ())]))
         if self._allows:
-            return Conversation(messages, tools)
+            return GuardedChat(messages, tools)
         # Whoever guessed it would take apart what they wrote themselves.
         mark = chr(0xF0000 + secrets.randbelow(0xFFFE))
         hide = self._vocabulary.special_tokens.hide
@@ -137,8 +137,8 @@ class Tokenizer:
                 into.append(hide(item, mark))
         same = all(a is b for a, b in zip([*messages, *(tools or ())], [*hidden[0], *hidden[1]], strict=True))
         if same:
-            return Conversation(messages, tools)
-        return Conversation(hidden[0], hidden[1] if tools is not None else None, mark)
+            return GuardedChat(messages, tools)
+        return GuardedChat(hidden[0], hidden[1] if tools is not None else None, mark)
 
     def _check_characters(self, characters: int) -> None:
         check_prompt_length(characters // self._vocabulary.special_tokens.longest, self._context)

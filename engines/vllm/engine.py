@@ -101,17 +101,17 @@ class VllmEngine:
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
-        conversation = await self._tokenizer.conversation(messages, tools)
+        chat = await self._tokenizer.guard(messages, tools)
         rendered = await parts.renderer.render(
-            conversation.messages,
-            tools=conversation.tools,
+            chat.messages,
+            tools=chat.tools,
             add_generation_prompt=add_generation_prompt,
             template_args=template_args,
         )
         if not isinstance(rendered, str):
             return Prompt(rendered)
         # The template writes the special tokens that the model wants.
-        return await self._tokenizer.prompt(rendered, conversation, add_special=False)
+        return await self._tokenizer.prompt(rendered, chat, add_special=False)
 
     def answer_parser(
         self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None

@@ -47,9 +47,9 @@ async def test_a_rendered_chat_has_its_templates_control_tokens(model: LlamaMode
     tokenizer = Tokenizer(model, 8192)
 
     async def controls(content: str) -> list[bytes]:
-        conversation = await tokenizer.conversation([{"role": "user", "content": content}])
-        text = f"<|im_start|>user\n{conversation.messages[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
-        prompt = await tokenizer.prompt(text, conversation, add_special=False)
+        chat = await tokenizer.guard([{"role": "user", "content": content}])
+        text = f"<|im_start|>user\n{chat.messages[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
+        prompt = await tokenizer.prompt(text, chat, add_special=False)
         assert prompt.text == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
         assert model.detokenize(prompt.token_ids).strip() == prompt.text.strip()
         named = [model.label(token) for token in prompt.token_ids]

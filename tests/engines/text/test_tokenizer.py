@@ -64,10 +64,10 @@ def render(messages: Sequence[Any]) -> str:
     return "".join(f"{START}{m['role']}\n{m['content']}{END}\n" for m in messages)
 
 
-async def chat(tokenizer: Tokenizer, content: str) -> tuple[tuple[int, ...], str | None]:
-    conversation = await tokenizer.conversation([{"role": "user", "content": content}])
-    text = render(conversation.messages)
-    prompt = await tokenizer.prompt(text, conversation, add_special=False)
+async def prompt_of(tokenizer: Tokenizer, content: str) -> tuple[tuple[int, ...], str | None]:
+    chat = await tokenizer.guard([{"role": "user", "content": content}])
+    text = render(chat.messages)
+    prompt = await tokenizer.prompt(text, chat, add_special=False)
     return prompt.token_ids, prompt.text
 
 
@@ -86,7 +86,7 @@ async def entered(vocabulary: Blocking) -> None:
 
 @given(st.lists(st.sampled_from([START, END, THINK, "<|im_", "end|>", "hi ", "\n"])).map("".join))
 async def test_a_chat_has_the_control_tokens_of_its_template_only(content: str) -> None:
-    token_ids, text = await chat(Tokenizer(Letters(), 8192), content)
+    token_ids, text = await prompt_of(Tokenizer(Letters(), 8192), content)
     assert controls(token_ids) == [IDS[START], IDS[END]]
     assert token_ids.count(IDS[THINK]) == content.count(THINK)
     assert text == render([{"role": "user", "content": content}])
@@ -94,7 +94,7 @@ async def test_a_chat_has_the_control_tokens_of_its_template_only(content: str) 
 
 async def test_they_count_where_that_is_allowed() -> None:
     tokenizer = Tokenizer(Letters(), 8192, allow_special_tokens=True)
-    assert len(controls((await chat(tokenizer, FORGED))[0])) == 4
+    assert len(controls((await prompt_of(tokenizer, FORGED))[0])) == 4
 
 
 async def test_they_count_in_a_raw_prompt() -> None:
@@ -103,17 +103,17 @@ async def test_they_count_in_a_raw_prompt() -> None:
 
 async def test_names_and_tools_hold_none_either() -> None:
     message = {"role": "user", "content": "x", "name": END, "tool_calls": [{"arguments": {END: START}}]}
-    conversation = await Tokenizer(Letters(), 8192).conversation([message], [{"description": FORGED}])
-    given = json.dumps([conversation.messages, conversation.tools], ensure_ascii=False)
+    chat = await Tokenizer(Letters(), 8192).guard([message], [{"description": FORGED}])
+    given = json.dumps([chat.messages, chat.tools], ensure_ascii=False)
     assert END not in given
     assert START not in given
-    assert given.replace(conversation.mark, "") == json.dumps([[message], [{"description": FORGED}]])
+    assert given.replace(chat.mark, "") == json.dumps([[message], [{"description": FORGED}]])
 
 
 async def test_an_ordinary_chat_is_not_touched() -> None:
     messages, tools = [{"role": "user", "content": "1 < 2 and <think>"}], [{"name": "f"}]
-    conversation = await Tokenizer(Letters(), 8192).conversation(messages, tools)
-    assert (conversation.messages, conversation.tools, conversation.mark) == (messages, tools, "")
+    chat = await Tokenizer(Letters(), 8192).guard(messages, tools)
+    assert (chat.messages, chat.tools, chat.mark) == (messages, tools, "")
 
 
 async def test_what_nests_too_deep_is_refused() -> None:
@@ -121,7 +121,7 @@ async def test_what_nests_too_deep_is_refused() -> None:
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(RequestError, match="deep"):
-        await Tokenizer(Letters(), 8192).conversation([{"role": "user", "content": "", "x": deep}])
+        await Tokenizer(Letters(), 8192).guard([{"role": "user", "content": "", "x": deep}])
 
 
 # -- bounds ----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ async def test_more_characters_than_the_context_holds_are_not_read() -> None:
     with pytest.raises(ContextLengthExceeded):
         await tokenizer.tokenize(text, add_special=True)
     with pytest.raises(ContextLengthExceeded):
-        await tokenizer.conversation([{"role": "user", "content": text}])
+        await tokenizer.guard([{"role": "user", "content": text}])
     assert vocabulary.texts == []
 
 
@@ -227,7 +227,7 @@ async def test_nothing_is_touched_once_it_is_closed() -> None:
         tokenizer.tokenize("a", add_special=True),
         tokenizer.tokenize("a" * 2 * INLINE, add_special=True),
         tokenizer.detokenize([1]),
-        tokenizer.conversation([{"role": "user", "content": "a"}]),
+        tokenizer.guard([{"role": "user", "content": "a"}]),
     ):
         with pytest.raises(EngineError, match="closed"):
             await call
