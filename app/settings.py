@@ -162,8 +162,8 @@ class Settings(BaseSettings):
     )
     allow_special_tokens: bool = Field(
         False,
-        description="Control tokens written in a chat's messages, such as the end of a turn, count as the chat "
-        "template's own, so that whoever writes a message can end it and begin another. Prompts of "
+        description="Control tokens written in a chat's messages, such as the end of a turn, count as the "
+        "chat template's own, so that whoever writes a message can end it and begin another. Prompts of "
         "/v1/completions may always hold them.",
     )
     health_check_interval: float = Field(

@@ -10,9 +10,12 @@ from typing import Any
 # Characters of one kind in a row that are tokenised together: some of llama.cpp's pre-tokenisers take a frame
 # of the stack for each (Mistral's, DeepSeek's, GPT-4o's; 32 KB of one letter overflow it).
 LONGEST_RUN = 2048
-# What no pre-tokeniser takes together with what stands beside it, but for a few characters.
-_RUNS = re.compile(
-    rf"[\s/]{{{LONGEST_RUN}}}|(?:[^\w\s]|_){{{LONGEST_RUN}}}|[^\s.,!?…。，、।۔،]{{{LONGEST_RUN}}}"  # noqa: RUF001
+# Characters that are looked at at once, which keeps Python's lock.
+_LOOKED_AT = 64 * 1024
+# What a pre-tokeniser may take together; each looked for where it begins, so that looking is linear.
+_RUNS = tuple(
+    re.compile(f"(?<!{kind}){kind}{{{LONGEST_RUN},}}+")
+    for kind in (r"[\s/]", r"(?:[^\w\s]|_)", r"[^\s.,!?…。，、।۔،]")  # noqa: RUF001
 )
 
 
@@ -83,11 +86,15 @@ class SpecialTokens:
         return text
 
 
-def unbroken_runs(text: str) -> Iterator[int]:
+def unbroken_runs(text: str) -> list[int]:
     """Where to cut ``text`` so that no run of one kind of characters is longer than `LONGEST_RUN`."""
-    for match in _RUNS.finditer(text):
-        if match.end() < len(text):
-            yield match.end()
+    cuts: set[int] = set()
+    for start in range(0, len(text), _LOOKED_AT):
+        part = text[start : start + _LOOKED_AT + LONGEST_RUN]
+        for kind in _RUNS:
+            for run in kind.finditer(part):
+                cuts.update(range(start + run.start() + LONGEST_RUN, start + run.end(), LONGEST_RUN))
+    return sorted(cuts)
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
