@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from engines.errors import EngineError
@@ -30,7 +31,7 @@ class Claims:
     """The claims on one model. Belongs to an event loop."""
 
     def __init__(self) -> None:
-        self._held: dict[Future[Any], threading.Event] = {}
+        self._held: dict[Future[Any], asyncio.Future[Any]] = {}
         self._closed = False
 
     def check(self) -> None:
@@ -46,9 +47,8 @@ class Claims:
         self.check()
         gone = threading.Event()
         job = _pool.submit(work, lambda: self._look(gone))
-        self._held[job] = gone
-        done = asyncio.wrap_future(job)
-        done.add_done_callback(lambda _: self._held.pop(job))
+        done = self._held[job] = asyncio.wrap_future(job)
+        done.add_done_callback(partial(self._release, job))
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
@@ -61,17 +61,22 @@ class Claims:
     async def close(self) -> None:
         """Let no further work begin, end what runs at its next check, and return when nothing does."""
         self._closed = True
-        held = [asyncio.wrap_future(job) for job in self._held]
-        for job in tuple(self._held):
-            job.cancel()
+        held = dict(self._held)
+        for job in held:
+            job.cancel()  # if it has not begun
         if held:
-            await asyncio.wait(held)
+            await asyncio.wait(held.values())
 
     def _look(self, gone: threading.Event) -> None:
         if gone.is_set():
             raise CallerGone
         if self._closed:
             raise EngineError("the model is being unloaded")
+
+    def _release(self, job: Future[Any], done: asyncio.Future[Any]) -> None:
+        del self._held[job]
+        if not done.cancelled():
+            done.exception()  # looked at: asyncio need not report it when the caller has gone
 
 
 def _is_cancelled() -> bool:

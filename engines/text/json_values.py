@@ -13,19 +13,36 @@ from typing import Any
 PIECE = 64 * 1024
 
 
-def size_of(value: Any, most: int | None = None) -> int:
-    """Characters in ``value``, and one for each of its parts; stops counting beyond ``most``."""
-    size = 1
+def texts_of(value: Any, most: int | None = None) -> list[str]:
+    """The texts in ``value``, keys among them, and an empty one for each of its other parts; only the first
+    if they have more than ``most`` characters."""
+    found: list[str] = []
+    _collect(value, found, most)
+    return found
+
+
+def size_of(texts: list[str]) -> int:
+    """Characters in what `texts_of` found, and one for each part."""
+    return sum(map(len, texts)) + len(texts)
+
+
+def _collect(value: Any, found: list[str], most: int | None) -> int | None:
+    """What is left of ``most``."""
     if isinstance(value, str):
-        return size + len(value)
+        found.append(value)
+        return None if most is None else most - len(value) - 1
     if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, list | tuple):
-        for each in value:
-            size += size_of(each, most)
-            if most is not None and size > most:
-                break
-    return size
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple):
+        parts = [*value]
+    else:
+        parts = []
+    found.append("")
+    for each in parts:
+        if most is not None and most < 0:
+            break
+        most = _collect(each, found, most)
+    return None if most is None else most - 1
 
 
 def encode(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from engines.errors import EngineError, RequestError, UnsupportedFeature
 from engines.text.claims import Claims
-from engines.text.json_values import PIECE, encode, encode_in_pieces, size_of
+from engines.text.json_values import PIECE, encode, encode_in_pieces, size_of, texts_of
 from engines.text.template_child import TemplateChild, TemplateChildDied, TemplateJob
 
 MEMORY_LIMIT = 512 * 2**20
@@ -102,7 +102,7 @@ class TemplateWorker:
 
     async def _encode(self, context: Mapping[str, Any]) -> str:
         try:
-            if size_of(context, PIECE) <= PIECE:
+            if size_of(texts_of(context, PIECE)) <= PIECE:
                 return encode(context)
             return await self._encoding.run(lambda check: encode_in_pieces(context, check))
         except (TypeError, ValueError, RecursionError) as error:

@@ -63,20 +63,21 @@ class SpecialTokens:
         for match in self._all.finditer(text):
             yield match.start(), match[0] in self._cuts
 
+    def has_control(self, texts: Iterable[str]) -> bool:
+        """Whether any of ``texts`` holds a control token."""
+        return self._hidden.search("\0".join(texts)) is not None
+
     def hide(self, value: Any, mark: str) -> Any:
-        """``value`` (JSON) with ``mark`` inside every control token in its texts; itself if there is none.
+        """``value`` (JSON) with ``mark`` inside every control token in its texts.
 
         The mark takes a token's text apart: cut there, neither half is one.
         """
         if isinstance(value, str):
             return self._hide(value, mark)
         if isinstance(value, Mapping):
-            pairs = {self.hide(key, mark): self.hide(each, mark) for key, each in value.items()}
-            same = all(a is b and value[a] is pairs[a] for a, b in zip(value, pairs, strict=False))
-            return value if same and len(pairs) == len(value) else pairs
+            return {self.hide(key, mark): self.hide(each, mark) for key, each in value.items()}
         if isinstance(value, list | tuple):
-            items = [self.hide(each, mark) for each in value]
-            return value if all(a is b for a, b in zip(value, items, strict=True)) else items
+            return [self.hide(each, mark) for each in value]
         return value
 
     def _hide(self, text: str, mark: str) -> str:

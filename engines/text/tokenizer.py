@@ -9,14 +9,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from engines.base import Prompt
 from engines.errors import RequestError
 from engines.limits import check_prompt_length, check_token_ids
 from engines.text.claims import Check, Claims
-from engines.text.json_values import size_of
+from engines.text.json_values import size_of, texts_of
 from engines.text.special_tokens import SpecialTokens, unbroken_runs
 
 T = TypeVar("T")
@@ -73,7 +72,8 @@ class Tokenizer:
 
     async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         """Raises `ContextLengthExceeded`, and `EngineError` once this is closed, as all methods do."""
-        return await self._tokenize([text], add_special)
+        self._check_characters(len(text))
+        return await self._run(len(text), lambda check: self._read([text], add_special, check))
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Raises `RequestError` for what is no token."""
@@ -85,20 +85,26 @@ class Tokenizer:
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> GuardedChat:
         """The chat in which no client has written a control token."""
-        whole = [list(messages), list(tools or ())]
+        whole = [messages, tools]
         try:
-            size = size_of(whole, INLINE)
-            return await self._run(size, partial(self._guard_all, messages, tools))
+            texts = texts_of(whole, INLINE)
+            size = size_of(texts)
+            if size > INLINE:  # there are more
+                return await self._run(size, lambda check: self._guard(messages, tools, check))
+            return await self._run(size, lambda check: self._guard(messages, tools, check, texts))
         except RecursionError as error:
             raise RequestError("the messages nest too deep", param="messages") from error
 
     async def prompt(self, text: str, chat: GuardedChat, *, add_special: bool) -> Prompt:
         """The prompt that the template made of ``chat``."""
-        mark = chat.mark
-        if not mark:
-            return Prompt(await self._tokenize([text], add_special), text)
-        parts = text.split(mark)
-        return Prompt(await self._tokenize(parts, add_special), "".join(parts))
+        self._check_characters(len(text))
+
+        def read(check: Check) -> Prompt:
+            parts = text.split(chat.mark) if chat.mark else [text]
+            token_ids = self._read(parts, add_special, check)
+            return Prompt(token_ids, "".join(parts) if chat.mark else text)
+
+        return await self._run(len(text), read)
 
     async def close(self) -> None:
         """Return when nothing here touches the vocabulary any more, and nothing will."""
@@ -110,35 +116,32 @@ class Tokenizer:
         self._claims.check()
         return work(_go_on)
 
-    async def _tokenize(self, parts: Sequence[str], add_special: bool) -> tuple[int, ...]:
-        size = sum(map(len, parts))
-        self._check_characters(size)
-        return await self._run(size, lambda check: self._read(parts, add_special, check))
-
     # -- perhaps in a thread -----------------------------------------------------------------------
 
-    def _guard_all(
+    def _guard(
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None,
         check: Check,
+        texts: list[str] | None = None,
     ) -> GuardedChat:
+        texts = texts_of([messages, tools]) if texts is None else texts
         # A template may leave much of it out, but not nearly all.
-        self._check_characters(size_of([list(messages), list(tools or ())]))
-        if self._allows:
+        self._check_characters(size_of(texts))
+        special = self._vocabulary.special_tokens
+        if self._allows or not special.has_control(texts):
             return GuardedChat(messages, tools)
         # Whoever guessed it would take apart what they wrote themselves.
         mark = chr(0xF0000 + secrets.randbelow(0xFFFE))
-        hide = self._vocabulary.special_tokens.hide
-        hidden: list[list[Mapping[str, Any]]] = [[], []]
-        for items, into in zip((messages, tools or ()), hidden, strict=True):
+
+        def hidden(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+            found = []
             for item in items:
                 check()
-                into.append(hide(item, mark))
-        same = all(a is b for a, b in zip([*messages, *(tools or ())], [*hidden[0], *hidden[1]], strict=True))
-        if same:
-            return GuardedChat(messages, tools)
-        return GuardedChat(hidden[0], hidden[1] if tools is not None else None, mark)
+                found.append(special.hide(item, mark))
+            return found
+
+        return GuardedChat(hidden(messages), None if tools is None else hidden(tools), mark)
 
     def _check_characters(self, characters: int) -> None:
         check_prompt_length(characters // self._vocabulary.special_tokens.longest, self._context)

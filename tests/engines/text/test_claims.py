@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,8 @@ async def test_closing_waits_for_what_runs(native: Native) -> None:
 
 async def test_a_caller_that_goes_ends_its_work_but_not_its_claim(native: Native) -> None:
     claims = Claims()
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     running = asyncio.create_task(claims.run(native))
     await reached(native.entered)
     running.cancel()
@@ -78,6 +82,9 @@ async def test_a_caller_that_goes_ends_its_work_but_not_its_claim(native: Native
     native.go.set()
     await closing
     assert isinstance(native.ended_by, CallerGone)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert reported == []
 
 
 async def test_few_work_at_once_and_who_waits_may_go() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.text import json_values
-from engines.text.json_values import encode, encode_in_pieces, size_of
+from engines.text.json_values import encode, encode_in_pieces, size_of, texts_of
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(), max_size=9) | st.just("a\ud800😀"),
@@ -42,7 +42,10 @@ def test_a_caller_that_goes_ends_it() -> None:
         encode_in_pieces(["a"] * 9999, gone)
 
 
-def test_the_size_counts_characters_and_parts() -> None:
-    value = [{"role": "user", "content": "hello"}, 1, None]
-    assert size_of(value) == 1 + (1 + 5 + 5 + 8 + 6) + 1 + 1
-    assert 10 < size_of(["a"] * 1000, 10) < 20
+def test_the_texts_of_a_value() -> None:
+    value = [{"role": "user", "content": ("hello", None)}, 1]
+    texts = texts_of(value)
+    assert sorted(filter(None, texts)) == ["content", "hello", "role", "user"]
+    assert size_of(texts) == 4 + 4 + 7 + 5 + 9
+    assert size_of(texts_of([1] * 1000, 10)) < 20
+    assert size_of(texts_of([["aaaa"]] * 1000, 10)) < 30
