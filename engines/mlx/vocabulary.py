@@ -37,7 +37,8 @@ class MlxVocabulary:
             backend, tokenizer.added_tokens_decoder, rule(kinds) or sentence_piece, n_vocab
         )
         self.special_tokens = SpecialTokens(
-            added_tokens(tokenizer.added_tokens_decoder), longest=max(map(len, self._labels), default=1)
+            added_tokens(tokenizer.added_tokens_decoder, self.end_ids),
+            longest=max(map(len, self._labels), default=1),
         )
         self.splits_runs = False
         self._silent = frozenset(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,14 @@ class SpecialToken:
     is_certain: bool = True
 
 
-def added_tokens(added: Mapping[int, Any]) -> Iterator[SpecialToken]:
-    """The special tokens of a Hugging Face tokenizer, from its ``added_tokens_decoder``."""
-    for token in added.values():
+def added_tokens(added: Mapping[int, Any], end_ids: Container[int]) -> Iterator[SpecialToken]:
+    """The special tokens of a Hugging Face tokenizer, from its ``added_tokens_decoder``; ``end_ids`` end an
+    answer, which makes them control tokens whatever their tokenizer says."""
+    for number, token in added.items():
         depends = getattr(token, "single_word", False) or getattr(token, "normalized", False)
         yield SpecialToken(
             token.content,
-            is_control=token.special,
+            is_control=token.special or number in end_ids,
             takes_left=getattr(token, "lstrip", False),
             is_certain=not depends,
         )

@@ -25,7 +25,7 @@ class VllmVocabulary:
         if not keep_special:
             self._special |= {token for token, added in decoder.items() if added.special}
         self.special_tokens = SpecialTokens(
-            added_tokens(decoder), longest=max(map(len, tokenizer.get_vocab()), default=1)
+            added_tokens(decoder, self._end_ids), longest=max(map(len, tokenizer.get_vocab()), default=1)
         )
         self.splits_runs = False
         # A slow tokenizer's tokens can only be decoded as text.

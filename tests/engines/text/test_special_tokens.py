@@ -65,11 +65,13 @@ def test_a_token_that_takes_what_is_left_of_it_is_no_place_to_cut() -> None:
 def test_tokens_of_hugging_face() -> None:
     plain = SimpleNamespace(content="<s>", special=True)
     word = SimpleNamespace(content="word", special=False, single_word=True, lstrip=False, normalized=True)
+    end = SimpleNamespace(content="</s>", special=False)
     left = SimpleNamespace(content="<m>", special=True, single_word=False, lstrip=True, normalized=False)
-    assert list(added_tokens({1: plain, 2: word, 3: left})) == [
+    assert list(added_tokens({1: plain, 2: word, 3: left, 4: end}, {4, 99})) == [
         SpecialToken("<s>", is_control=True),
         SpecialToken("word", is_control=False, is_certain=False),
         SpecialToken("<m>", is_control=True, takes_left=True),
+        SpecialToken("</s>", is_control=True),
     ]
 
 
