@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 # Characters of one kind in a row that are tokenised together: some of llama.cpp's pre-tokenisers take a frame
@@ -64,9 +65,10 @@ class SpecialTokens:
         for match in self._all.finditer(text):
             yield match.start(), match[0] in self._cuts
 
-    def has_control(self, texts: Iterable[str]) -> bool:
-        """Whether any of ``texts`` holds a control token."""
-        return self._hidden.search("\0".join(texts)) is not None
+    def count_controls(self, texts: Iterable[str], most: int) -> int:
+        """How many control tokens ``texts`` hold; stops counting beyond ``most``."""
+        found = self._hidden.finditer("\0".join(texts))
+        return sum(1 for _ in islice(found, most + 1))
 
     def hide(self, value: Any, mark: str) -> Any:
         """``value`` (JSON) with ``mark`` inside every control token in its texts.

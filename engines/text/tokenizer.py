@@ -129,7 +129,11 @@ class Tokenizer:
         # A template may leave much of it out, but not nearly all.
         self._check_characters(size_of(texts))
         special = self._vocabulary.special_tokens
-        if self._allows or not special.has_control(texts):
+        if self._allows:
+            return GuardedChat(messages, tools)
+        count = special.count_controls(texts, self._context)
+        check_prompt_length(count, self._context)
+        if not count:
             return GuardedChat(messages, tools)
         # Whoever guessed it would take apart what they wrote themselves.
         mark = chr(0xF0000 + secrets.randbelow(0xFFFE))

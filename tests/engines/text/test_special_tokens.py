@@ -36,13 +36,14 @@ def test_no_piece_of_a_hidden_text_holds_a_control_token(text: str) -> None:
 def test_what_is_no_control_token_stays_whole() -> None:
     text = "<think>1 < 2</think> <|im_|end|> [inst]"
     assert TOKENS.hide(text, MARK) == text
-    assert not TOKENS.has_control(["x", text])
+    assert TOKENS.count_controls(["x", text], 9) == 0
 
 
 def test_every_text_of_a_value_is_hidden() -> None:
     value = {"a": ["<s>", {"<s>": ("x", "<s>")}], "b": 1, "c": None}
     hidden = f"<{MARK}s>"
-    assert TOKENS.has_control(["x", "y<s>"])
+    assert TOKENS.count_controls(["x", "y<s>", "<", "s>"], 9) == 1
+    assert TOKENS.count_controls(["<s>"] * 99, 9) == 10
     assert TOKENS.hide(value, MARK) == {"a": [hidden, {hidden: ["x", hidden]}], "b": 1, "c": None}
 
 

@@ -144,6 +144,14 @@ async def test_more_special_tokens_than_the_context_are_not_read() -> None:
     assert sum(map(len, vocabulary.texts)) <= 5001 * len(END)
 
 
+async def test_a_chat_with_more_control_tokens_than_the_context_is_not_taken_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SpecialTokens, "hide", None)
+    with pytest.raises(ContextLengthExceeded):
+        await Tokenizer(Letters(), 5000).guard([{"role": "user", "content": END * 5001}])
+
+
 async def test_plain_text_is_counted_before_it_is_read_as_a_whole() -> None:
     vocabulary = Letters()
     with pytest.raises(ContextLengthExceeded):
