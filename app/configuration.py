@@ -61,6 +61,7 @@ def load_defaults(settings: Settings) -> LoadDefaults:
         cache_prefixes=settings.enable_caching,
         gpu_memory=settings.max_gpu_memory,
         stall_timeout=settings.stall_timeout,
+        allow_special_tokens=settings.allow_special_tokens,
         keep_alive=parse_duration(settings.keep_alive),
     )
 

@@ -170,6 +170,12 @@ class Settings(BaseSettings):
     enable_caching: bool = Field(
         True, description="Keep finished prompts in the KV cache and reuse equal prefixes."
     )
+    allow_special_tokens: bool = Field(
+        False,
+        description="Control tokens written in a chat's messages, such as the end of a turn, count as the "
+        "chat template's own, so that whoever writes a message can end it and begin another. Prompts of "
+        "/v1/completions may always hold them.",
+    )
     health_check_interval: float = Field(
         30.0,
         gt=0,

@@ -25,6 +25,7 @@ _INHERITED = {
     "kv_cache_tokens",
     "max_sequences",
     "enable_caching",
+    "allow_special_tokens",
     "max_request_bytes",
     "stall_timeout",
     "shutdown_grace",

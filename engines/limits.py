@@ -17,6 +17,7 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
     ``context_length``.
     """
     prompt = request.prompt.token_ids
+    check_prompt_length(len(prompt), context_length)
     check_token_ids(prompt, n_vocab)
     if not prompt:
         raise RequestError("the prompt has no tokens", param="prompt")
@@ -33,6 +34,15 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
     return limit
 
 
+def check_prompt_length(least: int, context_length: int) -> None:
+    """Raise `ContextLengthExceeded` for a prompt of at least ``least`` tokens, if those are too many."""
+    if least > context_length:
+        raise ContextLengthExceeded(
+            f"this model's context is {context_length} tokens, but the prompt alone has {least} or more: "
+            "shorten the prompt"
+        )
+
+
 def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "prompt") -> None:
     """Raise `RequestError` unless every id is in the vocabulary."""
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < n_vocab):
@@ -40,12 +50,12 @@ def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "pro
 
 
 def _check_continuation(request: GenerationRequest, limit: int, n_vocab: int) -> None:
-    check_token_ids(request.generated, n_vocab, param="continuation")
     if len(request.generated) > limit:
         raise RequestError(
             f"{len(request.generated)} tokens were generated before, but only {limit} may be",
             param="continuation",
         )
+    check_token_ids(request.generated, n_vocab, param="continuation")
     if request.structure is not None:
         # A grammar's state is its engine's own; a fresh one would begin in the middle of the text.
         raise UnsupportedFeature(

@@ -24,7 +24,8 @@ class LoadSpec:
     has no GPU to use; None uses one if there is one. ``gpu_memory`` is the share of a GPU that vLLM may
     take. ``dtype``, ``quantization`` (how weights are read, not how they are converted), the parallel
     sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
-    step, with work waiting, the engine counts as hung; ``options`` are passed on to the engine's
+    step, with work waiting, the engine counts as hung; with ``allow_special_tokens`` the control tokens that
+    messages hold count as the chat template's own; ``options`` are passed on to the engine's
     own configuration by name, and one that it does not know is an error.
     """
 
@@ -44,4 +45,5 @@ class LoadSpec:
     pipeline_parallel: int = 1
     adapters: tuple[Adapter, ...] = ()
     stall_timeout: float = 60.0
+    allow_special_tokens: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from balancer.call import Target
+from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
 from engines.base import Sampling, Structure
 from engines.text.tool_use import ToolUse
+
+# More of a conversation tells no two apart.
+CONVERSATION_CHARS = BLOCK_CHARS * MAX_BLOCKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,5 +51,16 @@ class Task:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def conversation(self) -> str:
-        """The text whose beginning decides what a prefix cache is worth."""
-        return json.dumps(self.prompts if self.messages is None else self.messages)
+        """The text whose beginning decides what a prefix cache is worth, as far as it counts."""
+        text = ""
+        for item in self.prompts if self.messages is None else self.messages:
+            if len(text) >= CONVERSATION_CHARS:
+                break
+            text += json.dumps(_beginning(item))
+        return text
+
+
+def _beginning(item: Any) -> Any:
+    if isinstance(item, Mapping):
+        return {key: _beginning(value) for key, value in item.items()}
+    return item[:CONVERSATION_CHARS] if isinstance(item, str | tuple) else item

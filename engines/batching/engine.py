@@ -15,7 +15,6 @@ from engines.batching.thread import EngineThread
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError
 from engines.limits import (
-    check_token_ids,
     generation_limit,
     no_chat_template,
     no_structures,
@@ -25,13 +24,11 @@ from engines.limits import (
 from engines.stream import ChunkStream, ended, resume
 from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
+from engines.text.tokenizer import Tokenizer
 
 logger = logging.getLogger("engines.batching")
 
 S = TypeVar("S", bound=Sequence)
-
-# Tokenising more characters than this would hold up the loop.
-INLINE_TEXT = 4096
 
 
 class BatchingEngine(ABC, Generic[S]):
@@ -48,12 +45,16 @@ class BatchingEngine(ABC, Generic[S]):
         templates: TemplateWorker,
         *,
         stall_timeout: float,
+        allow_special_tokens: bool = False,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`."""
         self._thread = thread
         self._info = info
         self._vocabulary = vocabulary
+        self._tokenizer = Tokenizer(
+            vocabulary, info.context_length, allow_special_tokens=allow_special_tokens
+        )
         self._templates = templates
         self._stall_timeout = stall_timeout
         source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
@@ -75,10 +76,11 @@ class BatchingEngine(ABC, Generic[S]):
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
+        chat = await self._tokenizer.guard(messages)
         text = await self._template.render(
-            messages, add_generation_prompt=add_generation_prompt, template_args=template_args
+            chat.messages, add_generation_prompt=add_generation_prompt, template_args=template_args
         )
-        return Prompt(await self.tokenize(text, add_special=self._lacks_special(text)), text)
+        return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
 
     def answer_parser(
         self, tools: Seq[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
@@ -86,13 +88,10 @@ class BatchingEngine(ABC, Generic[S]):
         refuse_tools(tools)
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        if len(text) <= INLINE_TEXT:
-            return self._vocabulary.tokenize(text, add_special=add_special)
-        return await asyncio.to_thread(self._vocabulary.tokenize, text, add_special=add_special)
+        return await self._tokenizer.tokenize(text, add_special=add_special)
 
     async def detokenize(self, token_ids: Seq[int]) -> str:
-        check_token_ids(token_ids, self._vocabulary.n_vocab)
-        return self._vocabulary.detokenize(token_ids)
+        return await self._tokenizer.detokenize(token_ids)
 
     async def prepare(self, structure: Structure) -> None:
         raise no_structures()
@@ -129,6 +128,7 @@ class BatchingEngine(ABC, Generic[S]):
             return
         self._closed = True
         self._thread.stop(EngineError("the model is being unloaded"))
+        await self._tokenizer.close()
         await self._release_templates()
         if await self._thread_ended():
             self._release_model()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
+from engines.text.tokenizer import TextVocabulary
 
-class ModelVocabulary(Protocol):
+
+class ModelVocabulary(TextVocabulary, Protocol):
     """A loaded model's tokens and chat template. Immutable: any thread may use it.
 
     ``n_vocab`` is how many token ids there are; ``bos_text`` and ``eos_text`` are empty where the model has
     no such token.
     """
-
-    @property
-    def n_vocab(self) -> int: ...
 
     @property
     def bos_text(self) -> str: ...
@@ -32,7 +30,3 @@ class ModelVocabulary(Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes that ``token`` adds to the text, perhaps part of a character; control tokens add none."""
         ...
-
-    def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]: ...
-
-    def detokenize(self, token_ids: Sequence[int]) -> str: ...

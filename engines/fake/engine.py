@@ -31,6 +31,7 @@ from engines.fake.vocabulary import WordVocabulary
 from engines.limits import generation_limit, no_structures, refuse_extras, refuse_tools
 from engines.stream import ChunkStream, resume
 from engines.text.output import Released, TextAssembler
+from engines.text.tokenizer import Tokenizer
 
 _FOREVER = 2**62
 
@@ -72,6 +73,7 @@ class FakeEngine:
         self._delay = token_delay
         self._make_parser = make_parser
         self._vocabulary = WordVocabulary()
+        self._tokenizer = Tokenizer(self._vocabulary, context_length)
         self._slots = asyncio.Semaphore(max_sequences)
         self._tasks: dict[asyncio.Task[None], ChunkStream] = {}
         self._running = 0
@@ -92,8 +94,9 @@ class FakeEngine:
         template_args: Mapping[str, Any] | None = None,
     ) -> Prompt:
         self._check_tools(tools)
-        text = "".join(f"{message['role']}: {message['content'] or ''}\n" for message in messages)
-        return Prompt(self._vocabulary.encode(text), text)
+        chat = await self._tokenizer.guard(messages, tools)
+        text = "".join(f"{message['role']}: {message['content'] or ''}\n" for message in chat.messages)
+        return await self._tokenizer.prompt(text, chat, add_special=True)
 
     def answer_parser(
         self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
@@ -102,11 +105,10 @@ class FakeEngine:
         return self._make_parser() if self._make_parser is not None else None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        return self._vocabulary.encode(text)
+        return await self._tokenizer.tokenize(text, add_special=add_special)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
-        self._vocabulary.check(token_ids)
-        return b"".join(map(self._vocabulary.piece, token_ids)).decode("utf-8", "replace")
+        return await self._tokenizer.detokenize(token_ids)
 
     async def prepare(self, structure: Structure) -> None:
         if "structured" not in self._info.capabilities:
@@ -118,7 +120,7 @@ class FakeEngine:
         self._check_extras(request)
         self.last_request = request
         limit = generation_limit(
-            request, context_length=self._info.context_length, n_vocab=WordVocabulary.size
+            request, context_length=self._info.context_length, n_vocab=WordVocabulary.n_vocab
         )
         self._vocabulary.check(request.prompt.token_ids)
         source = self._source(request)
@@ -157,6 +159,7 @@ class FakeEngine:
             stream.fail(EngineError("the model is being unloaded"))
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tokenizer.close()
 
     async def _run(
         self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
@@ -216,7 +219,7 @@ class FakeEngine:
 
     def _source(self, request: GenerationRequest) -> tuple[int, ...]:
         """What to say: the fixed answer or the prompt, started at a place the seed decides."""
-        tokens = self._vocabulary.encode(self.answer) if self.answer else request.prompt.token_ids
+        tokens = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
         sampling = request.sampling
         if sampling.temperature <= 0 or sampling.seed is None:
             return tokens

@@ -7,13 +7,19 @@ import re
 from collections.abc import Sequence
 
 from engines.errors import RequestError
+from engines.text.special_tokens import SpecialTokens
+
+_LONGEST_WORD = 100
+_WORDS = re.compile(rf"\s?[A-Za-z0-9_]{{1,{_LONGEST_WORD}}}|\s|[^\sA-Za-z0-9_]")
 
 
 class WordVocabulary:
     """One token a byte, and the words seen so far under their hash: the same in every fake engine, so that
     one can go on with what another began."""
 
-    size = 257 + 2**48
+    n_vocab = 257 + 2**48
+    special_tokens = SpecialTokens(longest=1 + _LONGEST_WORD)
+    splits_runs = False
 
     def __init__(self) -> None:
         self._pieces = {0: b""} | {1 + i: bytes([i]) for i in range(256)}
@@ -27,13 +33,17 @@ class WordVocabulary:
     def piece(self, token: int) -> bytes:
         return self._pieces[token]
 
-    def encode(self, text: str) -> tuple[int, ...]:
+    def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         """ASCII words with their leading space are one token each; anything else is one a byte."""
         tokens: list[int] = []
-        for word in re.findall(r"\s?[A-Za-z0-9_]+|\s|[^\sA-Za-z0-9_]", text):
+        for word in _WORDS.findall(text):
             raw = word.encode("utf-8", "replace")
             tokens.extend([self._word(raw)] if word.isascii() else [1 + byte for byte in raw])
         return tuple(tokens)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        self.check(token_ids)
+        return b"".join(map(self.piece, token_ids)).decode("utf-8", "replace")
 
     def _word(self, raw: bytes) -> int:
         token = self._ids.get(raw)

@@ -39,6 +39,7 @@ class LoadDefaults:
     cache_prefixes: bool = True
     gpu_memory: float = 0.8
     stall_timeout: float = 60.0
+    allow_special_tokens: bool = False
     keep_alive: float = FOREVER
 
 
@@ -121,6 +122,7 @@ class ModelLoader:
             pipeline_parallel=entry.pipeline_parallel,
             adapters=tuple(Adapter(a.name, self._library.base / a.path) for a in entry.adapters),
             stall_timeout=defaults.stall_timeout,
+            allow_special_tokens=defaults.allow_special_tokens,
             options=entry.options,
         )
 

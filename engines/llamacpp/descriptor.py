@@ -76,6 +76,7 @@ def _opener() -> Load:
             offload=spec.use_gpu,
             cache_prefixes=spec.cache_prefixes,
             stall_timeout=spec.stall_timeout,
+            allow_special_tokens=spec.allow_special_tokens,
         )
         return await LlamaEngine.load(options, models, progress)
 

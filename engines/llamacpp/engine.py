@@ -35,12 +35,14 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         self._options = options
         self._models = models
         self._model: LlamaModel = stepper.vocabulary
+        self._bos = self._model.bos_text
         super().__init__(
             _start_thread(stepper),
             stepper.info,
             stepper.vocabulary,
             templates,
             stall_timeout=options.stall_timeout,
+            allow_special_tokens=options.allow_special_tokens,
         )
 
     @classmethod
@@ -92,8 +94,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
 
     def _lacks_special(self, text: str) -> bool:
         # Templates that write BOS themselves must not get a second one.
-        bos = self._model.bos_text
-        return not (bos and text.startswith(bos))
+        return not (self._bos and text.startswith(self._bos))
 
     async def _release_templates(self) -> None:
         await self._models.release_templates(self._templates)

@@ -14,9 +14,11 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, EngineError, ModelFileNotFound, ModelLoadError
 from engines.llamacpp import native_log
+from engines.llamacpp.special_tokens import read_special_tokens
 from engines.text.renderer import TemplateWorker
+from engines.text.special_tokens import SpecialTokens
 
 # Gets 0..1 while loading; returning False gives the load up.
 ReportLoading = Callable[[float], bool]
@@ -39,12 +41,13 @@ class LlamaModel:
         gpu_layers: int = 0,
         progress: ReportLoading | None = None,
         eog_ids: npt.NDArray[np.int32] | None = None,
+        special_tokens: SpecialTokens | None = None,
     ) -> None:
         _check_file(path)
         self.path = path
         self.gpu_layers = gpu_layers
         self._handle = _load(path, gpu_layers, progress)
-        self.vocab = lib.llama_model_get_vocab(self._handle)
+        self._vocab = lib.llama_model_get_vocab(self._handle)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._handle))
         self.size = int(lib.llama_model_size(self._handle))
@@ -59,15 +62,25 @@ class LlamaModel:
         self.eog_ids = eog_ids
         self._eog = frozenset(self.eog_ids.tolist())
         self._pieces: dict[int, bytes] = {}
+        self.special_tokens = special_tokens or read_special_tokens(self.vocab, self.n_vocab)
+        # Only these have a pre-tokeniser.
+        self.splits_runs = lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_BPE
 
     @property
     def handle(self) -> Any:
         if self._handle is None:
-            raise ModelLoadError("the model is closed")
+            raise EngineError("the model is closed")
         return self._handle
 
+    @property
+    def vocab(self) -> Any:
+        if self._vocab is None:
+            raise EngineError("the model is closed")
+        return self._vocab
+
     def close(self) -> None:
-        handle, self._handle = self._handle, None
+        """Free the memory; nothing may touch the model in another thread meanwhile."""
+        handle, self._handle, self._vocab = self._handle, None, None
         if handle is not None:
             lib.llama_model_free(handle)
 
@@ -104,7 +117,7 @@ class LlamaModel:
         return raw.decode("utf-8", "replace") if raw else None
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]:
-        """Token ids of ``text``. Thread-safe: the vocabulary never changes."""
+        """Token ids of ``text``; a `Tokenizer` keeps it short. Thread-safe: the vocabulary never changes."""
         raw = text.encode("utf-8", "replace")  # a lone surrogate is no text
         size = len(raw) + 8
         while True:
@@ -154,6 +167,7 @@ class Notes:
     """Facts about a model file that take long to find out, kept from load to load."""
 
     eog_ids: npt.NDArray[np.int32] | None = None
+    special_tokens: SpecialTokens | None = None
     threads: int | None = None
 
 
@@ -178,8 +192,14 @@ class ModelCache:
             model, holders = self._entries.get(key, (None, 0))
             if model is None:
                 notes = self._notes_of(path, gpu_layers)
-                model = LlamaModel(path, gpu_layers=gpu_layers, progress=progress, eog_ids=notes.eog_ids)
-                notes.eog_ids = model.eog_ids
+                model = LlamaModel(
+                    path,
+                    gpu_layers=gpu_layers,
+                    progress=progress,
+                    eog_ids=notes.eog_ids,
+                    special_tokens=notes.special_tokens,
+                )
+                notes.eog_ids, notes.special_tokens = model.eog_ids, model.special_tokens
             self._entries[key] = (model, holders + 1)
             return model
 

@@ -20,3 +20,4 @@ class LlamaOptions:
     offload: bool | None = None  # None: if this build can
     cache_prefixes: bool = True
     stall_timeout: float = 60.0
+    allow_special_tokens: bool = False

@@ -40,8 +40,16 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         vocabulary: ModelVocabulary,
         *,
         stall_timeout: float = STALL_SECONDS,
+        allow_special_tokens: bool = False,
     ) -> None:
-        super().__init__(thread, info, vocabulary, TemplateWorker(), stall_timeout=stall_timeout)
+        super().__init__(
+            thread,
+            info,
+            vocabulary,
+            TemplateWorker(),
+            stall_timeout=stall_timeout,
+            allow_special_tokens=allow_special_tokens,
+        )
 
     @classmethod
     async def load(cls, spec: LoadSpec, progress: Callable[[float], None] | None = None) -> MlxEngine:
@@ -57,7 +65,13 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         except asyncio.CancelledError:
             thread.stop(EngineError("the load was given up"))
             raise
-        return cls(thread, info, vocabulary, stall_timeout=spec.stall_timeout)
+        return cls(
+            thread,
+            info,
+            vocabulary,
+            stall_timeout=spec.stall_timeout,
+            allow_special_tokens=spec.allow_special_tokens,
+        )
 
     async def sleep(self) -> None:
         raise UnsupportedFeature("MLX cannot sleep: unload the model instead")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engines.errors import ModelLoadError
+from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
 
 
@@ -35,6 +36,11 @@ class MlxVocabulary:
         self._labels = _labels(
             backend, tokenizer.added_tokens_decoder, rule(kinds) or sentence_piece, n_vocab
         )
+        self.special_tokens = SpecialTokens(
+            added_tokens(tokenizer.added_tokens_decoder, self.end_ids),
+            longest=max(map(len, self._labels), default=1),
+        )
+        self.splits_runs = False
         self._silent = frozenset(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)
 
     def is_end(self, token: int) -> bool:

@@ -8,30 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines.errors import EngineError, RequestError, UnsupportedFeature
+from engines.text.claims import Claims
+from engines.text.json_values import PIECE, encode, encode_in_pieces, size_of, texts_of
 from engines.text.template_child import TemplateChild, TemplateChildDied, TemplateJob
 
 MEMORY_LIMIT = 512 * 2**20
 STARTUP_SECONDS = 30.0
-
-
-def _encode_context(context: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(context, default=_as_dict)
-    except (TypeError, ValueError, RecursionError) as error:
-        message = f"the messages cannot be given to the chat template: {error}"
-        raise RequestError(message, param="messages") from error
-
-
-def _as_dict(value: object) -> dict[Any, Any]:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def _text_of(reply: Mapping[str, Any]) -> str:
@@ -70,6 +57,7 @@ class TemplateWorker:
         self._jobs: deque[TemplateJob] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._child: TemplateChild | None = None
+        self._encoding = Claims()
         self._closed = False
 
     @property
@@ -86,8 +74,11 @@ class TemplateWorker:
         """
         if self._closed:
             raise _closed()
+        encoded = await self._encode(context)
+        if self._closed:
+            raise _closed()
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._jobs.append(TemplateJob(source, _encode_context(context), timeout, done))
+        self._jobs.append(TemplateJob(source, encoded, timeout, done))
         if self._runner is None:
             self._runner = asyncio.create_task(self._run(), name="chat-template-worker")
         return await done
@@ -104,9 +95,19 @@ class TemplateWorker:
             self._jobs.popleft().fail(_closed())
         if self._child is not None:
             self._child.kill()
+        await self._encoding.close()
         if self._runner is not None:
             await asyncio.wait([self._runner])
         await self._stop_child()
+
+    async def _encode(self, context: Mapping[str, Any]) -> str:
+        try:
+            if size_of(texts_of(context, PIECE)) <= PIECE:
+                return encode(context)
+            return await self._encoding.run(lambda check: encode_in_pieces(context, check))
+        except (TypeError, ValueError, RecursionError) as error:
+            message = f"the messages cannot be given to the chat template: {error}"
+            raise RequestError(message, param="messages") from error
 
     async def _warm_up(self) -> None:
         with contextlib.suppress(EngineError):

@@ -48,9 +48,9 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         tool_parser=options["tool_call_parser"] or recognise_tool_parser(template),
         reasoning_parser=options["reasoning_parser"],
     )
-    size = launched.config.model_config.get_vocab_size()
+    n_vocab = launched.config.model_config.get_vocab_size()
     vocabulary = VllmVocabulary(
-        renderer.tokenizer, size, end_ids=_end_ids(launched.llm), keep_special=parsers.keep_special
+        renderer.tokenizer, n_vocab, end_ids=_end_ids(launched.llm), keep_special=parsers.keep_special
     )
     adapters = {
         adapter.name: LoRARequest(adapter.name, number, str(adapter.path))

@@ -22,11 +22,12 @@ from engines.base import (
     TokenStream,
 )
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import check_token_ids, generation_limit, no_chat_template, refuse_tools
+from engines.limits import generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ended, resume
 from engines.text.output import TextAssembler
+from engines.text.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.caches import forget_models
 from engines.vllm.launch import Launch
@@ -42,8 +43,14 @@ STALL_SECONDS = 60.0
 class VllmEngine:
     """One model in one EngineCore process. Make it with `load`."""
 
-    def __init__(self, parts: Assembled, *, stall_timeout: float = STALL_SECONDS) -> None:
+    def __init__(
+        self, parts: Assembled, *, stall_timeout: float = STALL_SECONDS, allow_special_tokens: bool = False
+    ) -> None:
+        """``allow_special_tokens``: see `Tokenizer`."""
         self._info = parts.info
+        self._tokenizer = Tokenizer(
+            parts.vocabulary, parts.info.context_length, allow_special_tokens=allow_special_tokens
+        )
         self._parts: Assembled | None = parts
         self._llm: Any = parts.launched.llm
         self._counters = parts.launched.counters
@@ -76,7 +83,7 @@ class VllmEngine:
         # Starts what listens to the child, and keeps the answer for the requests to come.
         await parts.launched.llm.get_supported_tasks()
         report(1.0)
-        return cls(parts, stall_timeout=spec.stall_timeout)
+        return cls(parts, stall_timeout=spec.stall_timeout, allow_special_tokens=spec.allow_special_tokens)
 
     @property
     def info(self) -> EngineInfo:
@@ -94,9 +101,17 @@ class VllmEngine:
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
-        return await parts.renderer.render(
-            messages, tools=tools, add_generation_prompt=add_generation_prompt, template_args=template_args
+        chat = await self._tokenizer.guard(messages, tools)
+        rendered = await parts.renderer.render(
+            chat.messages,
+            tools=chat.tools,
+            add_generation_prompt=add_generation_prompt,
+            template_args=template_args,
         )
+        if not isinstance(rendered, str):
+            return Prompt(rendered)
+        # The template writes the special tokens that the model wants.
+        return await self._tokenizer.prompt(rendered, chat, add_special=False)
 
     def answer_parser(
         self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
@@ -107,12 +122,10 @@ class VllmEngine:
         return parts.parsers.make(tools, prompt)
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        return await self._open().renderer.tokenize(text, add_special=add_special)
+        return await self._tokenizer.tokenize(text, add_special=add_special)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
-        vocabulary = self._open().vocabulary
-        check_token_ids(token_ids, vocabulary.size)
-        return vocabulary.decode(token_ids)
+        return await self._tokenizer.detokenize(token_ids)
 
     async def prepare(self, structure: Structure) -> None:
         """Nothing yet: `generate` has vLLM check the structure, and vLLM compiles it off the loop."""
@@ -123,7 +136,7 @@ class VllmEngine:
         if self._llm.errored:
             raise EngineError(DIED)
         adapter, vocabulary = _adapter(parts, request.adapter), parts.vocabulary
-        limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.size)
+        limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
         assembler = TextAssembler(request.stop, request.logprobs is not None)
         last = resume(request, assembler, limit=limit, piece=vocabulary.piece, is_end=vocabulary.is_end)
         if last is not None:
@@ -195,6 +208,7 @@ class VllmEngine:
         self._closed = True
         for stream in tuple(self._streams):
             stream.fail(EngineError("the model is being unloaded"))
+        await self._tokenizer.close()
         await asyncio.gather(*self._starting, *self._aborting, return_exceptions=True)
         launched = self._parts.launched
         self._llm = self._parts = None

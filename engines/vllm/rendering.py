@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.base import Prompt
 from engines.errors import RequestError, UnsupportedFeature
 from engines.vllm.sampling import is_request_fault, request_error
 
 _OURS = frozenset({"messages", "conversation", "tools", "add_generation_prompt", "chat_template", "tokenize"})
-# Tokenising more text than this would hold up the loop.
-INLINE_TEXT = 4096
 
 
 class ChatRenderer:
-    """One model's chat template and tokenizer."""
+    """One model's chat template."""
 
     def __init__(self, llm: Any, chat_template: str | None) -> None:
         """``chat_template`` (Jinja source or a file's path) replaces the model's own."""
@@ -43,8 +39,11 @@ class ChatRenderer:
         tools: Sequence[Mapping[str, Any]] | None,
         add_generation_prompt: bool,
         template_args: Mapping[str, Any] | None,
-    ) -> Prompt:
-        """Raises `RequestError` if the template refuses, `UnsupportedFeature` for more than text."""
+    ) -> str | tuple[int, ...]:
+        """The prompt's text, or its token ids from a tokenizer that renders chats itself.
+
+        Raises `RequestError` if the template refuses, `UnsupportedFeature` for more than text.
+        """
         from vllm.renderers.params import ChatParams
 
         args = dict(template_args or {})
@@ -64,23 +63,8 @@ class ChatRenderer:
             if not is_request_fault(error) and not isinstance(error, (TypeError, KeyError)):
                 raise
             raise RequestError(str(request_error(error)), param="messages") from error
-        return await self._prompt(prompt)
-
-    async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
-        """Token ids; what is no Unicode scalar value is read as "?"."""
-        clean = text.encode("utf-8", "replace").decode()
-        if len(clean) <= INLINE_TEXT:
-            return self._encode(clean, add_special)
-        return await asyncio.to_thread(self._encode, clean, add_special)
-
-    def _encode(self, text: str, add_special: bool) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=add_special))
-
-    async def _prompt(self, prompt: Mapping[str, Any]) -> Prompt:
         if "multi_modal_data" in prompt:
             raise UnsupportedFeature("images, audio and video are not supported yet", param="messages")
         if "prompt_token_ids" in prompt:
-            return Prompt(tuple(prompt["prompt_token_ids"]))
-        text = prompt["prompt"]
-        # The template writes the special tokens that the model wants.
-        return Prompt(await self.tokenize(text, add_special=False), text)
+            return tuple(prompt["prompt_token_ids"])
+        return str(prompt["prompt"])

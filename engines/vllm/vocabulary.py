@@ -1,10 +1,11 @@
-"""The raw bytes of every token, found when first needed."""
+"""A vocabulary of vLLM's: text to token ids, and the raw bytes of every token, found when first needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule
 
 
@@ -12,22 +13,21 @@ class VllmVocabulary:
     """Token ids to bytes. Special tokens have none, unless ``keep_special``."""
 
     def __init__(
-        self, tokenizer: Any, size: int, *, end_ids: Iterable[int] = (), keep_special: bool = False
+        self, tokenizer: Any, n_vocab: int, *, end_ids: Iterable[int] = (), keep_special: bool = False
     ) -> None:
-        self.size = size
+        self.n_vocab = n_vocab
         self._end_ids = frozenset(end_ids)
         self._tokenizer = tokenizer
         self._pieces: dict[int, bytes] = {}
         self._special = frozenset() if keep_special else frozenset(tokenizer.all_special_ids)
-        self._added: dict[int, str] = {
-            token: added.content for token, added in getattr(tokenizer, "added_tokens_decoder", {}).items()
-        }
+        decoder = getattr(tokenizer, "added_tokens_decoder", {})
+        self._added: dict[int, str] = {token: added.content for token, added in decoder.items()}
         if not keep_special:
-            self._special |= {
-                token
-                for token, added in getattr(tokenizer, "added_tokens_decoder", {}).items()
-                if added.special
-            }
+            self._special |= {token for token, added in decoder.items() if added.special}
+        self.special_tokens = SpecialTokens(
+            added_tokens(decoder, self._end_ids), longest=max(map(len, tokenizer.get_vocab()), default=1)
+        )
+        self.splits_runs = False
         # A slow tokenizer's tokens can only be decoded as text.
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._to_bytes = None if backend is None else rule(decoder_kinds(backend))
@@ -43,9 +43,14 @@ class VllmVocabulary:
             piece = self._pieces[token] = self._find(token)
         return piece
 
-    def decode(self, tokens: Any) -> str:
+    def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        """Token ids; what is no Unicode scalar value is read as "?"."""
+        clean = text.encode("utf-8", "replace").decode()
+        return tuple(self._tokenizer.encode(clean, add_special_tokens=add_special))
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
         """The text of tokens; bytes that form no character become U+FFFD."""
-        return b"".join(map(self.piece, tokens)).decode("utf-8", "replace")
+        return b"".join(map(self.piece, token_ids)).decode("utf-8", "replace")
 
     def _find(self, token: int) -> bytes:
         if token in self._special:

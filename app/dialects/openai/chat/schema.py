@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields, UsageInfo
 from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
 from app.dialects.openai.tools import ToolCall, ToolChoice, Tools
 from app.schemas.common import WireModel
+
+# Looking at each takes time, and no model has a context for as many.
+MAX_MESSAGES = 8192
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -43,7 +46,7 @@ class Message(WireModel):
 
 
 class ChatCompletionRequest(SamplingFields):
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, description=f"At most {MAX_MESSAGES}.")
     max_tokens: int | None = Field(
         None, ge=1, le=MAX_TOKENS, description="Older name of max_completion_tokens."
     )
@@ -82,6 +85,13 @@ class ChatCompletionRequest(SamplingFields):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _are_not_endless(cls, value: object) -> object:
+        if isinstance(value, list) and len(value) > MAX_MESSAGES:
+            raise ValueError(f"a request has at most {MAX_MESSAGES} messages")
+        return value
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:
