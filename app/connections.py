@@ -46,7 +46,7 @@ class ClientPatience:
 
 def protocol(settings: Settings) -> Any:
     """What uvicorn makes its protocols with. Can be pickled, as reloading needs."""
-    return partial(ClientConnection, patience=ClientPatience(settings.receive_timeout, settings.send_timeout))
+    return partial(EdgeConnection, patience=ClientPatience(settings.receive_timeout, settings.send_timeout))
 
 
 class Stall:
@@ -64,7 +64,7 @@ class Stall:
         return now - self._since
 
 
-class ClientConnection(HttpToolsProtocol):
+class EdgeConnection(HttpToolsProtocol):
     """A client's connection.
 
     Nothing is timed for each request: a timer looks at what is waited for, a few times in each time-out.

@@ -89,6 +89,7 @@ class Server:
         log = RequestLog(lambda: self._gpu_memory)
         self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
+        self.large_bodies = asyncio.Lock()
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
         self._background = BackgroundTasks()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app import json_body
 from app.dialects.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from app.dialects.openai.completions.schema import Completion, CompletionRequest
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
-from app.errors import invalid_request
+from app.errors import invalid_value
 from app.inference.dialect import Dialect
 from app.inference.pipeline import WireRequest
 from app.inference.response import InferenceResponse
@@ -88,7 +88,15 @@ async def serve(request: Request, dialect: Dialect) -> Response:
     its model. What is right or wrong with such a request is theirs to say."""
     server: Server = request.app.state.server
     wire = await _wire_request(request, is_worker=server.is_worker)
-    document = _parse_json(wire.body)
+    if json_body.is_small(wire.body):
+        return _begin(server, dialect, wire, json_body.parse(wire.body))
+    # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
+    async with server.large_bodies:
+        document = await json_body.parse_large(wire.body)
+        return _begin(server, dialect, wire, document)
+
+
+def _begin(server: Server, dialect: Dialect, wire: WireRequest, document: Any) -> Response:
     pipeline = server.pipeline
     name = document.get("model") if isinstance(document, dict) else None
     foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
@@ -97,7 +105,7 @@ async def serve(request: Request, dialect: Dialect) -> Response:
     try:
         task = dialect.parse(document, server.targets.resolve)
     except ValidationError as error:
-        raise invalid_request(error.errors(), document) from None
+        raise invalid_value(error, document) from None
     return InferenceResponse(pipeline.begin(task, dialect, wire))
 
 
@@ -119,20 +127,3 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
         for_parent=for_parent,
         resume_point=resume_point,
     )
-
-
-def _parse_json(body: bytes) -> Any:
-    """Raises `ApiError` for what is no JSON."""
-    if not body:
-        raise invalid_request([{"type": "missing", "loc": ("body",), "msg": "Field required"}])
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        reason = error.msg
-    except UnicodeDecodeError:
-        reason = "it is not UTF-8"
-    except ValueError:
-        reason = "a number in it is too long"
-    except RecursionError:
-        reason = "it nests too deep"
-    raise invalid_request([{"type": "json_invalid", "loc": (), "msg": "", "ctx": {"error": reason}}])

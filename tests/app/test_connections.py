@@ -15,7 +15,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app import connections
-from app.connections import HIGH_WATER, MAX_HEAD_BYTES, MAX_HEADERS, ClientConnection, ClientPatience
+from app.connections import HIGH_WATER, MAX_HEAD_BYTES, MAX_HEADERS, ClientPatience, EdgeConnection
 from support.live import LiveApp, wait_until
 from support.server import live_server
 
@@ -59,7 +59,7 @@ class App:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[LiveApp]:
-    http = partial(ClientConnection, patience=ClientPatience(PATIENCE, PATIENCE))
+    http = partial(EdgeConnection, patience=ClientPatience(PATIENCE, PATIENCE))
     live = LiveApp(App(), http=http, lifespan="off", ws="none", timeout_graceful_shutdown=1)
     live.start()
     yield live

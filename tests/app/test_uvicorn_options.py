@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from app.connections import ClientConnection
+from app.connections import EdgeConnection
 from app.settings import Settings
 from app.uvicorn_options import uvicorn_options
 
@@ -46,5 +46,5 @@ def test_to_be_told_to_end_is_no_failure() -> None:
 def test_the_options_reach_a_process_that_reloads() -> None:
     options = uvicorn_options(Settings(_env_file=None, send_timeout=7))
     made = pickle.loads(pickle.dumps(options))["http"]
-    assert made.func is ClientConnection
+    assert made.func is EdgeConnection
     assert made.keywords["patience"].send == 7
