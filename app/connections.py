@@ -72,6 +72,7 @@ class EdgeConnection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, patience: ClientPatience, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.access_log = False  # requests have a line of their own, without the query, which may be secret
         self._patience = patience
         self._room = MAX_HEAD_BYTES  # bytes that may come before the parser has something whole
         self._received = 0

@@ -26,6 +26,7 @@ from app.configuration import WorkerModel
 from app.main import create_app
 from app.server import Server
 from app.settings import Settings
+from app.telemetry import logs
 from app.uvicorn_options import end_well_on_sigterm, uvicorn_options
 from balancer.workers.ports import LOOPBACK
 from balancer.workers.protocol import (
@@ -162,6 +163,7 @@ async def _tell_progress(server: Server, name: str, send: Send) -> None:
 def fail(send: Send, error: EngineError) -> NoReturn:
     """Say why, and end the process."""
     send(failed_message(error))
+    logs.flush()
     os._exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import struct
 import time
@@ -323,6 +324,17 @@ def test_readers_that_do_not_read_give_their_places_back() -> None:
         assert b"200 OK" in last.recv(2**16)
         for client in (*idle, last):
             client.close()
+
+
+def test_queries_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with (
+        live_server(inference_engine="fake") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as client,
+    ):
+        client.sendall(GET.replace(b"/", b"/v1/models?key=secret", 1) + b"nonsense?key=secret\r\n\r\n")
+        assert b"200 OK" in rest_of(client)
+    assert "secret" not in caplog.text
 
 
 def open_request(server: LiveApp, wanted: dict[str, Any], buffer: int = 2**16) -> socket.socket:
