@@ -1,7 +1,7 @@
 """JSON bodies: parsed in a time that has a bound, whatever is in them.
 
 Parsing, and checking a schema, hold the event loop (and in a thread they would hold the interpreter's lock).
-How long depends on how much there is outside of strings, so a large body is looked through first, a slice at
+How long depends on how much there is beside plain text, so a large body is looked through first, a slice at
 a time: what has more in it than a request can have is refused.
 """
 
@@ -22,6 +22,7 @@ MAX_DEPTH = 128
 MAX_CONTAINERS = 2**13
 MAX_MEMBERS = 2**15
 MAX_VALUES = 2**18
+MAX_ESCAPES = 2**21
 MAX_NUMBER_LENGTH = 128
 
 _SLICE_BYTES = 64 * 2**10
@@ -72,15 +73,16 @@ def parse(body: bytes) -> Any:
 
 
 class _Structure:
-    """The count of what is outside of strings, over slices that end in no escape."""
+    """The count of what takes time to parse, over slices that end in no escape."""
 
     def __init__(self) -> None:
         self._in_string = False
-        self._depth = self._containers = self._members = self._commas = 0
+        self._depth = self._containers = self._members = self._commas = self._escapes = 0
 
     def read(self, data: bytes) -> None:
         if b"\0" in data:
             raise _no_json("it is not UTF-8")
+        self._escapes += data.count(b"\\")
         outside = self._outside(data)
         self._commas += outside.count(b",")
         self._members += outside.count(b":")
@@ -110,6 +112,7 @@ class _Structure:
             (self._containers, MAX_CONTAINERS, "objects and arrays"),
             (self._members, MAX_MEMBERS, "members of objects"),
             (self._containers + self._commas, MAX_VALUES, "values"),
+            (self._escapes, MAX_ESCAPES, "backslashes"),
         ):
             if count > most:
                 raise ApiError(400, "invalid_request_error", f"The body has more than {most} {what}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -68,6 +69,8 @@ def main() -> None:
         app = create_worker_app(start.spec, send)
     except (EngineError, CatalogError) as error:
         fail(send, error if isinstance(error, EngineError) else ModelLoadError(str(error)))
+    gc.collect()
+    gc.freeze()  # as in `create_only_app`
     settings: Settings = app.state.server.settings
     server = uvicorn.Server(uvicorn.Config(app, **uvicorn_options(settings)))
     server.run(sockets=[listener])

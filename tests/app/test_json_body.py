@@ -17,7 +17,7 @@ from app.dialects.openai.chat.schema import MAX_MESSAGES, MAX_PARTS
 from app.dialects.openai.sampling import MAX_BIASES
 from app.dialects.openai.tools import MAX_ARGUMENTS
 from app.errors import MOST_ERRORS, ApiError
-from app.json_body import MAX_CONTAINERS, MAX_DEPTH, MAX_MEMBERS, MAX_VALUES
+from app.json_body import MAX_CONTAINERS, MAX_DEPTH, MAX_ESCAPES, MAX_MEMBERS, MAX_VALUES
 from app.routers.admin import MAX_BODY_BYTES
 from support.server import LiveServer, live_server
 
@@ -74,6 +74,7 @@ def result_of(work: Coroutine[Any, Any, Any]) -> Any:
         (listed(b"[]", MAX_CONTAINERS), "objects and arrays"),
         (listed(b"1", MAX_VALUES + 1), "values"),
         (members(MAX_MEMBERS + 1), "members"),
+        (b'"' + b"\\n" * (MAX_ESCAPES + 1) + b'"', "backslashes"),
         (b"[" + b"9" * 1000 + b"]", "a number in it is too long"),
         (b"]" * 1000, "more is closed"),
         (json.dumps(["\u2200"] * 1000).encode("utf-16"), "not UTF-8"),
