@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,9 @@ from benchmarks.load.client import CHAT_PATH, JSON, post_request
 
 COMPLETIONS_PATH = "/v1/completions"
 PLACES = 10
-SEND_TIMEOUT = 2
+SEND_TIMEOUT = 3
+# In so many seconds the answers take their places.
+SETTLE = 1.0
 ANSWERS = 8  # of which each is sent by itself
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 PROBE_PAUSE = 0.002
@@ -85,10 +87,11 @@ def measure(bench: Bench, plan: AttackPlan) -> dict[str, float]:
     need = Need(env={"INFERENCE_ENGINE": "fake", "DEFAULT_MODEL": "auto", **places})
     with subject(bench, need) as server:
         _answered(server)
+        requests = list(bodies(plan.body_bytes))  # made before: the probe shares this process
         before = psutil.Process(server.pid).memory_info().rss
         attacks: dict[str, Callable[[], Any]] = {
             "idle": lambda: time.sleep(plan.silent_seconds),
-            "bodies": lambda: send_bodies(server, plan),
+            "bodies": lambda: send_bodies(server, requests),
             "silent": lambda: stay_silent(server, plan),
             "headers": lambda: flood_headers(server, plan),
             "readers": lambda: read_nothing(server, plan),
@@ -114,33 +117,33 @@ def measure_tokens(bench: Bench, plan: AttackPlan) -> dict[str, float]:
     return {"tokens_ms": 1e3 * watch.longest, "tokens_answer_s": seconds}
 
 
-def bodies(size: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def bodies(size: int) -> Iterator[tuple[str, bytes]]:
     """Bodies of about ``size`` bytes or less, of which some can be served and most must be refused."""
-    message = {"role": "user", "content": "x"}
-    yield CHAT_PATH, {"messages": [message] * (size // 40)}
-    yield CHAT_PATH, {"messages": [message] * min(2048, size // 40)}
-    yield (
-        CHAT_PATH,
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * (size // 30)}]},
-    )
-    yield CHAT_PATH, {"messages": [message], "metadata": {str(number): 1 for number in range(size // 16)}}
-    yield COMPLETIONS_PATH, {"prompt": [1] * (size // 3)}
-    yield COMPLETIONS_PATH, {"prompt": [1] * min(260_000, size // 3)}
-    yield COMPLETIONS_PATH, {"prompt": [1.5] * min(260_000, size // 5)}
-    yield COMPLETIONS_PATH, {"prompt": "x", "stop": ["x"] * (size // 5)}
-    yield COMPLETIONS_PATH, {"prompt": "x", "logit_bias": {str(id): 1 for id in range(size // 16)}}
+    yield COMPLETIONS_PATH, b'{"model": "fake", "prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    yield COMPLETIONS_PATH, b'{"model": "fake", "prompt": [' + b"9" * (size // 2) + b"]}"
+    yield COMPLETIONS_PATH, b'{"model": "fake", "prompt": "' + b"\\u0061" * (size // 6) + b'"}'
+    yield COMPLETIONS_PATH, b'{"model": "none", "prompt": "' + b'\\"' * (size // 2) + b'"}'
+    message, part = {"role": "user", "content": "x"}, {"type": "text", "text": "x"}
+    numbered = {str(number): 1 for number in range(size // 16)}
+    for fields in (
+        {"messages": [message] * (size // 40)},
+        {"messages": [message] * min(2048, size // 40)},
+        {"messages": [{"role": "user", "content": [part] * (size // 32)}]},
+        {"messages": [message], "metadata": numbered},
+        {"prompt": [1] * (size // 4)},
+        {"prompt": [1] * min(260_000, size // 4)},
+        {"prompt": [1.5] * min(260_000, size // 5)},
+        {"prompt": "x", "stop": ["x"] * (size // 6)},
+        {"prompt": "x", "logit_bias": numbered},
+    ):
+        path = CHAT_PATH if "messages" in fields else COMPLETIONS_PATH
+        yield path, json.dumps({"model": "fake", "max_tokens": 1, **fields}).encode()
 
 
-def send_bodies(server: BenchServer, plan: AttackPlan) -> None:
+def send_bodies(server: BenchServer, requests: Sequence[tuple[str, bytes]]) -> None:
     """Send each, one after the other, and read what comes. Raises `BenchError` for a 500."""
-    nested = b'{"model": "fake", "prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    refused = b'{"model": "fake", "prompt": [' + b"9" * (plan.body_bytes // 2) + b"]}"
-    escapes = b'{"model": "fake", "prompt": "' + b"\\u0061" * (plan.body_bytes // 6) + b'"}'
-    quotes = b'{"model": "none", "prompt": "' + b'\\"' * (plan.body_bytes // 2) + b'"}'
-    for body in (nested, refused, escapes, quotes):
-        _post(server, COMPLETIONS_PATH, body)
-    for path, fields in bodies(plan.body_bytes):
-        _post(server, path, {"model": "fake", "max_tokens": 1, **fields})
+    for path, body in requests:
+        _post(server, path, body)
 
 
 def stay_silent(server: BenchServer, plan: AttackPlan) -> None:
@@ -182,6 +185,7 @@ def read_nothing(server: BenchServer, plan: AttackPlan) -> float:
         for _ in range(plan.readers):
             connection = opened.enter_context(_connected(server.url, buffer=4096))
             connection.sendall(request)
+        time.sleep(SETTLE)
         return _timed(lambda: _answered(server))
 
 
