@@ -7,20 +7,23 @@ so is one that does either in drops. What can be answered is answered in the err
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.errors import ApiError, error_body
+from app.errors import DEFAULT_RETRY_AFTER, ApiError, error_response
 from app.settings import Settings
 
 # Of the request line and headers together, as of the chunk sizes and trailers between pieces of a body.
 MAX_HEAD_BYTES = 64 * 2**10
 MAX_HEADERS = 256
 MAX_PIPELINED = 16
+
+# Bodies of the largest size that are held at once. Small ones, which do not count, are up to so many bytes.
+MOST_LARGEST_BODIES = 32
+SMALL_BODY = 64 * 2**10
 
 # So much must be sent or taken within a time-out, or all that is left.
 STEP = 16 * 2**10
@@ -44,9 +47,19 @@ class ClientPatience:
     send: float
 
 
+@dataclass(slots=True)
+class BodyMemory:
+    """The bytes of large bodies that all connections hold together, from their arrival to their answer."""
+
+    most: int
+    held: int = 0
+
+
 def protocol(settings: Settings) -> Any:
     """What uvicorn makes its protocols with. Can be pickled, as reloading needs."""
-    return partial(EdgeConnection, patience=ClientPatience(settings.receive_timeout, settings.send_timeout))
+    patience = ClientPatience(settings.receive_timeout, settings.send_timeout)
+    bodies = BodyMemory(MOST_LARGEST_BODIES * settings.max_request_bytes)
+    return partial(EdgeConnection, patience=patience, bodies=bodies)
 
 
 class Stall:
@@ -70,10 +83,12 @@ class EdgeConnection(HttpToolsProtocol):
     Nothing is timed for each request: a timer looks at what is waited for, a few times in each time-out.
     """
 
-    def __init__(self, *args: Any, patience: ClientPatience, **options: Any) -> None:
+    def __init__(self, *args: Any, patience: ClientPatience, bodies: BodyMemory, **options: Any) -> None:
         super().__init__(*args, **options)
         self.access_log = False  # requests have a line of their own, without the query, which may be secret
         self._patience = patience
+        self._bodies = bodies
+        self._body_size = self._held = 0
         self._room = MAX_HEAD_BYTES  # bytes that may come before the parser has something whole
         self._received = 0
         self._heads = 0
@@ -91,6 +106,7 @@ class EdgeConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._release_body()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,11 +128,15 @@ class EdgeConnection(HttpToolsProtocol):
         if self._refusal is not None or len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("not to be served")
         self._in_body = True
+        self._body_size = 0
         super().on_headers_complete()
         self.headers = []  # trailers are not among the headers that were let through
 
     def on_body(self, body: bytes) -> None:
         self._room = MAX_HEAD_BYTES
+        self._body_size += len(body)
+        if self._body_size > SMALL_BODY and self._is_busy:
+            self._hold_body(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -124,8 +144,25 @@ class EdgeConnection(HttpToolsProtocol):
         self._in_body = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        if self._held:
+            self._release_body()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal or ApiError(400, "invalid_request_error", msg))
+
+    def _hold_body(self, size: int) -> None:
+        self._held += size
+        self._bodies.held += size
+        if self._bodies.held > self._bodies.most:
+            message = "Too many large bodies are being read or served. Try again later."
+            self._refusal = ApiError(503, "insufficient_memory", message, retry_after=DEFAULT_RETRY_AFTER)
+            raise ValueError("not to be served")
+
+    def _release_body(self) -> None:
+        self._bodies.held -= self._held
+        self._held = 0
 
     def _received_much(self, data: memoryview) -> None:
         while data and not self._is_refused:
@@ -189,6 +226,7 @@ class EdgeConnection(HttpToolsProtocol):
                 cycle.keep_alive = False
                 return
             cycle.disconnected = True
+            self._release_body()
             cycle.message_event.set()
         self._unset_keepalive_if_required()
         self.transport.write(_response(error))
@@ -206,6 +244,6 @@ def _too_large(message: str) -> ApiError:
 
 
 def _response(error: ApiError) -> bytes:
-    body = json.dumps(error_body(error)).encode()
-    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-    return STATUS_LINE[error.status] + head + body
+    response = error_response(error)
+    headers = [b"%s: %s\r\n" % header for header in (*response.raw_headers, (b"connection", b"close"))]
+    return b"".join((STATUS_LINE[error.status], *headers, b"\r\n", bytes(response.body)))

@@ -122,9 +122,11 @@ class LogWriter(logging.Handler):
     def _write(self, lines: list[str]) -> None:
         data = memoryview("".join(lines).encode("utf-8", "backslashreplace"))
         try:
-            while data:
+            while data and not self.stream.closed:  # else its number may be another file's by now
                 data = data[self._write_some(data) :]
-        except OSError:  # nobody is there any more
+        except OSError:
+            pass
+        if data:  # nobody is there any more
             self._drop(len(lines))
 
     def _write_some(self, data: memoryview) -> int:

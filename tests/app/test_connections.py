@@ -16,7 +16,14 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app import connections
-from app.connections import HIGH_WATER, MAX_HEAD_BYTES, MAX_HEADERS, ClientPatience, EdgeConnection
+from app.connections import (
+    HIGH_WATER,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    BodyMemory,
+    ClientPatience,
+    EdgeConnection,
+)
 from support.live import LiveApp, wait_until
 from support.server import live_server
 
@@ -25,6 +32,7 @@ GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
 BIG = 64 * 2**20
+MOST_BODY_BYTES = 2**20
 
 
 class App:
@@ -38,12 +46,12 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.began += 1
         try:
-            if self.gate is not None:
-                await self.gate.wait()
             while (message := await receive()).get("more_body"):
                 pass
             if message["type"] == "http.disconnect":
                 return
+            if self.gate is not None:
+                await self.gate.wait()
             self.headers = list(scope["headers"])
             await self._answer(int(scope["path"].strip("/") or 2), send)
         finally:
@@ -58,10 +66,20 @@ class App:
         await send({"type": "http.response.body", "body": b""})
 
 
+class Exchangeable:
+    """The app of a server that several tests share, each with an `App` of its own."""
+
+    current = App()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.current(scope, receive, send)
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[LiveApp]:
-    http = partial(EdgeConnection, patience=ClientPatience(PATIENCE, PATIENCE))
-    live = LiveApp(App(), http=http, lifespan="off", ws="none", timeout_graceful_shutdown=1)
+    patience, bodies = ClientPatience(PATIENCE, PATIENCE), BodyMemory(MOST_BODY_BYTES)
+    http = partial(EdgeConnection, patience=patience, bodies=bodies)
+    live = LiveApp(Exchangeable(), http=http, lifespan="off", ws="none", timeout_graceful_shutdown=1)
     live.start()
     yield live
     live.stop()
@@ -69,8 +87,8 @@ def served() -> Iterator[LiveApp]:
 
 @pytest.fixture
 def app(served: LiveApp) -> App:
-    served.app.__init__()  # as new: the server is shared, and its app with it
-    return served.app  # type: ignore[no-any-return]
+    served.app.current = App()
+    return served.app.current  # type: ignore[no-any-return]
 
 
 Connect = Callable[..., socket.socket]
@@ -171,6 +189,23 @@ def test_a_long_body_is_not_taken_for_headers(app: App, connect: Connect) -> Non
     body = b"v" * (4 * MAX_HEAD_BYTES)
     client = connect(POST + b"content-length: %d\r\n\r\n" % len(body) + body)
     assert client.recv(2**16).startswith(b"HTTP/1.1 200")
+
+
+def test_large_bodies_have_so_much_memory_together(app: App, served: LiveApp, connect: Connect) -> None:
+    """Whoever comes when it is used up is told to come again; it is back once the others have ended."""
+    body = b"v" * (MOST_BODY_BYTES // 2 - 10)
+    request = POST + b"content-length: %d\r\n\r\n" % len(body) + body
+    app.gate = served.call(asyncio.Event)
+    first, second = connect(request), connect(request)
+    wait_until(lambda: app.began == 2)
+    wait_until(lambda: sum(each._held for each in connections_of(served)) > MOST_BODY_BYTES - 2**17)
+    answer = rest_of(connect(request))
+    assert error_of(answer) == (503, "insufficient_memory")
+    assert b"retry-after: 1\r\n" in answer
+    small = connect(POST + b"content-length: 4\r\n\r\nbody")
+    served.call(app.gate.set)
+    for client in (first, second, small, connect(request)):
+        assert client.recv(2**16).startswith(b"HTTP/1.1 200")
 
 
 def test_trailers_are_no_headers(app: App, connect: Connect) -> None:
