@@ -187,6 +187,30 @@ def test_any_depth_is_refused_whoever_serves_the_model(client: httpx.Client, mod
     assert "objects and arrays" in response.text or "nests deeper" in response.text
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (
+            "/v1/models/pull",
+            {"model_name": "x", "include": [1] * 20_000},
+            "include.0: Input should be a valid string",
+        ),
+        (
+            "/v1/cluster/upstreams",
+            {"url": "http://x", "models": {str(i): i for i in range(4000)}},
+            "at most 1024",
+        ),
+    ],
+)
+def test_floods_of_management_are_refused_at_once(
+    client: httpx.Client, path: str, body: dict[str, Any], message: str
+) -> None:
+    response = client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+    assert len(response.content) < 500
+
+
 def test_a_large_honest_body_is_answered(client: httpx.Client) -> None:
     words = ["word"] * 40_000
     body = {"model": "fake", "prompt": " ".join(words), "max_tokens": 4}
