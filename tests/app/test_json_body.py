@@ -22,7 +22,7 @@ from app.routers.admin import MAX_BODY_BYTES
 from support.server import LiveServer, live_server
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-often = settings(derandomize=True, max_examples=40, deadline=None)
+often = settings(derandomize=True, max_examples=20, deadline=None)
 documents = st.recursive(
     st.none() | st.integers() | st.text(st.characters(codec="utf-8") | st.sampled_from('"\\[]{},:')),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.sampled_from('"\\[]{},:a')), inner),
