@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -28,6 +29,10 @@ log = get_logger("http")
 
 # A 429 or 503 always says when to come back; this many seconds where whoever raised it did not know.
 DEFAULT_RETRY_AFTER = 1.0
+# Telling what is wrong takes longer than finding it: of more mistakes than this, none is named.
+MOST_ERRORS = 256
+# Characters of a message, and of the name of a field, that are told: both may repeat what was sent.
+MOST_CHARACTERS = 2000
 # After a hub was out of reach, in seconds.
 PULL_RETRY = 10.0
 
@@ -130,7 +135,9 @@ def to_api_error(exc: Exception) -> ApiError:
 
 def error_body(err: ApiError) -> dict[str, Any]:
     """OpenAI's envelope, for a response's body or for an SSE error event."""
-    error = {"message": err.message, "type": err.type, "param": err.param, "code": err.code}
+    error = {"message": _short(err.message), "type": err.type, "param": err.param, "code": err.code}
+    if err.param is not None:
+        error["param"] = _short(err.param)
     return {"error": error | err.extra}
 
 
@@ -140,6 +147,15 @@ def error_response(err: ApiError) -> Response:
     if err.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(err.retry_after)))
     return JSONResponse(error_body(err), err.status, headers)
+
+
+def invalid_value(error: ValidationError, body: object = None) -> ApiError:
+    """The 400 for what pydantic found wrong with ``body``, the parsed JSON."""
+    if error.error_count() > MOST_ERRORS:
+        return ApiError(
+            400, "invalid_request_error", f"More than {MOST_ERRORS} things in the body are wrong."
+        )
+    return invalid_request(error.errors(), body)
 
 
 def invalid_request(errors: Sequence[Mapping[str, Any]], body: object = None) -> ApiError:
@@ -181,6 +197,10 @@ async def _on_unknown_error(request: Request, exc: Exception) -> Response:
     if request_id is not None:
         err.headers["x-request-id"] = request_id
     return error_response(err)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
 def _type_of(status: int) -> str:

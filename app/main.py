@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -51,6 +52,15 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
     for module in (inference, pulls, lifecycle, models, events, cluster, system):
         app.include_router(module.router)
+    return app
+
+
+def create_only_app() -> FastAPI:
+    """`create_app` for a process that has no other: what is there by now stays, and searching it for garbage
+    again and again would hold the event loop for as long as a large body does."""
+    app = create_app()
+    gc.collect()
+    gc.freeze()
     return app
 
 

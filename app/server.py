@@ -92,6 +92,7 @@ class Server:
         self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
+        self.large_bodies = asyncio.Lock()
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
         self._background = BackgroundTasks()

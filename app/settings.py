@@ -1,4 +1,7 @@
-"""Configuration. The only module that reads the environment (and ``.env``)."""
+"""Configuration. The only module that reads the environment (and ``.env``).
+
+Long because it is one list: what can be set is looked up in one place.
+"""
 
 from __future__ import annotations
 
@@ -166,6 +169,18 @@ class Settings(BaseSettings):
     )
     max_request_bytes: int = Field(
         10 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
+    )
+    receive_timeout: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds a client may take to send a request's headers, or 16 KiB of its body, before it "
+        "gets 408 request_timeout.",
+    )
+    send_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds a client may take to read 16 KiB of an answer that waits for it, before it is "
+        "cut.",
     )
     enable_caching: bool = Field(
         True, description="Keep finished prompts in the KV cache and reuse equal prefixes."

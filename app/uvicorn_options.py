@@ -8,6 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any, NoReturn
 
+from app import connections
 from app.settings import Settings
 
 MOST_FILES = 65536
@@ -16,7 +17,7 @@ MOST_FILES = 65536
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """Keyword arguments for `uvicorn.Config`. Logs are the application's own."""
     return {
-        "http": "httptools",
+        "http": connections.protocol(settings),
         "loop": "auto",
         "ws": "none",
         "log_config": None,

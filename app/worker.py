@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from app.configuration import WorkerModel
 from app.main import create_app
 from app.server import Server
 from app.settings import Settings
+from app.telemetry import logs
 from app.uvicorn_options import end_well_on_sigterm, uvicorn_options
 from balancer.workers.ports import LOOPBACK
 from balancer.workers.protocol import (
@@ -67,6 +69,8 @@ def main() -> None:
         app = create_worker_app(start.spec, send)
     except (EngineError, CatalogError) as error:
         fail(send, error if isinstance(error, EngineError) else ModelLoadError(str(error)))
+    gc.collect()
+    gc.freeze()  # as in `create_only_app`
     settings: Settings = app.state.server.settings
     server = uvicorn.Server(uvicorn.Config(app, **uvicorn_options(settings)))
     server.run(sockets=[listener])
@@ -167,6 +171,7 @@ async def _tell_progress(server: Server, name: str, send: Send) -> None:
 def fail(send: Send, error: EngineError) -> NoReturn:
     """Say why, and end the process."""
     send(failed_message(error))
+    logs.flush()
     os._exit(1)
 
 

@@ -31,8 +31,14 @@ _INHERITED = {
     "shutdown_grace",
     "log_level",
 }
-# Queues and memory are the parent's to bound.
-_FIXED = {"max_concurrent_requests": 100_000, "max_queued_requests": 100_000, "max_memory": "1.0"}
+# Queues, memory and slow clients are the parent's to bound.
+_FIXED = {
+    "max_concurrent_requests": 100_000,
+    "max_queued_requests": 100_000,
+    "max_memory": "1.0",
+    "receive_timeout": 86_400.0,
+    "send_timeout": 86_400.0,
+}
 
 
 class WorkerLauncher:

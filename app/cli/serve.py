@@ -54,7 +54,7 @@ def serve(
     print_banner(settings, served)
     allow_open_files()
     end_well_on_sigterm()
-    uvicorn.run("app.main:create_app", **server_options(settings, reload=mode is Mode.DEV))
+    uvicorn.run("app.main:create_only_app", **server_options(settings, reload=mode is Mode.DEV))
 
 
 def override(mode: Mode | None, host: str | None, port: int | None, model: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from app.routers.admin import admin_only
+from app.routers.admin import BoundedRoute, admin_only
 from app.schemas.cluster import ClusterStatus, UpstreamReport
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.operations import (
@@ -33,7 +33,7 @@ def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: ERROR_RESPONSES[code] for code in codes}
 
 
-router = APIRouter(tags=["Cluster"], responses=_errors(401))
+router = APIRouter(tags=["Cluster"], responses=_errors(401), route_class=BoundedRoute)
 
 
 @router.get(STATUS_PATH, summary="How the instances and the upstreams do")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +11,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app import json_body
 from app.dialects.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from app.dialects.openai.completions.schema import Completion, CompletionRequest
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
-from app.errors import invalid_request
+from app.errors import invalid_value
 from app.inference.dialect import Dialect
 from app.inference.pipeline import WireRequest
 from app.inference.response import InferenceResponse
-from app.nesting import is_too_deep
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
 from balancer.proxy.hops import read_hops
@@ -90,9 +89,18 @@ async def serve(request: Request, dialect: Dialect) -> Response:
     its model. What is right or wrong with such a request is theirs to say."""
     server: Server = request.app.state.server
     wire = await _wire_request(request, is_worker=server.is_worker)
-    document = _parse_json(wire.body)
+    is_admin = request.state.admin
+    if json_body.is_small(wire.body):
+        return _begin(server, dialect, wire, json_body.parse(wire.body), is_admin=is_admin)
+    # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
+    async with server.large_bodies:
+        document = await json_body.parse_large(wire.body)
+        return _begin(server, dialect, wire, document, is_admin=is_admin)
+
+
+def _begin(server: Server, dialect: Dialect, wire: WireRequest, document: Any, *, is_admin: bool) -> Response:
     pipeline, grants = server.pipeline, server.grants
-    ignored = () if request.state.admin else grants.ignored(document)
+    ignored = () if is_admin else grants.ignored(document)
     if ignored:
         wire = grants.limit_wire(wire, document)
     name = document.get("model") if isinstance(document, dict) else None
@@ -102,8 +110,8 @@ async def serve(request: Request, dialect: Dialect) -> Response:
     try:
         task = dialect.parse(document, server.targets.resolve)
     except ValidationError as error:
-        raise invalid_request(error.errors(), document) from None
-    if not request.state.admin:
+        raise invalid_value(error, document) from None
+    if not is_admin:
         task = grants.limit_task(task)
     return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
 
@@ -128,23 +136,3 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
         for_parent=for_parent,
         resume_point=resume_point,
     )
-
-
-def _parse_json(body: bytes) -> Any:
-    """Raises `ApiError` for what is no JSON."""
-    if not body:
-        raise invalid_request([{"type": "missing", "loc": ("body",), "msg": "Field required"}])
-    try:
-        document = json.loads(body)
-        if not is_too_deep(document, body):
-            return document
-        reason = "it nests too deep"
-    except json.JSONDecodeError as error:
-        reason = error.msg
-    except UnicodeDecodeError:
-        reason = "it is not UTF-8"
-    except ValueError:
-        reason = "a number in it is too long"
-    except RecursionError:
-        reason = "it nests too deep"
-    raise invalid_request([{"type": "json_invalid", "loc": (), "msg": "", "ctx": {"error": reason}}])

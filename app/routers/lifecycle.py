@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse
 
-from app.routers.admin import admin_only
+from app.routers.admin import BoundedRoute, admin_only
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import Accepted, LoadRequest, ModelReport
 from app.server import Server
@@ -17,6 +17,7 @@ from engines.lifecycle.states import LoadOptions
 router = APIRouter(
     tags=["Models"],
     dependencies=[admin_only],
+    route_class=BoundedRoute,
     responses={code: ERROR_RESPONSES[code] for code in (400, 401, 403, 404, 409, 503)},
 )
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from app.inference.disconnect import while_connected
-from app.routers.admin import admin_only
+from app.routers.admin import BoundedRoute, admin_only
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import Download, PullBody, Pulled
 from app.server import Server
@@ -20,6 +20,7 @@ from engines.models.pull.jobs import PullJob, PullWatch
 router = APIRouter(
     tags=["Models"],
     dependencies=[admin_only],
+    route_class=BoundedRoute,
     responses={code: ERROR_RESPONSES[code] for code in (400, 401, 403, 404, 409, 503)},
 )
 

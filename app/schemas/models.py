@@ -191,9 +191,9 @@ class PullBody(WireModel):
         None, description="Which hub; default: the catalog's, else huggingface."
     )
     revision: Annotated[str, Field(pattern=r"^[\w./-]{1,200}$")] | None = None
-    include: Annotated[list[Text], BeforeValidator(_patterns), Field(max_length=64)] | None = Field(
-        None, description="Files to take, such as `*q4_k_m.gguf`; default: what can be served."
-    )
+    include: (
+        Annotated[list[Text], Field(fail_fast=True, max_length=64), BeforeValidator(_patterns)] | None
+    ) = Field(None, description="Files to take, such as `*q4_k_m.gguf`; default: what can be served.")
     stream: bool = Field(
         True, description="Progress as server-sent events. false: one answer when it is done."
     )

@@ -111,11 +111,15 @@ def _address(url: str) -> str:
 
 def _same_names(value: object) -> object:
     """A list of names is short for names that both sides use."""
+    if isinstance(value, (list, dict)) and len(value) > MAX_NAMES:
+        raise ValueError(f"at most {MAX_NAMES} names")
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return {name: name for name in value}
     return value
 
 
+# Of the models of an upstream.
+MAX_NAMES = 1024
 Name = Annotated[str, AfterValidator(check_name)]
 
 

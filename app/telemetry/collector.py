@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.telemetry.instruments import Histogram
+from app.telemetry.log_writer import dropped_lines
 from app.telemetry.model_metrics import ModelMetrics
 from balancer.backends.base import BackendState, BackendStatus
 from engines.base import EngineStats
@@ -32,6 +33,7 @@ _RUNNING = ("enginehouse_requests_running", "Sequences being computed.")
 _WAITING = ("enginehouse_requests_waiting", "Sequences waiting in the engine.")
 _KV_USAGE = ("enginehouse_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1.")
 _QUEUE_DEPTH = ("enginehouse_queue_depth", "Requests waiting in the balancer's queue.")
+_LOG_LINES = ("enginehouse_log_lines_dropped", "Log lines that were not read fast enough, and dropped.")
 _CPU = ("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
 _MEMORY = ("process_resident_memory_bytes", "Resident memory size in bytes.")
 
@@ -61,6 +63,7 @@ class MetricsCollector(Collector):
         yield from _model_metrics(self._models())
         yield from _backend_metrics(self._statuses())
         yield GaugeMetricFamily(*_QUEUE_DEPTH, value=self._queue_depth())
+        yield CounterMetricFamily(*_LOG_LINES, value=dropped_lines())
 
 
 class ProcessFallback(Collector):

@@ -150,10 +150,12 @@ class Child(asyncio.SubprocessProtocol):
 
     def _take(self, line: bytes) -> None:
         try:
-            message: Message = json.loads(line)
-        except ValueError:  # something printed before the child had its stdout to itself
+            self._understand(json.loads(line))
+        except (ValueError, TypeError, LookupError, RecursionError):
+            # Something printed before the child had its stdout to itself, or a damaged line.
             self._log.take(line)
-            return
+
+    def _understand(self, message: Message) -> None:
         if "progress" in message:
             self._report(message["phase"], message["progress"])
         elif "ready" in message:

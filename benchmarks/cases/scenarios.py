@@ -6,8 +6,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from balancer.policies import Strategy
-from benchmarks.cases import edge, interference, memory, policies, relaying, slots, switching
+from benchmarks.cases import attack, edge, interference, memory, policies, relaying, slots, switching
 from benchmarks.cases import engines as engine_cases
+from benchmarks.cases.attack import AttackPlan
 from benchmarks.cases.edge import EdgePlan
 from benchmarks.cases.interference import InterferencePlan
 from benchmarks.harness.case import Case, Values, beside_llama_server, metrics
@@ -101,6 +102,19 @@ def policies_cases(bench: Bench) -> list[Case]:
     return [Case(name, lines, {SUBJECT: policies.measure})]
 
 
+def attack_cases(bench: Bench) -> list[Case]:
+    plan = AttackPlan.quick() if bench.quick else AttackPlan()
+    keys = ("bodies_ms", "silent_ms", "headers_ms", "readers_ms", "idle_ms", "place_s", "grown_mib")
+    return [
+        Case("attack", metrics("attack", keys), {SUBJECT: lambda: attack.measure(bench, plan)}),
+        Case(
+            "attack, special tokens",
+            metrics("attack", ("tokens_ms", "tokens_answer_s")),
+            {SUBJECT: lambda: attack.measure_tokens(bench, plan)},
+        ),
+    ]
+
+
 SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "throughput": throughput,
     "shared-prefix": shared_prefix,
@@ -114,6 +128,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "relaying": relaying.cases,
     "slots": slots_cases,
     "policies": policies_cases,
+    "attack": attack_cases,
 }
 
 _NEEDED = {"mlx": "mlx_lm", "vllm": "vllm"}

@@ -27,6 +27,13 @@ _TARGETS = {
     ("held streams", "kb_per_stream"): Goal("value", 60.0),
     ("slots", "three_by_one"): Goal("value", 1.15),
     ("policies", "choice_us"): Goal("value", 20.0),
+    ("attack", "bodies_ms"): Goal("value", 50.0),
+    ("attack", "silent_ms"): Goal("value", 50.0),
+    ("attack", "headers_ms"): Goal("value", 50.0),
+    ("attack", "readers_ms"): Goal("value", 50.0),
+    ("attack", "tokens_ms"): Goal("value", 50.0),
+    ("attack", "place_s"): Goal("value", 10.0),
+    ("attack", "grown_mib"): Goal("value", 256.0),
 }
 
 

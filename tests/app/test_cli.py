@@ -21,6 +21,7 @@ from app.cli import client, common, follow, load, stream
 from app.cli import serve as serve_module
 from app.cli.app import cli
 from app.cli.stream import StreamedAnswer
+from app.connections import EdgeConnection
 from app.settings import Settings
 from engines import selection
 from engines.machine import platform
@@ -275,10 +276,10 @@ def test_serve_passes_options_through_the_environment(
     assert result.exit_code == 0, result.output
     names = ("HOST", "PORT", "DEFAULT_MODEL", "LOG_FORMAT")
     assert [os.environ[name] for name in names] == ["127.0.0.1", str(closed_port), "tiny", "json"]
-    assert served["app"] == "app.main:create_app"
+    assert served["app"] == "app.main:create_only_app"
     assert served["factory"] is True
     assert (served["host"], served["port"]) == ("127.0.0.1", closed_port)
-    assert served["http"] == "httptools"
+    assert served["http"].func is EdgeConnection
     assert served["log_config"] is None
     assert served["access_log"] is False
     assert served["timeout_graceful_shutdown"] == 30

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from app.connections import EdgeConnection
+from app.settings import Settings
+from app.uvicorn_options import uvicorn_options
 
 LIMIT = """
 import resource
@@ -36,3 +41,10 @@ def test_as_many_files_may_be_open_as_the_system_allows() -> None:
 def test_to_be_told_to_end_is_no_failure() -> None:
     assert run(END).returncode == 0
     assert run(END.replace("end_well_on_sigterm()", "pass")).returncode == -signal.SIGTERM
+
+
+def test_the_options_reach_a_process_that_reloads() -> None:
+    options = uvicorn_options(Settings(_env_file=None, send_timeout=7))
+    made = pickle.loads(pickle.dumps(options))["http"]
+    assert made.func is EdgeConnection
+    assert made.keywords["patience"].send == 7

@@ -21,24 +21,24 @@ class LiveApp:
 
     def __init__(self, app: Any, **options: Any) -> None:
         self.app = app
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", 0))
         # asyncio sets it on sockets that it makes itself; accepted ones inherit it from here.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.port = int(self._socket.getsockname()[1])
+        self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.port = int(self.listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(app, log_config=None, access_log=False, **options)
-        self._server = _Server(config)
+        config = uvicorn.Config(app, **{"log_config": None, "access_log": False, **options})
+        self.server = _Server(config)
         self.loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="live-app")
 
     def start(self) -> None:
         self._thread.start()
-        wait_until(lambda: self._server.started)
+        wait_until(lambda: self.server.started)
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        self.server.should_exit = True
         self._thread.join(30)
-        self._socket.close()
+        self.listener.close()
         assert not self._thread.is_alive()
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -53,7 +53,7 @@ class LiveApp:
     def _run(self) -> None:
         async def serve() -> None:
             self.loop = asyncio.get_running_loop()
-            await self._server.serve(sockets=[self._socket])
+            await self.server.serve(sockets=[self.listener])
 
         asyncio.run(serve())
 

@@ -11,6 +11,7 @@ import httpx
 from app.main import create_app
 from app.server import Server
 from app.settings import Settings
+from app.uvicorn_options import uvicorn_options
 from engines.base import Engine
 from support.live import LiveApp, wait_until
 
@@ -32,7 +33,9 @@ class LiveServer(LiveApp):
 @contextmanager
 def live_server(**settings: Any) -> Iterator[LiveServer]:
     """A server with these settings, ready to answer. The environment's own settings do not count."""
-    server = LiveServer(create_app(Settings(_env_file=None, **settings)), timeout_graceful_shutdown=2)
+    resolved = Settings(_env_file=None, **settings)
+    options = uvicorn_options(resolved) | {"timeout_graceful_shutdown": 2}
+    server = LiveServer(create_app(resolved), **options)
     server.start()
     try:
         with httpx.Client(base_url=server.url) as client:

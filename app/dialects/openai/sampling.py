@@ -15,6 +15,7 @@ MAX_TOKENS = 2**31 - 1
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1024
+MAX_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
 
 # A limit has two names in chat requests: setting either is saying something.
@@ -23,6 +24,7 @@ _LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 # Engines know how many tokens there are, and refuse others.
 TokenId = Annotated[int, Field(ge=0, le=2**53)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Stops = Annotated[list[Stop], Field(fail_fast=True)]
 FinishReason = Literal["stop", "length"]
 
 
@@ -63,7 +65,7 @@ class SamplingFields(ServedFields):
         0.0, ge=0, le=1, description="Drop tokens less likely than this part of the best one."
     )
     n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to generate.")
-    stop: Annotated[str, Field(max_length=MAX_STOP_LENGTH)] | list[Stop] | None = Field(
+    stop: Annotated[str, Field(max_length=MAX_STOP_LENGTH)] | Stops | None = Field(
         None, description=f"Up to {MAX_STOPS} strings that end the answer."
     )
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
@@ -71,7 +73,7 @@ class SamplingFields(ServedFields):
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     repetition_penalty: float = Field(1.0, gt=0, le=10, description="1 is off; sees the prompt too.")
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        None, description="Token id (as a string) to what is added to its logit."
+        None, max_length=MAX_BIASES, description="Token id (as a string) to what is added to its logit."
     )
     min_tokens: int = Field(0, ge=0, le=MAX_TOKENS, description="Do not end before this many tokens.")
     ignore_eos: bool = Field(False, description="Never end before max_tokens.")

@@ -20,18 +20,18 @@ def _check_json(value: dict[str, Any]) -> dict[str, Any]:
     """``value`` if it can be written as JSON and does not nest too deep. Raises `ValueError`."""
     level: list[Any] = [value]
     for _ in range(MAX_NESTING + 1):
-        if any(isinstance(node, float) and not math.isfinite(node) for node in level):
-            raise ValueError("NaN and Infinity are not JSON")
-        level = [child for node in level for child in _children(node)]
-        if not level:
+        children: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                children += node.values()
+            elif isinstance(node, list):
+                children += node
+            elif isinstance(node, float) and not math.isfinite(node):
+                raise ValueError("NaN and Infinity are not JSON")
+        if not children:
             return value
+        level = children
     raise ValueError(f"objects and arrays may nest {MAX_NESTING} levels deep, not more")
-
-
-def _children(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []
 
 
 def _check_text(value: str) -> str:
@@ -77,7 +77,9 @@ class StructuredOutputs(WireModel):
 
     json_: JsonObject | None = Field(None, alias="json", description="A JSON schema.")
     regex: Text | None = None
-    choice: Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICE_TEXTS)] | None = None
+    choice: Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_CHOICE_TEXTS)] | None = (
+        None
+    )
     grammar: Text | None = Field(
         None, description="A grammar in the engine's own notation (vLLM: EBNF, Lark)."
     )

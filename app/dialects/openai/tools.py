@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -13,21 +14,13 @@ from engines.errors import RequestError
 from engines.text.tool_use import ToolUse
 
 MAX_TOOLS = 128
+# Of the calls in all messages of a request together: they are JSON in JSON, and parsed to be checked.
+MAX_ARGUMENTS = 2**19
 
 
 def _is_object_schema(value: dict[str, Any]) -> dict[str, Any]:
     if value.get("type", "object") != "object":
         raise ValueError("a function's parameters are an object: give a JSON schema of type object")
-    return value
-
-
-def _is_object(value: str) -> str:
-    try:
-        found = json.loads(value or "{}")
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError("the arguments of a call are a JSON object, as text")
     return value
 
 
@@ -67,7 +60,7 @@ class NamedToolChoice(WireModel):
 
 class CalledFunction(WireModel):
     name: str
-    arguments: Annotated[str, AfterValidator(_is_object)] = Field(description="A JSON object, as text.")
+    arguments: str = Field(description="A JSON object, as text.")
     parsed_arguments: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
 
@@ -80,7 +73,8 @@ class ToolCall(WireModel):
     index: int | None = Field(None, description="Accepted, as streamed calls have it, and not used.")
 
 
-Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS), AfterValidator(_unique)]
+ToolCalls = Annotated[list[ToolCall], Field(fail_fast=True, max_length=MAX_TOOLS)]
+Tools = Annotated[list[Tool], Field(fail_fast=True, max_length=MAX_TOOLS), AfterValidator(_unique)]
 ToolChoice = Literal["none", "auto", "required"] | NamedToolChoice
 
 
@@ -95,3 +89,22 @@ def tool_use(tools: list[Tool] | None, choice: ToolChoice | None, *, parallel: b
         raise RequestError(f"tool_choice names {named!r}, which is none of the tools", param="tool_choice")
     definitions = tuple(tool.model_dump(exclude_none=True) for tool in tools)
     return ToolUse(definitions, choice == "required", named, parallel)
+
+
+def check_arguments(calls: Iterable[tuple[ToolCall, str]]) -> None:
+    """Raise `RequestError` if one of ``calls``, each with its place in the request, has arguments that are no
+    JSON object, or all of them have too much."""
+    room = MAX_ARGUMENTS
+    for call, where in calls:
+        text, param = call.function.arguments, f"{where}.function.arguments"
+        room -= len(text)
+        if room < 0:
+            raise RequestError(
+                f"the arguments of all calls have more than {MAX_ARGUMENTS} characters", param=param
+            )
+        try:
+            found = json.loads(text or "{}")
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise RequestError("the arguments of a call are a JSON object, as text", param=param)

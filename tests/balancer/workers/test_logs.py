@@ -40,6 +40,16 @@ def test_what_is_no_log_line_is_logged_as_it_is(text: str, caplog: pytest.LogCap
     assert caplog.messages == [text]
 
 
+def test_no_damage_to_a_line_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes that are missing, doubled or others: whatever is left of a line, it is taken."""
+    whole = line("it said", "ERROR", pid=1, message="x", args=[{"a": 1}], deep={"a": {"b": [None]}}).encode()
+    log = LogRelay({"instance": "i"}, clock=iter(range(10**6)).__next__)
+    for at in range(len(whole)):
+        for patch in (b"", whole[at : at + 1] * 2, b"\xff", b"\\ud800", b'"', b"{", b"1"):
+            log.take(whole[:at] + patch + whole[at + 1 :])
+    assert len(caplog.messages) > len(whole)
+
+
 def test_last_words_are_errors_and_plain_lines() -> None:
     log = LogRelay({})
     for words in (line("all is well"), line("it broke", "ERROR"), "Traceback"):

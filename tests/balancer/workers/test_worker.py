@@ -47,6 +47,8 @@ if does.get("offspring"):
     print(f"offspring {offspring.pid}", file=sys.stderr, flush=True)
 for line in does.get("says", ()):
     print(line, file=sys.stderr, flush=True)
+for line in does.get("prints", ()):
+    os.write(1, line.encode() + b"\\n")
 send({"progress": 0.5, "phase": "loading"})
 if "fails" in does:
     send(does["fails"])
@@ -407,6 +409,25 @@ async def test_log_lines_become_ours(start: Start, caplog: pytest.LogCaptureFixt
     for message in ("served", "plain words"):
         record = next(r for r in caplog.records if r.getMessage() == message)
         assert (vars(record)["instance"], vars(record)["pid"]) == ("instance_0", worker.pid)
+
+
+async def test_what_is_no_message_is_a_line_of_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    odd = [
+        "5",
+        "null",
+        '"ready"',
+        "[" * 5000,
+        '{"progress": 1}',
+        '{"ready": 5}',
+        '{"ready": {}}',
+        '{"failed"',
+    ]
+    worker = await start(spec(prints=odd))
+    assert worker.info.model == "m"
+    assert [message for message in caplog.messages if message in odd] == odd
 
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)

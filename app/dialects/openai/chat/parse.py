@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
 from app.dialects.openai.sampling import check_min_tokens, with_defaults
 from app.dialects.openai.structure import of_response_format, of_structured_outputs
-from app.dialects.openai.tools import tool_use
+from app.dialects.openai.tools import ToolCall, check_arguments, tool_use
 from app.dialects.openai.unsupported import refuse_in_chat
 from app.inference.dialect import Resolve
 from app.inference.task import Task
@@ -23,6 +24,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
     body = ChatCompletionRequest.model_validate(document)
     refuse_in_chat(body)
+    check_arguments(_calls(body))
     resolved = resolve(body.model)
     body, defaults = with_defaults(body, resolved.sampling)
     check_min_tokens(body, body.limit)
@@ -86,6 +88,12 @@ def _earlier_call(body: ChatCompletionRequest) -> str | None:
         if message.tool_calls or message.role == "tool":
             return f"messages.{index}"
     return None
+
+
+def _calls(body: ChatCompletionRequest) -> Iterator[tuple[ToolCall, str]]:
+    for i, message in enumerate(body.messages):
+        for j, call in enumerate(message.tool_calls or ()):
+            yield call, f"messages.{i}.tool_calls.{j}"
 
 
 def _message(message: Message, where: str) -> dict[str, Any]:

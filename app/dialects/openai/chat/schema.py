@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields, UsageInfo
 from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
-from app.dialects.openai.tools import ToolCall, ToolChoice, Tools
+from app.dialects.openai.tools import ToolCalls, ToolChoice, Tools
 from app.schemas.common import WireModel
 
-# Looking at each takes time, and no model has a context for as many.
-MAX_MESSAGES = 8192
+MAX_MESSAGES = 2048
+MAX_PARTS = 1024
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -31,13 +31,13 @@ class ContentPart(WireModel):
 
 class Message(WireModel):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True, max_length=MAX_PARTS)] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = Field(
         None, description="Of an assistant's message: its reasoning, for models that are shown it again."
     )
-    tool_calls: list[ToolCall] | None = Field(None, description="Of an assistant's message.")
+    tool_calls: ToolCalls | None = Field(None, description="Of an assistant's message.")
     tool_call_id: str | None = Field(None, description="Of a tool's message: the call that it answers.")
     function_call: Any = None
     audio: Any = None
@@ -46,7 +46,9 @@ class Message(WireModel):
 
 
 class ChatCompletionRequest(SamplingFields):
-    messages: list[Message] = Field(min_length=1, description=f"At most {MAX_MESSAGES}.")
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)] = Field(
+        description=f"At most {MAX_MESSAGES}."
+    )
     max_tokens: int | None = Field(
         None, ge=1, le=MAX_TOKENS, description="Older name of max_completion_tokens."
     )
