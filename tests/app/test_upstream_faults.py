@@ -220,19 +220,19 @@ async def test_many_places_where_counts_could_be(client: httpx.AsyncClient) -> N
 # -- requests that nest -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [201, 400, 600, 800, 850, 900, 930, 950, 970, 1000, 100_000])
+@pytest.mark.parametrize("depth", [129, 200, 900, 1000, 5000])
 @pytest.mark.parametrize("field", ["messages", "metadata"])
 async def test_requests_that_nest_too_deep(client: httpx.AsyncClient, depth: int, field: str) -> None:
     async with upstream(client, answer()) as model, upstream(client, answer(), models={model: "x"}):
         nested = "[" * depth + "]" * depth
         reply = await client.post(CHAT, content=f'{{"model":"{model}","{field}":{nested}}}')
         assert refusal(reply) == (400, "invalid_request_error")
-        assert "nests too deep" in reply.json()["error"]["message"]
+        assert "it nests" in reply.json()["error"]["message"]
         assert (await ask(client, model)).status_code == 200
 
 
 async def test_requests_that_nest_as_tools_do(client: httpx.AsyncClient) -> None:
-    nested = json.loads('{"a":' * 190 + "[{}]" + "}" * 190)
+    nested = json.loads('{"a":' * 120 + "[{}]" + "}" * 120)
     wide = [{"x": [1]}] * 1000
     async with upstream(client, answer()) as model:
         assert (await ask(client, model, tools=nested, metadata=wide)).status_code == 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields, UsageInfo
 from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
@@ -87,13 +87,6 @@ class ChatCompletionRequest(SamplingFields):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-
-    @field_validator("messages", mode="before")
-    @classmethod
-    def _are_not_endless(cls, value: object) -> object:
-        if isinstance(value, list) and len(value) > MAX_MESSAGES:
-            raise ValueError(f"a request has at most {MAX_MESSAGES} messages")
-        return value
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from app.dialects.openai.sampling import (
     MAX_CHOICES,
@@ -16,8 +16,6 @@ from app.dialects.openai.sampling import (
 )
 from app.dialects.openai.structure import StructuredOutputs
 
-# In all prompts together, before each is looked at: no model has a context of as many.
-MAX_TOKEN_IDS = 2**20
 # Only the first wrong element is told of: there may be millions.
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
@@ -39,15 +37,6 @@ class CompletionRequest(SamplingFields):
     # Refused unless they ask for nothing (see app/dialects/openai/unsupported.py).
     suffix: Any = None
     best_of: Any = None
-
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _is_not_endless(cls, value: object) -> object:
-        if isinstance(value, list):
-            count = len(value) + sum(len(item) for item in value[:MAX_CHOICES] if isinstance(item, list))
-            if count > MAX_TOKEN_IDS:
-                raise ValueError(f"a request has at most {MAX_TOKEN_IDS} token ids")
-        return value
 
 
 class CompletionLogprobs(BaseModel):
