@@ -13,6 +13,7 @@ from engines.lifecycle.records import Records
 from engines.lifecycle.states import ModelState
 from engines.lifecycle.transitions import Lifecycle, Loader
 from engines.machine.footprint import Footprint
+from engines.machine.reaction import Reaction
 
 logger = logging.getLogger("engines.lifecycle")
 
@@ -49,7 +50,8 @@ class Admission:
         self._clock = clock
         self._on_change = on_change
         self._wanted: list[Want] = []
-        self._planning = self._plan_again = self._closed = False
+        self.review = Reaction(self._review)
+        self._closed = False
 
     def demand(self, names: tuple[str, ...]) -> None:
         """Requests wait for these models, in the order of the first request for each."""
@@ -57,22 +59,14 @@ class Admission:
             self.demanded = names
             self.review()
 
-    def review(self) -> None:
-        """Make a plan and begin what it says; what that changes may lead to another plan."""
-        self._plan_again = True
-        if self._planning or self._closed:
-            return
-        self._planning = True
-        try:
-            while self._plan_again:
-                self._plan_again = False
-                self._apply(self._next_plan())
-        finally:
-            self._planning = False
-
     def close(self) -> None:
         """Load nothing any more, whoever still waits."""
         self._closed = True
+
+    def _review(self) -> None:
+        """Make a plan and begin what it says; what that changes may lead to another plan."""
+        if not self._closed:
+            self._apply(self._next_plan())
 
     def _next_plan(self) -> AdmissionPlan:
         self._wanted = wants = self._wants()

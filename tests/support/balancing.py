@@ -290,7 +290,8 @@ async def stream(engine: Any, resume_point: ResumePoint | None) -> Reply:
 
 
 class StubLoader:
-    """Knows ``sizes``, by model. Loads at once; those of ``held`` keys when they are let go."""
+    """Knows ``sizes``, by model. Loads at once, or in ``ticks`` turns of the loop, which ending a load that
+    is called off takes too; those of ``held`` keys when they are let go."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
         self.sizes = sizes
@@ -301,6 +302,16 @@ class StubLoader:
         self.options: list[LoadOptions] = []
         self.threads: list[int | None] = []
         self.engines: list[StubEngine] = []
+        self.ticks = 0
+
+    async def take_time(self, key: str) -> None:
+        try:
+            await turns(self.ticks)
+            if key in self.go:
+                await self.go[key].wait()
+        except asyncio.CancelledError:
+            await turns(self.ticks)
+            raise
 
     def retention(self, name: str) -> Retention:
         if name not in self.sizes:
@@ -320,8 +331,7 @@ class StubLoader:
         self.options.append(options)
         self.threads.append(threads)
         report("loading", 0.5)
-        if name in self.go:
-            await self.go[name].wait()
+        await self.take_time(name)
         if name in self.failures:
             raise self.failures[name]
         engine = StubEngine(name)
@@ -406,10 +416,15 @@ class World:
     async def later(self, seconds: float) -> None:
         """Time passes, and the manager's watch notices."""
         await turns()
-        self.clock.now += seconds
         assert self._alarm is not None, "the watch does not sleep: it has died"
-        self._alarm.set()
+        self.pass_time(seconds)
         await turns()
+
+    def pass_time(self, seconds: float) -> None:
+        """As `later`, at once: the watch notices when it sleeps next."""
+        self.clock.now += seconds
+        if self._alarm is not None:
+            self._alarm.set()
 
     async def stop(self) -> None:
         """Stop, and check that nothing is left behind."""
@@ -443,6 +458,7 @@ class World:
     ) -> StubEngine:
         assert instance.kind is InstanceKind.PROCESS
         self.started.append(instance.id)
+        await self.loader.take_time(instance.key)
         if instance.model in self.loader.failures:
             raise ModelLoadError("the child ended at once")
         engine = StubEngine(instance.model)
