@@ -1,0 +1,139 @@
+"""Calls under which instances die: the one that kills comes to an end, and the others do not share it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from balancer import suspects
+from balancer.dispatch import FAILURES, Dispatch, Failovers
+from balancer.errors import RequestKills
+from balancer.instances import Deployment
+from engines.lifecycle.record import LONGEST_RESTART_PAUSE
+from support.balancing import EngineBody, StubEngine, World, call, turns
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture(autouse=True)
+def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "SHORTEST_TRIAL", 0.01)
+
+
+class Stream:
+    """An answer without end that is followed wherever it goes on."""
+
+    def __init__(self, world: World, failovers: Failovers) -> None:
+        self._serving = Dispatch(world.balancer, call("a", resumable=True), failovers)
+        self.task = world.start(self._follow())
+
+    @property
+    def body(self) -> EngineBody | None:
+        reply = self._serving._reply
+        return reply.body if reply is not None and isinstance(reply.body, EngineBody) else None
+
+    async def _follow(self) -> None:
+        reply, _ = await self._serving.open()
+        body = reply.body
+        while True:
+            try:
+                async for _ in body:
+                    pass
+                break
+            except FAILURES as failure:
+                body, _ = await self._serving.resume(failure)
+        self._serving.finish()
+
+
+class Deaths:
+    """Kills an instance; all that die come back."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.failovers = Failovers(sleep=self._time)
+        self.count = 0
+
+    async def _time(self, seconds: float) -> None:
+        await turns()
+
+    async def kill(self, stream: Stream) -> None:
+        """Kill the instance that serves ``stream``, once there is one."""
+        async with asyncio.timeout(5):
+            while stream.body is None and not stream.task.done():
+                await asyncio.sleep(0.002)
+        if stream.body is None:
+            return
+        engine: StubEngine = stream.body._engine
+        self.count += 1
+        engine.healthy = False
+        engine.break_all("the process was killed by signal 11")
+        await turns()
+        await self.world.later(LONGEST_RESTART_PAUSE)
+
+
+@pytest.mark.parametrize("innocent", [0, 1, 6])
+async def test_only_the_one_that_kills_is_given_up(make_world: MakeWorld, innocent: int) -> None:
+    world = make_world(deployments={"a": Deployment(2)})
+    await world.ready()
+    deaths = Deaths(world)
+    streams = [Stream(world, deaths.failovers) for _ in range(innocent + 1)]
+    await turns()
+    guilty, *others = streams
+    while not guilty.task.done():
+        await deaths.kill(guilty)
+    assert deaths.count == suspects.MOST_DEATHS
+    with pytest.raises(RequestKills, match=r"3 instances failed while they computed it.*signal 11"):
+        await guilty.task
+    assert deaths.failovers.counts["broken"] == 1
+    await finish(others)
+
+
+async def finish(streams: list[Stream]) -> None:
+    """Each comes to its proper end."""
+    async with asyncio.timeout(5):
+        for stream in streams:
+            while stream.body is None and not stream.task.done():
+                await asyncio.sleep(0.002)
+            if stream.body is not None:
+                stream.body.end()
+            await stream.task
+
+
+async def test_one_request_after_the_other_that_kills(make_world: MakeWorld) -> None:
+    """Each takes three instances with it, whoever sent it; what runs beside them goes on."""
+    world = make_world(deployments={"a": Deployment(3)})
+    await world.ready()
+    deaths = Deaths(world)
+    beside = [Stream(world, deaths.failovers) for _ in range(3)]
+    for count in (1, 2):
+        guilty = Stream(world, deaths.failovers)
+        while not guilty.task.done():
+            await deaths.kill(guilty)
+        assert isinstance(guilty.task.exception(), RequestKills)
+        assert deaths.count == count * suspects.MOST_DEATHS
+    alive = [stream for stream in beside if not stream.task.done()]
+    assert alive, "those that were never beside it three times"
+    await finish(alive)
+
+
+async def test_a_suspect_that_leaves_makes_room_for_the_next(make_world: MakeWorld) -> None:
+    world = make_world()
+    held = [suspects.Suspicion(suspects.Suspects(), "a")]
+    shared: Any = held[0]._suspects
+    held += [suspects.Suspicion(shared, "a") for _ in range(2)]
+    for each in held:
+        each.deaths = suspects.SUSPECT_AFTER
+    await held[0].wait_turn()
+    second, third = (world.start(each.wait_turn()) for each in held[1:])
+    await turns()
+    assert not second.done()
+    assert not third.done()
+    second.cancel()
+    held[0].end()
+    await turns()
+    assert third.done()
+    held[2].end()
+    assert not shared.turns["a"].locked()
