@@ -296,6 +296,8 @@ class StubLoader:
     def __init__(self, sizes: dict[str, int]) -> None:
         self.sizes = sizes
         self.retentions: dict[str, Retention] = {}
+        self.unread: dict[str, asyncio.Event] = {}
+        self.studies: list[str] = []
         self.failures: dict[str, EngineError] = {}
         self.go: dict[str, asyncio.Event] = {}
         self.loads: list[str] = []
@@ -320,6 +322,13 @@ class StubLoader:
 
     def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
         return Footprint(ram=self.sizes[name])
+
+    def can_estimate(self, name: str, options: LoadOptions) -> bool:
+        return name not in self.unread
+
+    async def study(self, name: str, options: LoadOptions) -> None:
+        self.studies.append(name)
+        await self.unread[name].wait()
 
     def measured(self, name: str, engine: object, *, beside: bool = False) -> Footprint | None:
         return None
