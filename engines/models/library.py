@@ -12,6 +12,7 @@ from engines.errors import ModelFileNotFound, RequestError
 from engines.models import store
 from engines.models.catalog import Catalog, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
+from engines.models.gguf import part_paths
 from engines.models.merger import Merger, without_file
 from engines.models.model import Changes, Model, compare, missing
 from engines.models.store import ModelFile, Skipped, Survey
@@ -119,8 +120,7 @@ class Library:
 
         Raises `ModelFileNotFound` or `ModelLoadError`.
         """
-        self._registered[name.lower()] = replace(store.at(path), name=name, aliases=())
-        self._merge()
+        self._register_as(name, store.at(path))
         return self.find(name)
 
     def add_without_file(self, name: str) -> Model:
@@ -135,8 +135,9 @@ class Library:
         # Stamps are taken before what they stand for is read: a change meanwhile shows at the next look.
         stamps = {path: store.stamp(path) for path in (self._catalog_path, self.base)}
         survey = store.look_into(self.base)
-        files = {model.path: store.stamp(model.path) for model in survey.models}
-        self.stamp = stamps | files | survey.folders
+        for file in (*survey.models, *self._registered.values()):
+            stamps |= store.stamps(file)
+        earlier, self.stamp = self.stamp, stamps | survey.folders
         self._catalog = load_catalog(self._catalog_path)
         for skipped in survey.skipped:
             if skipped not in self._survey.skipped:
@@ -144,7 +145,21 @@ class Library:
         self._survey = survey
         before = self._models
         self._merge()
-        return compare(before, self._models)
+        return replace(compare(before, self._models), overwritten=self._overwritten(earlier))
+
+    def _overwritten(self, earlier: Mapping[Path, store.Stamp | None]) -> tuple[str, ...]:
+        """Models with a file that is the one of ``earlier``, not another in its place, and was written to."""
+
+        def is_overwritten(path: Path) -> bool:
+            old, new = earlier.get(path), self.stamp.get(path)
+            return old is not None and new is not None and old != new and old[0] == new[0]
+
+        files = [(model.name, model.file) for model in self._models.values()]
+        return tuple(
+            name
+            for name, file in files
+            if file is not None and file.format == "gguf" and any(map(is_overwritten, part_paths(file.path)))
+        )
 
     def changed(self) -> bool:
         """Whether `reload` might find something new. Cheap: one stat for each folder and model."""
@@ -155,9 +170,13 @@ class Library:
         if known is not None and known.file is not None and not _is_same(known.file, file):
             raise RequestError(f"the name {name!r} is another model's: choose another", param="model_name")
         if known is None or known.file is None:
-            self._registered[(known.name if known else name).lower()] = replace(file, name=name, aliases=())
-            self._merge()
+            self._register_as(name, file, key=known.name if known else name)
         return self.find(name)
+
+    def _register_as(self, name: str, file: ModelFile, key: str | None = None) -> None:
+        self._registered[(key or name).lower()] = replace(file, name=name, aliases=())
+        self.stamp = {**self.stamp, **(store.stamps(file) if file.path.exists() else {})}
+        self._merge()
 
     def _merge(self) -> None:
         """Make the models anew from the catalog, what was registered, and what is on disk."""
