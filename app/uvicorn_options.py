@@ -17,6 +17,7 @@ MOST_FILES = 65536
 # What a server that was told to end gets beyond the grace of its requests, to free its models.
 CLOSING_SECONDS = 5.0
 _STARTUP_FAILED = 3  # as uvicorn's own exit status
+_STDERR = 2
 
 
 class BoundedServer(uvicorn.Server):
@@ -28,7 +29,7 @@ class BoundedServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
             grace = self.config.timeout_graceful_shutdown or 0
-            faulthandler.dump_traceback_later(grace + CLOSING_SECONDS, exit=True)
+            faulthandler.dump_traceback_later(grace + CLOSING_SECONDS, exit=True, file=_STDERR)
         super().handle_exit(sig, frame)
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger("balancer")
 # Backends that a call is sent to at most before its first byte, and for each break in its answer.
 MOST_TRIES = 3
 # And so many breaks in all it may see, with those that are nobody's fault, as of instances that were
-# unloaded under it; `MOST_DEATHS` of them may be its own.
+# unloaded under it; how many may be its own doing, `suspects` says.
 MOST_BREAKS = 20
 
 # How often, and how far apart in seconds, it is asked whether a backend that broke comes back.
@@ -115,7 +115,7 @@ class Dispatch:
         """
         resume_point = self._reply.body.resume_point() if self._reply is not None else None
         broken, is_ours = self._name, self._is_ours
-        self._fail(_blame(failure))
+        self._fail(_blame(failure), 0 if resume_point is None else len(resume_point.token_ids))
         self._breaks += 1
         tries = 0
         if self._may_resume(failure) and resume_point is not None:
@@ -245,13 +245,13 @@ class Dispatch:
         self._failovers.counts["retried"] += 1
         return True
 
-    def _fail(self, outcome: Verdict = Verdict.FAILURE) -> None:
-        """This backend, as it is now, is not asked again."""
+    def _fail(self, outcome: Verdict = Verdict.FAILURE, tokens: int = 0) -> None:
+        """This backend, as it is now, is not asked again; it broke after so many ``tokens`` of the answer."""
         lease = self._lease
         if lease is not None:
             self._tried[lease.backend.name] = lease.generation
             if outcome is Verdict.FAILURE:
-                self._suspicion.note(lease)
+                self._suspicion.note(lease, tokens)
         self._end(outcome)
 
     def _end(self, outcome: Verdict) -> None:

@@ -9,9 +9,12 @@ from balancer.backends.base import BackendState
 from balancer.lease import Lease
 
 # A call that kills what computes it must come to an end, however long each death takes: so many of our own
-# instances may die, or fail, while they serve it. After one less it is a suspect.
+# instances may die, or fail, under it one after the other without a token in between, and so many in all.
 MOST_DEATHS = 3
-SUSPECT_AFTER = MOST_DEATHS - 1
+MOST_DEATHS_IN_ALL = 6
+# From so many on it is a suspect.
+SUSPECT_AFTER = 2
+SUSPECT_AFTER_IN_ALL = 3
 # Suspects are tried one by one, each for twice as long as it took before, within these bounds in seconds.
 SHORTEST_TRIAL = 0.5
 LONGEST_TRIAL = 5.0
@@ -39,16 +42,18 @@ class Suspicion:
         self._turn: asyncio.Lock | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._place = ""
+        self._tokens = 0  # that it had at the last death
+        self._in_a_row = 0  # deaths since it got further
         self.deaths = 0
 
     @property
     def is_proven(self) -> bool:
         """Whether the call is to be given up."""
-        return self.deaths >= MOST_DEATHS
+        return self._in_a_row >= MOST_DEATHS or self.deaths >= MOST_DEATHS_IN_ALL
 
     async def wait_turn(self) -> None:
         """Wait until no other suspect is tried, if this is one. `end` must follow."""
-        if self.deaths >= SUSPECT_AFTER:
+        if self._in_a_row >= SUSPECT_AFTER or self.deaths >= SUSPECT_AFTER_IN_ALL:
             turn = self._suspects.turns[self._model]
             await turn.acquire()
             self._turn = turn
@@ -61,8 +66,11 @@ class Suspicion:
             lasts = min(max(SHORTEST_TRIAL, 2 * self._took), LONGEST_TRIAL)
             self._timer = asyncio.get_running_loop().call_later(lasts, self.end)
 
-    def note(self, lease: Lease) -> None:
-        """An instance failed while it served the call; one that was unloaded did not die of anything."""
+    def note(self, lease: Lease, tokens: int) -> None:
+        """An instance failed while it served the call, which has ``tokens`` by now.
+
+        One that was unloaded did not die of anything.
+        """
         backend = lease.backend
         if not backend.is_managed or backend.state in _LET_GO:
             return
@@ -71,6 +79,8 @@ class Suspicion:
         elif self._suspects.tried.get(backend.name) == lease.generation:
             return
         self.deaths += 1
+        self._in_a_row = 1 if tokens > self._tokens else self._in_a_row + 1
+        self._tokens = max(self._tokens, tokens)
         self._took = max(self._took, lease.age)
 
     def end(self) -> None:

@@ -9,25 +9,27 @@ from typing import Any
 import pytest
 
 from balancer import suspects
+from balancer.call import Reply, ResumePoint
 from balancer.dispatch import FAILURES, Dispatch, Failovers
 from balancer.errors import RequestKills
 from balancer.instances import Deployment
 from engines.lifecycle.record import LONGEST_RESTART_PAUSE
-from support.balancing import EngineBody, StubEngine, World, call, turns
+from support.balancing import EngineBody, StubEngine, World, call, stream, turns
 
 MakeWorld = Callable[..., World]
 
 
 @pytest.fixture(autouse=True)
 def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspects, "SHORTEST_TRIAL", 0.01)
+    for bound in ("SHORTEST_TRIAL", "LONGEST_TRIAL"):
+        monkeypatch.setattr(suspects, bound, 0.01)
 
 
 class Stream:
     """An answer without end that is followed wherever it goes on."""
 
-    def __init__(self, world: World, failovers: Failovers) -> None:
-        self._serving = Dispatch(world.balancer, call("a", resumable=True), failovers)
+    def __init__(self, world: World, failovers: Failovers, run: Any = stream) -> None:
+        self._serving = Dispatch(world.balancer, call("a", resumable=True, run=run), failovers)
         self.task = world.start(self._follow())
 
     @property
@@ -46,6 +48,13 @@ class Stream:
             except FAILURES as failure:
                 body, _ = await self._serving.resume(failure)
         self._serving.finish()
+
+
+async def stuck(engine: Any, resume_point: ResumePoint | None) -> Reply:
+    """A call's way to run that never gets further than to its first token."""
+    if resume_point is None:
+        return await stream(engine, None)
+    return Reply(200, [], EngineBody(engine, resume_point))
 
 
 class Deaths:
@@ -74,18 +83,24 @@ class Deaths:
         await self.world.later(LONGEST_RESTART_PAUSE)
 
 
+KILLERS = [(stream, suspects.MOST_DEATHS_IN_ALL), (stuck, suspects.MOST_DEATHS)]
+
+
 @pytest.mark.parametrize("innocent", [0, 1, 6])
-async def test_only_the_one_that_kills_is_given_up(make_world: MakeWorld, innocent: int) -> None:
+@pytest.mark.parametrize(("run", "most"), KILLERS)
+async def test_only_the_one_that_kills_is_given_up(
+    make_world: MakeWorld, innocent: int, run: Any, most: int
+) -> None:
     world = make_world(deployments={"a": Deployment(2)})
     await world.ready()
     deaths = Deaths(world)
-    streams = [Stream(world, deaths.failovers) for _ in range(innocent + 1)]
+    guilty = Stream(world, deaths.failovers, run)
+    others = [Stream(world, deaths.failovers) for _ in range(innocent)]
     await turns()
-    guilty, *others = streams
     while not guilty.task.done():
         await deaths.kill(guilty)
-    assert deaths.count == suspects.MOST_DEATHS
-    with pytest.raises(RequestKills, match=r"3 instances failed while they computed it.*signal 11"):
+    assert deaths.count == most
+    with pytest.raises(RequestKills, match=rf"{most} instances failed while they computed it.*signal 11"):
         await guilty.task
     assert deaths.failovers.counts["broken"] == 1
     await finish(others)
@@ -102,18 +117,19 @@ async def finish(streams: list[Stream]) -> None:
             await stream.task
 
 
-async def test_one_request_after_the_other_that_kills(make_world: MakeWorld) -> None:
-    """Each takes three instances with it, whoever sent it; what runs beside them goes on."""
+@pytest.mark.parametrize(("run", "most"), KILLERS)
+async def test_one_request_after_the_other_that_kills(make_world: MakeWorld, run: Any, most: int) -> None:
+    """Each takes few instances with it, whoever sent it; what runs beside them goes on."""
     world = make_world(deployments={"a": Deployment(3)})
     await world.ready()
     deaths = Deaths(world)
     beside = [Stream(world, deaths.failovers) for _ in range(3)]
     for count in (1, 2):
-        guilty = Stream(world, deaths.failovers)
+        guilty = Stream(world, deaths.failovers, run)
         while not guilty.task.done():
             await deaths.kill(guilty)
         assert isinstance(guilty.task.exception(), RequestKills)
-        assert deaths.count == count * suspects.MOST_DEATHS
+        assert deaths.count == count * most
     alive = [stream for stream in beside if not stream.task.done()]
     assert alive, "those that were never beside it three times"
     await finish(alive)
@@ -125,7 +141,7 @@ async def test_a_suspect_that_leaves_makes_room_for_the_next(make_world: MakeWor
     shared: Any = held[0]._suspects
     held += [suspects.Suspicion(shared, "a") for _ in range(2)]
     for each in held:
-        each.deaths = suspects.SUSPECT_AFTER
+        each.deaths = suspects.SUSPECT_AFTER_IN_ALL
     await held[0].wait_turn()
     second, third = (world.start(each.wait_turn()) for each in held[1:])
     await turns()
