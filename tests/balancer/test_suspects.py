@@ -13,8 +13,9 @@ from balancer.call import Reply, ResumePoint
 from balancer.dispatch import FAILURES, Dispatch, Failovers
 from balancer.errors import RequestKills
 from balancer.instances import Deployment
+from balancer.lease import Lease
 from engines.lifecycle.record import LONGEST_RESTART_PAUSE
-from support.balancing import EngineBody, StubEngine, World, call, stream, turns
+from support.balancing import EngineBody, StubBackend, StubEngine, World, call, stream, turns
 
 MakeWorld = Callable[..., World]
 
@@ -153,3 +154,35 @@ async def test_a_suspect_that_leaves_makes_room_for_the_next(make_world: MakeWor
     assert third.done()
     held[2].end()
     assert not shared.turns["a"].locked()
+
+
+async def test_a_death_counts_against_the_suspect_that_is_tried_there_only() -> None:
+    backend = StubBackend("x", managed=True)
+    shared = suspects.Suspects()
+    suspect, early, late = (suspects.Suspicion(shared, "m") for _ in range(3))
+    suspect.deaths = suspects.SUSPECT_AFTER_IN_ALL
+    leases = [Lease(backend, call(), lambda _: None) for _ in range(3)]
+    await suspect.wait_turn()
+    suspect.begin(leases[0])
+    early.note(leases[1], 5)
+    suspect.note(leases[0], 5)
+    suspect.end()
+    late.note(leases[2], 5)
+    assert (suspect.deaths, early.deaths, late.deaths) == (suspects.SUSPECT_AFTER_IN_ALL + 1, 0, 0)
+    backend.start_anew()
+    late.note(Lease(backend, call(), lambda _: None), 5)
+    assert late.deaths == 1
+
+
+async def test_where_a_suspect_outlived_its_trial_all_count_again() -> None:
+    backend = StubBackend("x", managed=True)
+    shared = suspects.Suspects()
+    suspect, other = (suspects.Suspicion(shared, "m") for _ in range(2))
+    suspect.deaths = suspects.SUSPECT_AFTER_IN_ALL
+    lease = Lease(backend, call(), lambda _: None)
+    await suspect.wait_turn()
+    suspect.begin(lease)
+    suspect.end()
+    other.note(lease, 5)
+    suspect.note(lease, 5)
+    assert (suspect.deaths, other.deaths) == (suspects.SUSPECT_AFTER_IN_ALL + 1, 1)
