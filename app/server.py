@@ -220,12 +220,30 @@ class Server:
                 self.manager.want(name, modest=True)
         for name in changes.removed:
             self._background.start(self._forget(name))
+        for name in changes.overwritten:
+            self._background.start(self._let_go(name))
         self.fleet.changed()
 
     async def _forget(self, name: str) -> None:
         await self.fleet.unload(name, force=False)
         if self.library.get(name) is None:
             self.fleet.forget(name)
+
+    async def _let_go(self, name: str) -> None:
+        """Unload a model whose file was overwritten: what is in memory follows the file, page by page."""
+        keys = [each.key for each in self.fleet.instances(name)]
+        if all(self.manager.resident(key) is None for key in keys):
+            return
+        logger.error(
+            "the file of model %s was overwritten while it is loaded: its answers may be wrong, and if the "
+            "file became shorter, this process may be killed (SIGBUS). The model is unloaded once its "
+            "requests have ended. To replace a model's file, write it under another name, then rename it",
+            name,
+        )
+        was_pinned, options = self.manager.status(name).pinned, self.manager.options(name)
+        await asyncio.gather(*(self.manager.unload(key, again=True) for key in keys))
+        if was_pinned:
+            self.manager.want(name, options)
 
     async def _keep_reloading(self) -> None:
         while True:

@@ -206,7 +206,10 @@ class Settings(BaseSettings):
         description="Seconds an answer that has begun may stand still before its backend counts as hung.",
     )
     shutdown_grace: float = Field(
-        30.0, ge=0, description="Seconds in-flight requests get to end when the server stops."
+        30.0,
+        ge=0,
+        description="Seconds in-flight requests get to end when the server stops. It is gone 5 s later, "
+        "whatever hangs.",
     )
     api_keys: CommaSeparated = Field(
         frozenset(), description="Comma-separated Bearer keys. Empty: the API is open."

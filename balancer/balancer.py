@@ -20,6 +20,7 @@ from balancer.errors import DEFAULT_RETRY, BalancerError, LoopDetected, NoBacken
 from balancer.lease import Lease
 from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
 from balancer.rates import CompletionRates
+from engines.machine.reaction import Reaction
 
 # What a client is told to wait at most, in seconds.
 LONGEST_RETRY = 600.0
@@ -76,7 +77,7 @@ class Balancer:
         self._running: Counter[str] = Counter()
         self._total = 0
         self._rates = CompletionRates()
-        self._serving = self._serve_again = False
+        self.changed = Reaction(self._look_again)
 
     @property
     def queue_depth(self) -> int:
@@ -120,19 +121,10 @@ class Balancer:
         lease = self._place(waiter) if not self._waiting else None
         return lease or await self._wait(waiter)
 
-    def changed(self) -> None:
+    def _look_again(self) -> None:
         """Place the calls that can be placed now: a backend, a lease or a waiting call is not what it was."""
-        self._serve_again = True
-        if self._serving:
-            return
-        self._serving = True
-        try:
-            while self._serve_again:
-                self._serve_again = False
-                self._serve()
-                self._pool.demand(self._demand())
-        finally:
-            self._serving = False
+        self._serve()
+        self._pool.demand(self._demand())
 
     def _serve(self) -> None:
         """Place the calls of the queue, in order."""

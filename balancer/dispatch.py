@@ -12,20 +12,19 @@ from http import HTTPStatus
 from balancer.backends.base import Verdict
 from balancer.balancer import Balancer
 from balancer.call import ByteStream, Call, Reply, ResumePoint
-from balancer.errors import BalancerError, NotLetIn
+from balancer.errors import BalancerError, NotLetIn, RequestKills
 from balancer.lease import Lease
 from balancer.retry import RetryBudget, backoff
+from balancer.suspects import Suspects, Suspicion
 from engines.errors import EngineError, RequestError
 
 logger = logging.getLogger("balancer")
 
 # Backends that a call is sent to at most before its first byte, and for each break in its answer.
 MOST_TRIES = 3
-# Of our own it may see more break, before its first byte and after: one that dies while it has much to do
-# takes calls with it that had not got far. But a request that kills what computes it must come to an end:
-# those that failed within so many seconds of its arrival, and gave nothing, count as tries.
+# And so many breaks in all it may see, with those that are nobody's fault, as of instances that were
+# unloaded under it; how many may be its own doing, `suspects` says.
 MOST_BREAKS = 20
-SUDDEN = 1.0
 
 # How often, and how far apart in seconds, it is asked whether a backend that broke comes back.
 SETTLE_TIMES = 10
@@ -41,6 +40,7 @@ class Failovers:
     """The retry budget and the failover counts that all calls of one server share.
 
     ``counts``: "retried", "resumed" (went on elsewhere in mid-answer) and "broken" (could not).
+    ``suspects``: calls that may be what instances died of.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Failovers:
     ) -> None:
         self.budget = budget or RetryBudget()
         self.counts: Counter[str] = Counter()
+        self.suspects = Suspects()
         self._rng = rng or random.Random()
         self.sleep = sleep
 
@@ -71,8 +72,7 @@ class Dispatch:
         self._name = ""
         self._breaks = 0
         self._attempts = 0
-        self._sudden = 0  # failures since the last bytes
-        self._has_begun = False
+        self._suspicion = Suspicion(failovers.suspects, call.model)
         failovers.budget.note_call()
 
     @property
@@ -105,7 +105,7 @@ class Dispatch:
                     raise (reason or failure) from None
                 reason = failure
                 if not await self._fails_over(attempt, failure):
-                    raise
+                    raise self._told(failure) from None
             else:
                 if reply.status < 400 or not self._is_refused_elsewhere(attempt, reply):
                     return reply, first
@@ -114,11 +114,11 @@ class Dispatch:
     async def resume(self, failure: Exception) -> tuple[ByteStream, bytes]:
         """The body, and its first bytes, that goes on where the broken one ended.
 
-        Raises ``failure`` if none can.
+        Raises ``failure`` if none can, or what it says of the call.
         """
         resume_point = self._reply.body.resume_point() if self._reply is not None else None
         broken, is_ours = self._name, self._is_ours
-        self._fail(_blame(failure))
+        self._fail(_blame(failure), 0 if resume_point is None else len(resume_point.token_ids))
         self._breaks += 1
         tries = 0
         if self._may_resume(failure) and resume_point is not None:
@@ -141,7 +141,7 @@ class Dispatch:
                 else:
                     tries += 1
         self._failovers.counts["broken"] += 1
-        raise failure
+        raise self._told(failure) from None
 
     def finish(self) -> None:
         """The body came to its end."""
@@ -152,8 +152,7 @@ class Dispatch:
         self._end(Verdict.NEUTRAL)
 
     async def _attempt(self, resume_point: ResumePoint | None) -> tuple[Reply, bytes]:
-        self._has_begun = False
-        lease = self._lease = await self._balancer.acquire(self._call, self._tried)
+        lease = self._lease = await self._acquire()
         self._name = lease.backend.name
         self._attempts += 1
         reply = self._reply = await lease.backend.run(self._call, resume_point)
@@ -162,15 +161,36 @@ class Dispatch:
         first = await anext(reply.body, b"")
         if self._call.stream:  # else the first bytes are the last
             lease.backend.first_token(lease.age)
-        self._has_begun, self._sudden = True, 0
         return reply, first
+
+    async def _acquire(self) -> Lease:
+        await self._suspicion.wait_turn()
+        try:
+            lease = await self._balancer.acquire(self._call, self._tried)
+        except BaseException:
+            self._suspicion.end()
+            raise
+        self._suspicion.begin(lease)
+        return lease
 
     def _may_resume(self, failure: Exception) -> bool:
         is_possible = self._call.resumable and not isinstance(failure, RequestError)
         return is_possible and self._may_break_more()
 
     def _may_break_more(self) -> bool:
-        return self._breaks <= MOST_BREAKS and self._sudden < MOST_TRIES
+        return self._breaks <= MOST_BREAKS and not self._suspicion.is_proven
+
+    def _told(self, failure: Exception) -> Exception:
+        """What the client is told of the last failure: of a call that killed too often, that it did."""
+        if not self._suspicion.is_proven:
+            return failure
+        told = {"request_id": self._call.request_id, "reason": str(failure)}
+        deaths = self._suspicion.deaths
+        logger.error("a request is given up: %d instances failed while they computed it", deaths, extra=told)
+        return RequestKills(
+            f"the request was given up, as {deaths} instances failed while they computed it; "
+            f"the last: {failure}"
+        )
 
     def _note_resumed(self, broken: str, resume_point: ResumePoint, failure: Exception) -> None:
         self._failovers.counts["resumed"] += 1
@@ -221,20 +241,20 @@ class Dispatch:
     def _may_retry(self, attempt: int, is_free: bool) -> bool:
         """``is_free``: what dies here takes its load with it; the budget is for upstreams in distress."""
         most = MOST_BREAKS if is_free else MOST_TRIES
-        if attempt >= most or self._sudden >= MOST_TRIES or not self._has_other():
+        if attempt >= most or self._suspicion.is_proven or not self._has_other():
             return False
         if not is_free and not self._failovers.budget.take():
             return False
         self._failovers.counts["retried"] += 1
         return True
 
-    def _fail(self, outcome: Verdict = Verdict.FAILURE) -> None:
-        """This backend, as it is now, is not asked again."""
+    def _fail(self, outcome: Verdict = Verdict.FAILURE, tokens: int = 0) -> None:
+        """This backend, as it is now, is not asked again; it broke after so many ``tokens`` of the answer."""
         lease = self._lease
         if lease is not None:
             self._tried[lease.backend.name] = lease.generation
-            is_sudden = not self._has_begun and lease.age < SUDDEN
-            self._sudden += outcome is Verdict.FAILURE and is_sudden
+            if outcome is Verdict.FAILURE:
+                self._suspicion.note(lease, tokens)
         self._end(outcome)
 
     def _end(self, outcome: Verdict) -> None:
@@ -242,6 +262,7 @@ class Dispatch:
         lease, self._lease = self._lease, None
         if reply is not None:
             reply.body.close()
+        self._suspicion.end()
         if lease is not None:
             lease.release(outcome)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engines.errors import EngineError
+
 # What a client is told to wait when nothing better is known, in seconds.
 DEFAULT_RETRY = 5.0
 
@@ -66,3 +68,7 @@ class NotLetIn(BadAnswer):
 
 class BackendTimedOut(BackendFailed):
     """A backend did not answer, or not go on with its answer, in time."""
+
+
+class RequestKills(EngineError):
+    """One instance after the other failed while it computed the request: it is tried no more."""

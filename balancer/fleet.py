@@ -15,6 +15,7 @@ from balancer.call import Call
 from balancer.errors import UnknownModel
 from balancer.instances import Deployment, Instance, InstanceKind, Instances
 from balancer.policies import Strategy
+from balancer.replicas import Replicas
 from balancer.selector import Selector
 from balancer.upstreams import Upstreams
 from engines.errors import EngineError, ModelFileNotFound
@@ -22,11 +23,9 @@ from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelState
 from engines.machine.background import BackgroundTasks
+from engines.machine.reaction import Reaction
 
 logger = logging.getLogger("balancer")
-
-_GONE = (ModelState.STOPPED, ModelState.DRAINING)
-_RESTING = (ModelState.STOPPED, ModelState.SLEEPING, ModelState.DRAINING)
 
 
 class Fleet:
@@ -62,6 +61,8 @@ class Fleet:
         self._leaving: set[str] = set()
         self._restarting: set[str] = set()
         self._background = BackgroundTasks()
+        self.states_changed = Reaction(self._take_up)
+        self._replicas = Replicas(manager, self._restarting, self.states_changed)
 
     # -- the pool ----------------------------------------------------------------------------------
 
@@ -145,7 +146,7 @@ class Fleet:
         surplus.sort(key=lambda each: (self._manager.state(each.key) is ModelState.READY, -each.number))
         for instance in surplus[: max(0, len(present) - max(1, count))]:
             self._retire(instance)
-        self._tend(model)
+        self._replicas.tend(model, self.instances(model))
         return len(self.instances(model))
 
     async def restart(self, backend: ManagedBackend) -> None:
@@ -170,6 +171,7 @@ class Fleet:
             self._restarting.discard(instance.key)
             if stand_in is not None:
                 self._retire(stand_in)
+            self.states_changed()  # its model may have gone meanwhile
 
     async def unload(self, model: str, *, force: bool = False) -> None:
         """Free every instance of ``model``; a later call loads it again. Raises `ModelConflict`."""
@@ -208,15 +210,8 @@ class Fleet:
         self._pools.clear()
         self.states_changed()
 
-    def states_changed(self) -> None:
-        """Take up other states of instances: the pools have the same backends as before."""
-        for backend in self._managed.values():
-            backend.renewed()
-        for model in self.models():
-            self._tend(model)
-        self.on_change()
-
     async def stop(self) -> None:
+        self._replicas.close()
         self._background.cancel()
         await self.upstreams.stop()
 
@@ -243,19 +238,13 @@ class Fleet:
         self._pools.pop(instance.model, None)
         self._manager.forget(instance.key)
 
-    def _tend(self, model: str) -> None:
-        """Have the replicas loaded while the first instance is, and unloaded when it is."""
-        state = self._manager.state(model)
-        for instance in self.instances(model):
-            key = instance.key
-            if not instance.is_replica or key in self._restarting:
-                continue
-            there = self._manager.state(key)
-            wanted = self._manager.is_wanted(key)
-            if state is ModelState.READY and there is ModelState.STOPPED and not wanted:
-                self._manager.want(key, self._manager.options(model), modest=True)
-            elif state in _RESTING and model not in self._restarting and (wanted or there not in _GONE):
-                self._background.start(self._manager.unload(key))
+    def _take_up(self) -> None:
+        """Take up other states of instances: the pools have the same backends as before."""
+        for backend in self._managed.values():
+            backend.renewed()
+        for model in self.models():
+            self._replicas.tend(model, self.instances(model))
+        self.on_change()
 
     def _retire(self, instance: Instance) -> None:
         """Drain the instance and remove it, in the background."""

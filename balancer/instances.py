@@ -119,6 +119,12 @@ class InstanceLoader:
     def estimate(self, name: str, options: LoadOptions) -> Footprint:
         return self._models.estimate(self._model(name), options, beside=self._shares(name))
 
+    def can_estimate(self, name: str, options: LoadOptions) -> bool:
+        return self._models.can_estimate(self._model(name), options)
+
+    async def study(self, name: str, options: LoadOptions) -> None:
+        await self._models.study(self._model(name), options)
+
     async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> Resident:
         instance = self._instances.get(name)
         if instance is not None and instance.kind is InstanceKind.PROCESS:

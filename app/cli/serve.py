@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from app.cli.common import engine_for, err, fail, find_model, load_settings, public_url
 from app.settings import Settings
-from app.uvicorn_options import allow_open_files, end_well_on_sigterm, uvicorn_options
+from app.uvicorn_options import allow_open_files, end_well_on_sigterm, run_server, uvicorn_options
 from engines import selection
 from engines.errors import EngineError
 
@@ -54,7 +54,9 @@ def serve(
     print_banner(settings, served)
     allow_open_files()
     end_well_on_sigterm()
-    uvicorn.run("app.main:create_only_app", **server_options(settings, reload=mode is Mode.DEV))
+    reload = mode is Mode.DEV
+    run = uvicorn.run if reload else run_server
+    run("app.main:create_only_app", **server_options(settings, reload=reload))
 
 
 def override(mode: Mode | None, host: str | None, port: int | None, model: str | None) -> None:

@@ -66,8 +66,8 @@ class InferenceResponse(Response):
             except FAILURES as failure:
                 try:
                     body, data = await self._dispatch.resume(failure)
-                except FAILURES:
-                    await self._break_off(send, failure)
+                except FAILURES as last:
+                    await self._break_off(send, last)
                     return
         self._inference.end(reply.status)
         self._dispatch.finish()

@@ -10,9 +10,11 @@ from engines.errors import EngineError
 from engines.lifecycle.planner import AdmissionPlan, Want, plan
 from engines.lifecycle.record import Record
 from engines.lifecycle.records import Records
-from engines.lifecycle.states import ModelState
+from engines.lifecycle.states import LoadOptions, ModelState
 from engines.lifecycle.transitions import Lifecycle, Loader
+from engines.machine.background import BackgroundTasks
 from engines.machine.footprint import Footprint
+from engines.machine.reaction import Reaction
 
 logger = logging.getLogger("engines.lifecycle")
 
@@ -49,7 +51,10 @@ class Admission:
         self._clock = clock
         self._on_change = on_change
         self._wanted: list[Want] = []
-        self._planning = self._plan_again = self._closed = False
+        self._studied: dict[str, bool] = {}  # what is read for estimates, and whether that is over
+        self._studies = BackgroundTasks()
+        self.review = Reaction(self._review)
+        self._closed = False
 
     def demand(self, names: tuple[str, ...]) -> None:
         """Requests wait for these models, in the order of the first request for each."""
@@ -57,22 +62,15 @@ class Admission:
             self.demanded = names
             self.review()
 
-    def review(self) -> None:
-        """Make a plan and begin what it says; what that changes may lead to another plan."""
-        self._plan_again = True
-        if self._planning or self._closed:
-            return
-        self._planning = True
-        try:
-            while self._plan_again:
-                self._plan_again = False
-                self._apply(self._next_plan())
-        finally:
-            self._planning = False
-
     def close(self) -> None:
         """Load nothing any more, whoever still waits."""
         self._closed = True
+        self._studies.cancel()
+
+    def _review(self) -> None:
+        """Make a plan and begin what it says; what that changes may lead to another plan."""
+        if not self._closed:
+            self._apply(self._next_plan())
 
     def _next_plan(self) -> AdmissionPlan:
         self._wanted = wants = self._wants()
@@ -101,14 +99,18 @@ class Admission:
         wants = []
         for name in (*urgent, *(r.name for r in intended if r.name not in urgent)):
             record = self._records.ensure(name)
-            if record.can_load(self._clock()) and self._estimated(record):
+            if not record.can_load(self._clock()):
+                continue
+            if not self._is_studied(record):
+                break  # who wants something later does not take its room meanwhile
+            if self._estimated(record):
                 memory, modest = record.memory or Footprint(), name not in urgent
                 wants.append(Want(name, memory, modest=modest, replica=record.replica_of is not None))
         return wants
 
     def _estimated(self, record: Record) -> bool:
         """Whether the memory for ``record`` is known now; a model that cannot be loaded fails here."""
-        if record.memory is None or record.memory_of != record.options:
+        if not _has_estimate(record):
             try:
                 record.memory = self._loader.estimate(record.name, record.options)
             except EngineError as error:
@@ -117,6 +119,28 @@ class Admission:
                 return False
             record.memory_of = record.options
         return True
+
+    def _is_studied(self, record: Record) -> bool:
+        """Whether an estimate is quick; if not, what it needs is read in the background, and planned anew."""
+        if _has_estimate(record):
+            return True
+        name, options = record.name, record.options
+        is_over = self._studied.get(name)
+        if is_over or (is_over is None and self._loader.can_estimate(name, options)):
+            # If it still is not quick, as with a file that changes all the time, once was enough.
+            self._studied.pop(name, None)
+            return True
+        if is_over is None:
+            self._studied[name] = False
+            self._studies.start(self._study(name, options))
+        return False
+
+    async def _study(self, name: str, options: LoadOptions) -> None:
+        try:
+            await self._loader.study(name, options)
+        finally:
+            self._studied[name] = True
+            self.review()
 
     def _apply(self, decided: AdmissionPlan) -> None:
         news = False
@@ -140,3 +164,7 @@ class Admission:
             self._lifecycle.load(self._records[name])
         if news:
             self._on_change()
+
+
+def _has_estimate(record: Record) -> bool:
+    return record.memory is not None and record.memory_of == record.options

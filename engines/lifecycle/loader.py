@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from engines.machine.platform import Facts
 from engines.models.catalog import FOREVER
 from engines.models.convert import ensure_converted
 from engines.models.convert.plan import Quantizer
+from engines.models.facts import describe, is_known
 from engines.models.formats import ModelFormat
 from engines.models.library import Library
 from engines.models.model import Model, missing
@@ -59,6 +61,7 @@ class ModelLoader:
         self._defaults = defaults
         self._facts = facts
         self._converted = converted
+        self._studies: dict[Path, asyncio.Future[object]] = {}
 
     def retention(self, name: str) -> Retention:
         entry = self._library.find(name).entry
@@ -70,6 +73,27 @@ class ModelLoader:
         spec = self._spec(self._library.find(name), options)
         engine = ENGINES[spec.engine]
         return engine.estimate(spec, self._facts, weights_loaded=beside and engine.shares_weights)
+
+    def can_estimate(self, name: str, options: LoadOptions) -> bool:
+        path = self._file_of(name)
+        return path is None or is_known(path)
+
+    async def study(self, name: str, options: LoadOptions) -> None:
+        """Read the headers of the model's files, on another thread; once for all who want that now."""
+        path = self._file_of(name)
+        if path is None:
+            return
+        study = self._studies.get(path)
+        if study is None:
+            study = self._studies[path] = asyncio.ensure_future(asyncio.to_thread(describe, path))
+            study.add_done_callback(lambda _: self._studies.pop(path))
+            study.add_done_callback(lambda done: done.cancelled() or done.exception())  # `estimate` tells it
+        await asyncio.wait((study,))
+
+    def _file_of(self, name: str) -> Path | None:
+        """None for a model that has no file, or that does not exist."""
+        model = self._library.get(name)
+        return None if model is None or model.file is None or model.file.format == "none" else model.file.path
 
     async def load(
         self, name: str, options: LoadOptions, report: PhaseProgress, *, threads: int | None = None

@@ -255,7 +255,7 @@ class ModelManager:
 
     def _give_up(self, record: Record) -> None:
         """An operator's load is off: no model makes way for this one; a request may load it as configured."""
-        record.intended = False
+        record.intended = record.restarting  # after a crash it is loaded again, whoever asked meanwhile
         if record.engine is None:
             record.options = DEFAULT_OPTIONS
         # Later, so that all who joined the load are told the same reason.

@@ -29,7 +29,16 @@ class Loader(Protocol):
         ...
 
     def estimate(self, name: str, options: LoadOptions) -> Footprint:
-        """Memory that the model will take. Quick. Raises `ModelLoadError` if it cannot be loaded at all."""
+        """Memory that the model will take. Quick once it can be told. Raises `ModelLoadError` if it cannot be
+        loaded at all."""
+        ...
+
+    def can_estimate(self, name: str, options: LoadOptions) -> bool:
+        """Whether `estimate` need not read files, which takes time. Quick."""
+        ...
+
+    async def study(self, name: str, options: LoadOptions) -> None:
+        """Read what `estimate` needs. What is wrong with it, `estimate` tells."""
         ...
 
     async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> Resident:

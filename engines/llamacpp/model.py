@@ -14,16 +14,16 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import BadModelFile, EngineError, ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, EngineError, ModelLoadError
 from engines.llamacpp import native_log
 from engines.llamacpp.special_tokens import read_special_tokens
+from engines.models.facts import describe
 from engines.text.renderer import TemplateWorker
 from engines.text.special_tokens import SpecialTokens
 
 # Gets 0..1 while loading; returning False gives the load up.
 ReportLoading = Callable[[float], bool]
 
-GGUF_MAGIC = b"GGUF"
 # In what llama.cpp says where the file is not at fault.
 _NO_MEMORY = ("alloc", "out of memory")
 
@@ -43,7 +43,7 @@ class LlamaModel:
         eog_ids: npt.NDArray[np.int32] | None = None,
         special_tokens: SpecialTokens | None = None,
     ) -> None:
-        _check_file(path)
+        describe(path)  # refuses files that llama.cpp would not refuse, but die of
         self.path = path
         self.gpu_layers = gpu_layers
         self._handle = _load(path, gpu_layers, progress)
@@ -244,14 +244,6 @@ class ModelCache:
         else:
             del self._templates[key]
             await templates.close()
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise ModelFileNotFound(f"there is no model file {path}")
-    with path.open("rb") as file:
-        if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-            raise BadModelFile(f"{path.name} is not a GGUF file: llama.cpp loads nothing else")
 
 
 def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:

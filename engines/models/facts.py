@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models import gguf, hf
 from engines.models.formats import ModelFormat
+
+# Models whose facts are kept in memory: some hundred bytes each.
+MOST_KNOWN = 256
+
+_Key = tuple[Path, tuple[tuple[str | int, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +31,83 @@ class ModelFacts:
     quantization: str | None
 
 
+class _KnownFacts:
+    """What was read of models, good or bad, until their files change; of the last `MOST_KNOWN`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[_Key, ModelFacts | str] = OrderedDict()
+
+    def get(self, key: _Key) -> ModelFacts | str | None:
+        with self._lock:
+            if key in self._found:
+                self._found.move_to_end(key)
+            return self._found.get(key)
+
+    def put(self, key: _Key, found: ModelFacts | str) -> None:
+        with self._lock:
+            self._found[key] = found
+            self._found.move_to_end(key)
+            while len(self._found) > MOST_KNOWN:
+                self._found.popitem(last=False)
+
+
+_known = _KnownFacts()
+
+
 def describe(path: Path) -> ModelFacts:
     """The facts of a GGUF file or a folder in Hugging Face's format; reads headers only.
 
-    Raises `ModelFileNotFound`, and `BadModelFile` for what is damaged, cut off or incomplete.
+    Quick if it `is_known`; else it may take a second, off the event loop. Raises `ModelFileNotFound`, and
+    `BadModelFile` for what is damaged, cut off or incomplete.
     """
-    if path.is_dir():
-        return _of_folder(path)
-    if path.exists():
-        return _of_gguf(path)
+    key = _key(path)
+    found = _known.get(key)
+    if isinstance(found, str):
+        raise BadModelFile(found)
+    if found is None:
+        found = _read(path, key)
+        _known.put(key, found)
+    return found
+
+
+def is_known(path: Path) -> bool:
+    """Whether the model at ``path`` was read since its files changed last."""
+    return _known.get(_key(path)) is not None
+
+
+def _read(path: Path, key: _Key) -> ModelFacts:
+    try:
+        if path.is_dir():
+            return _of_folder(path)
+        if path.exists():
+            return _of_gguf(path)
+    except ModelFileNotFound:
+        raise
+    except BadModelFile as error:
+        if not isinstance(error.__cause__, OSError):  # those may pass without a change of the file
+            _known.put(key, error.message)
+        raise
     raise ModelFileNotFound(f"there is no model {path}")
+
+
+def _key(path: Path) -> _Key:
+    """The model at ``path`` as it is now: a change of any of its files makes another key."""
+    try:
+        with os.scandir(path) as entries:
+            return path, tuple(sorted((each.name, *_stamp(each.path)) for each in entries))
+    except NotADirectoryError:
+        return path, tuple((part.name, *_stamp(part)) for part in gguf.part_paths(path))
+    except OSError:
+        return path, ()
+
+
+def _stamp(path: os.PathLike[str] | str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _of_gguf(path: Path) -> ModelFacts:

@@ -13,6 +13,7 @@ from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
 from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
+from engines.models.gguf import part_paths
 from engines.models.merger import Merger, without_file
 from engines.models.model import Changes, Model, compare, missing
 from engines.models.store import ModelFile, Skipped, Survey
@@ -145,8 +146,7 @@ class Library:
 
         Raises `ModelFileNotFound` or `ModelLoadError`.
         """
-        self._registered[name.lower()] = replace(store.at(path), name=name, aliases=())
-        self._merge()
+        self._register_as(name, store.at(path))
         return self.find(name)
 
     def add_without_file(self, name: str) -> Model:
@@ -164,7 +164,9 @@ class Library:
         # Stamps are taken before what they stand for is read: a change meanwhile shows at the next look.
         stamps = {path: store.stamp(path) for path in (self._catalog_path, self.base)}
         survey = store.look_into(self.base)
-        files = {model.path: store.stamp(model.path) for model in survey.models}
+        files: dict[Path, store.Stamp | None] = {}
+        for file in (*survey.models, *tuple(self._registered.values())):
+            files |= store.stamps(file)
         catalog: Catalog | CatalogError = self._catalog
         if self._catalog_stamp != stamps[self._catalog_path]:
             try:
@@ -180,6 +182,7 @@ class Library:
         """
         if reading.number < self._adopted:
             return Changes()
+        earlier = self.stamp
         self._adopted, self.stamp = reading.number, reading.stamp
         if isinstance(reading.catalog, CatalogError):
             raise reading.catalog
@@ -190,7 +193,21 @@ class Library:
         self._survey = reading.survey
         before = self._models
         self._merge()
-        return compare(before, self._models)
+        return replace(compare(before, self._models), overwritten=self._overwritten(earlier))
+
+    def _overwritten(self, earlier: Mapping[Path, store.Stamp | None]) -> tuple[str, ...]:
+        """Models with a file that is the one of ``earlier``, not another in its place, and was written to."""
+
+        def is_overwritten(path: Path) -> bool:
+            old, new = earlier.get(path), self.stamp.get(path)
+            return old is not None and new is not None and old != new and old[0] == new[0]
+
+        files = [(model.name, model.file) for model in self._models.values()]
+        return tuple(
+            name
+            for name, file in files
+            if file is not None and file.format == "gguf" and any(map(is_overwritten, part_paths(file.path)))
+        )
 
     def changed(self) -> bool:
         """Whether `reload` might find something new. Cheap: one stat for each folder and model."""
@@ -205,10 +222,15 @@ class Library:
             before = next((key for key, each in self._registered.items() if each.path == file.path), None)
             if known is None and before is not None and file.format != "none":
                 self._registered[before] = _with_alias(self._registered[before], name)
+                self._merge()
             else:
-                self._registered[key] = replace(file, name=name, aliases=())
-            self._merge()
+                self._register_as(name, file, key)
         return self.find(name)
+
+    def _register_as(self, name: str, file: ModelFile, key: str | None = None) -> None:
+        self._registered[(key or name).lower()] = replace(file, name=name, aliases=())
+        self.stamp = {**self.stamp, **(store.stamps(file) if file.path.exists() else {})}
+        self._merge()
 
     def _merge(self) -> None:
         """Make the models anew from the catalog, what was registered, and what is on disk."""

@@ -30,14 +30,18 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Names of models that came, went, or are other files or have other settings than before."""
+    """Names of models that came, went, or are other files or have other settings than before.
+
+    ``overwritten``: their files are the same ones, with other content: nobody may use the old one any more.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    overwritten: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
+        return bool(self.added or self.removed or self.changed or self.overwritten)
 
 
 def missing(model: Model) -> str:

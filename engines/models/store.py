@@ -30,7 +30,8 @@ _FIRST_PART = re.compile(r"-00001-of-\d{5}$")
 _PROJECTOR = re.compile(r"^mmproj[-._]|[-._]mmproj[-._]", re.IGNORECASE)
 
 Source = Literal["disk", "bundled", "none"]
-Stamp = tuple[int, int]
+Stamp = tuple[int, int, int]
+"""A file's or folder's inode, modification time in nanoseconds, and size."""
 
 
 class PathNotAllowed(RequestError):
@@ -167,12 +168,18 @@ def inside(base: Path, wanted: str) -> Path:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Modification time in nanoseconds and size of a file or folder; None where there is none."""
+    """What is at ``path`` now; None where there is nothing."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def stamps(model: ModelFile) -> dict[Path, Stamp | None]:
+    """The stamps by which a change of the model shows."""
+    files = gguf.part_paths(model.path) if model.format == "gguf" else (model.path,)
+    return {file: stamp(file) for file in files}
 
 
 def leads_out(path: Path, root: Path) -> bool:

@@ -260,11 +260,12 @@ def test_models_points_to_what_was_skipped(invoke: Invoke, tmp_path: Path) -> No
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """What `uvicorn.run` would have been called with; a model and an engine exist."""
+    """What uvicorn would have been run with; a model and an engine exist."""
     calls: dict[str, Any] = {}
     gguf(tmp_path / "models")
     monkeypatch.setattr(selection, "detect", facts)
-    monkeypatch.setattr("uvicorn.run", lambda app, **options: calls.update(options, app=app))
+    for run in ("uvicorn.run", "app.cli.serve.run_server"):
+        monkeypatch.setattr(run, lambda app, **options: calls.update(options, app=app))
     return calls
 
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from engines.lifecycle.states import ModelState
+from engines.models.model import Changes
 from support.server import LiveServer, live_server, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -334,6 +335,28 @@ def test_the_catalog_is_read_again_when_it_changes(
     wait_until(lambda: client.get("/v1/models/newcomer").status_code == 404)
     wait_until(lambda: server.engine("newcomer") is None)
     assert code(client.post(CHAT, json=chat("newcomer"))) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(("name", "then"), [("one", "stopped"), ("kept", "ready")])
+def test_a_loaded_model_whose_file_is_overwritten_is_unloaded(
+    server: LiveServer,
+    client: httpx.Client,
+    name: str,
+    then: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And loaded again if it is pinned."""
+    assert load(client, name).status_code == 200
+    before = server.engine(name)
+    seen = Changes(overwritten=(name, "away"))
+    monkeypatch.setattr(server.house.library, "reload", lambda: seen)
+    server.call(server.house.reload)
+    wait_until(lambda: server.engine(name) is not before)
+    wait_until(lambda: state(client, name) == then)
+    assert f"{name} was overwritten while it is loaded" in caplog.text
+    assert "away was overwritten" not in caplog.text
+    assert client.post(CHAT, json=chat(name, max_tokens=2)).status_code == 200
 
 
 def test_metrics_of_models(client: httpx.Client) -> None:

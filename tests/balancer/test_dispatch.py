@@ -15,8 +15,9 @@ from balancer.backends.base import BackendState
 from balancer.balancer import Balancer, QueueLimits
 from balancer.call import Reply, ResumePoint
 from balancer.dispatch import FAILURES, MOST_BREAKS, MOST_TRIES, Dispatch, Failovers
-from balancer.errors import BackendFailed, NoBackend, NotLetIn, QueueFull
+from balancer.errors import BackendFailed, NoBackend, NotLetIn, QueueFull, RequestKills
 from balancer.retry import RetryBudget
+from balancer.suspects import MOST_DEATHS
 from engines.errors import EngineError, RequestError
 from support.balancing import Body, Clock, StubBackend, StubPool, call, reply, turns
 
@@ -222,24 +223,25 @@ class Dying:
         self._backend.start_anew()
 
 
-async def test_ours_may_die_often_under_a_call_that_waits_for_its_first_byte() -> None:
-    backend = named(*[LOST] * 5, managed=True)
-    desk = Desk(backend)
-    backend._clock = desk.clock
-    Dying(desk, backend, after=5.0)
-    assert await served(desk, desk.serving()) == b"ok"
-    assert desk.counts == {"retried": 5}
-    desk.assert_clean()
-
-
-async def test_a_request_that_kills_at_once_is_tried_three_times() -> None:
+@pytest.mark.parametrize("after", [0.1, 5.0, 600.0])
+async def test_a_request_that_kills_is_tried_three_times(after: float) -> None:
+    """However long each death takes."""
     backend = named(*[LOST] * 50, managed=True)
     desk = Desk(backend)
     backend._clock = desk.clock
-    Dying(desk, backend, after=0.1)
-    with pytest.raises(BackendFailed):
+    Dying(desk, backend, after)
+    with pytest.raises(RequestKills, match=r"3 instances failed while they computed it.*refused"):
         await served(desk, desk.serving())
-    assert backend.requests == MOST_TRIES
+    assert backend.requests == MOST_DEATHS
+    desk.assert_clean()
+
+
+async def test_ours_may_die_twice_under_a_call() -> None:
+    backend = named(*[LOST] * (MOST_DEATHS - 1), managed=True)
+    desk = Desk(backend)
+    Dying(desk, backend, after=5.0)
+    assert await served(desk, desk.serving()) == b"ok"
+    assert desk.counts == {"retried": MOST_DEATHS - 1}
     desk.assert_clean()
 
 
@@ -479,26 +481,47 @@ async def test_an_answer_waits_for_one_that_starts() -> None:
     desk.assert_clean()
 
 
-async def test_a_request_that_kills_what_computes_it_comes_to_an_end() -> None:
-    """However often its backends come back."""
-    backends = [named(name=name) for name in "ab"]
+@pytest.mark.parametrize(
+    ("managed", "state", "most"),
+    [
+        (True, BackendState.READY, MOST_DEATHS - 1),
+        (True, BackendState.FAILED, MOST_DEATHS - 1),
+        (True, BackendState.DRAINING, MOST_BREAKS),
+        (True, BackendState.STOPPED, MOST_BREAKS),
+        (False, BackendState.READY, MOST_BREAKS),
+    ],
+)
+async def test_a_request_that_kills_what_computes_it_comes_to_an_end(
+    managed: bool, state: BackendState, most: int
+) -> None:
+    """However often its backends come back, and however far it got; what is unloaded was not killed."""
+    backends = [named(name=name, managed=managed) for name in "ab"]
     for backend in backends:
         backend.answers.extend(reply(b"1", LOST, at=1) for _ in range(2 * MOST_BREAKS))
     desk = Desk(*backends)
+
+    async def come_back(seconds: float) -> None:
+        for backend in backends:
+            backend.start_anew()
+
+    desk.failovers.sleep = come_back
     serving = desk.serving(resumable=True)
     opened, data = await serving.open()
     body = opened.body
-    for _ in range(MOST_BREAKS):
+    for left in range(most, -1, -1):
         with pytest.raises(BackendFailed):
             await rest(body)
         for backend in backends:
-            backend.start_anew()
-        body, more = await serving.resume(LOST)
-        data += more
-    with pytest.raises(BackendFailed):
+            backend.state = state
+        if left:
+            if not managed:
+                await come_back(0.0)
+            body, more = await serving.resume(LOST)
+            data += more
+    with pytest.raises(RequestKills if most < MOST_BREAKS else BackendFailed):
         await serving.resume(LOST)
-    assert data == b"1" * (MOST_BREAKS + 1)
-    assert desk.counts == {"resumed": MOST_BREAKS, "broken": 1}
+    assert data == b"1" * (most + 1)
+    assert desk.counts == {"resumed": most, "broken": 1}
     desk.assert_clean()
 
 

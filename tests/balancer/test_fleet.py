@@ -475,6 +475,16 @@ async def test_a_restart_that_is_cancelled_leaves_no_stand_in(make_world: MakeWo
     release(held)
 
 
+async def test_a_replica_does_not_outlive_its_model_by_a_restart(make_world: MakeWorld) -> None:
+    world = make_world(deployments={"a": Deployment(2)})
+    await world.ready()
+    restarting = world.start(world.fleet.restart(world.backends()[1]))
+    await world.fleet.unload("a")
+    await restarting
+    await turns()
+    assert world.states() == ["stopped"] * 2
+
+
 async def test_a_stand_in_that_is_scaled_away_meanwhile(make_world: MakeWorld) -> None:
     world = make_world()
     await world.ready()

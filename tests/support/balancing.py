@@ -290,17 +290,30 @@ async def stream(engine: Any, resume_point: ResumePoint | None) -> Reply:
 
 
 class StubLoader:
-    """Knows ``sizes``, by model. Loads at once; those of ``held`` keys when they are let go."""
+    """Knows ``sizes``, by model. Loads at once, or in ``ticks`` turns of the loop, which ending a load that
+    is called off takes too; those of ``held`` keys when they are let go."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
         self.sizes = sizes
         self.retentions: dict[str, Retention] = {}
+        self.unread: dict[str, asyncio.Event] = {}
+        self.studies: list[str] = []
         self.failures: dict[str, EngineError] = {}
         self.go: dict[str, asyncio.Event] = {}
         self.loads: list[str] = []
         self.options: list[LoadOptions] = []
         self.threads: list[int | None] = []
         self.engines: list[StubEngine] = []
+        self.ticks = 0
+
+    async def take_time(self, key: str) -> None:
+        try:
+            await turns(self.ticks)
+            if key in self.go:
+                await self.go[key].wait()
+        except asyncio.CancelledError:
+            await turns(self.ticks)
+            raise
 
     def retention(self, name: str) -> Retention:
         if name not in self.sizes:
@@ -309,6 +322,13 @@ class StubLoader:
 
     def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
         return Footprint(ram=self.sizes[name])
+
+    def can_estimate(self, name: str, options: LoadOptions) -> bool:
+        return name not in self.unread
+
+    async def study(self, name: str, options: LoadOptions) -> None:
+        self.studies.append(name)
+        await self.unread[name].wait()
 
     def measured(self, name: str, engine: object, *, beside: bool = False) -> Footprint | None:
         return None
@@ -320,8 +340,7 @@ class StubLoader:
         self.options.append(options)
         self.threads.append(threads)
         report("loading", 0.5)
-        if name in self.go:
-            await self.go[name].wait()
+        await self.take_time(name)
         if name in self.failures:
             raise self.failures[name]
         engine = StubEngine(name)
@@ -406,10 +425,15 @@ class World:
     async def later(self, seconds: float) -> None:
         """Time passes, and the manager's watch notices."""
         await turns()
-        self.clock.now += seconds
         assert self._alarm is not None, "the watch does not sleep: it has died"
-        self._alarm.set()
+        self.pass_time(seconds)
         await turns()
+
+    def pass_time(self, seconds: float) -> None:
+        """As `later`, at once: the watch notices when it sleeps next."""
+        self.clock.now += seconds
+        if self._alarm is not None:
+            self._alarm.set()
 
     async def stop(self) -> None:
         """Stop, and check that nothing is left behind."""
@@ -443,6 +467,7 @@ class World:
     ) -> StubEngine:
         assert instance.kind is InstanceKind.PROCESS
         self.started.append(instance.id)
+        await self.loader.take_time(instance.key)
         if instance.model in self.loader.failures:
             raise ModelLoadError("the child ended at once")
         engine = StubEngine(instance.model)

@@ -72,6 +72,8 @@ class StubLoader:
 
     def __init__(self) -> None:
         self.retentions: dict[str, Retention] = {}
+        self.unread: dict[str, asyncio.Event] = {}
+        self.studies: list[str] = []
         self.sizes: dict[str, int] = defaultdict(lambda: 1)
         self.real_sizes: dict[str, int] = {}
         self.unreadable: dict[str, str] = {}
@@ -93,6 +95,13 @@ class StubLoader:
         if name in self.unreadable:
             raise ModelLoadError(self.unreadable[name])
         return Footprint(ram=(options.context_length or 1) * self.sizes[name])
+
+    def can_estimate(self, name: str, options: LoadOptions) -> bool:
+        return name not in self.unread
+
+    async def study(self, name: str, options: LoadOptions) -> None:
+        self.studies.append(name)
+        await self.unread[name].wait()
 
     def measured(self, name: str, engine: Engine) -> Footprint | None:
         size = self.real_sizes.get(engine.info.model)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engines.errors import EngineError, ModelLoadError
+from engines.lifecycle.errors import InsufficientMemory
 from engines.lifecycle.record import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, RESTART_PAUSE
 from engines.lifecycle.states import LoadOptions, ModelState
 
@@ -144,6 +145,16 @@ async def test_an_explicit_load_waits_through_a_crash(house: House) -> None:
     await house.later(RESTART_PAUSE)
     await house.loaded("a")
     assert (await load).state is ModelState.READY
+
+
+async def test_a_crashed_model_comes_back_even_if_an_operator_gave_up_on_it(house: House) -> None:
+    await house.serve("a")
+    await crash(house, "a")
+    with pytest.raises(InsufficientMemory):
+        await house.manager.load("a", patience=0.0)
+    await house.later(RESTART_PAUSE)
+    await house.loaded("a")
+    assert house.state("a") is ModelState.READY
 
 
 async def test_a_restart_that_fails_is_told_to_who_waits(house: House) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
+from engines.models import gguf
 from engines.models.library import Library
 from engines.progress import Progress
 from engines.registry import EngineRegistry
@@ -100,6 +103,38 @@ async def test_what_cannot_be_loaded_says_what_to_do(library: Library) -> None:
         loader(library, facts=replace(FACTS, packages={})).estimate("plain", DEFAULT_OPTIONS)
     with pytest.raises(ModelLoadError, match="GGUF"):
         loader(library).estimate("plain", LoadOptions(engine="mlx"))
+
+
+async def test_headers_are_read_off_the_loop_and_once(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    read = gguf.read_header
+
+    def noted(path: Path) -> gguf.GgufHeader:
+        threads.append(threading.current_thread().name)
+        return read(path)
+
+    monkeypatch.setattr(gguf, "read_header", noted)
+    models = loader(library)
+    assert not models.can_estimate("plain", DEFAULT_OPTIONS)
+    await asyncio.gather(*(models.study(name, DEFAULT_OPTIONS) for name in ("plain", "tuned", "plain")))
+    assert len(threads) == 1
+    assert threads[0] != threading.current_thread().name
+    for name in ("plain", "tuned", "away", "made-up", "nobody"):
+        assert models.can_estimate(name, DEFAULT_OPTIONS)
+        await models.study(name, DEFAULT_OPTIONS)
+    assert models.estimate("plain", DEFAULT_OPTIONS).ram > 0
+    assert len(threads) == 1
+
+
+async def test_what_is_wrong_with_a_file_is_told_by_the_estimate(library: Library) -> None:
+    (library.base / "plain.gguf").write_bytes(b"GGUF")
+    models = loader(library)
+    await models.study("plain", DEFAULT_OPTIONS)
+    assert models.can_estimate("plain", DEFAULT_OPTIONS)
+    with pytest.raises(ModelLoadError, match="cut off or damaged"):
+        models.estimate("plain", DEFAULT_OPTIONS)
 
 
 @pytest.mark.real

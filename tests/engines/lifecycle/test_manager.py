@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -255,3 +256,42 @@ async def test_what_is_merely_to_be_there_takes_free_room_only(make_house: MakeH
     request = house.ask("a")  # a request counts more
     await house.loaded("a")
     assert house.running == [request]
+
+
+# -- files that are not read yet -------------------------------------------------------------------
+
+
+async def test_a_load_begins_once_its_file_was_read(house: House) -> None:
+    house.loader.unread["a"] = asyncio.Event()
+    first, second = house.ask("a"), house.ask("a")
+    other = house.ask("b")
+    await house.settle()
+    assert house.loader.studies == ["a"], "once for all"
+    assert house.loading == set(), "nobody overtakes them"
+    house.loader.unread["a"].set()
+    await house.settle()
+    await house.loaded("a")
+    assert house.running == [first, second]
+    house.end(first, second)
+    await house.loaded("b")
+    assert house.running == [other]
+    assert house.loader.studies == ["a"]
+
+
+async def test_what_is_wrong_with_it_is_told(house: House) -> None:
+    house.loader.unread["a"] = asyncio.Event()
+    house.loader.unreadable["a"] = "not a GGUF file"
+    request = house.ask("a")
+    await house.settle()
+    assert house.refused == {}
+    house.loader.unread["a"].set()
+    await house.settle()
+    assert house.refused[request].message == "not a GGUF file"
+
+
+async def test_stopping_does_not_wait_for_a_file(house: House) -> None:
+    house.loader.unread["a"] = asyncio.Event()
+    house.ask("a")
+    await house.settle()
+    await house.manager.stop()
+    assert house.loader.started == []

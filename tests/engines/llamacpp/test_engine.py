@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -351,6 +353,14 @@ async def test_loads_that_cannot_work_say_why(tmp_path: Path) -> None:
     text.write_text("not a model")
     with pytest.raises(ModelLoadError, match="not a GGUF"):
         async with engine(path=text):
+            pass
+    odd = tmp_path / "odd.gguf"
+    raw = bytearray(smollm2().read_bytes())
+    epsilon = b"llama.attention.layer_norm_rms_epsilon"
+    struct.pack_into("<f", raw, raw.index(epsilon) + len(epsilon) + 4, math.nan)
+    odd.write_bytes(raw)
+    with pytest.raises(ModelLoadError, match="epsilon is nan"):  # llama.cpp would abort
+        async with engine(path=odd):
             pass
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(smollm2().read_bytes()[: 20 * 2**20])

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import ModelFileNotFound, ModelLoadError
-from engines.models import hf
+from engines.models import facts, gguf, hf
 from engines.models.facts import ModelFacts, describe
+from support.gguf import DATA, LLAMA, header
 from support.models import bundled, smollm2_folder
 
 QWEN = {
@@ -74,8 +75,8 @@ def test_kv_cache(config: dict[str, Any], kv: int) -> None:
     ],
 )
 def test_quantization(tmp_path: Path, config: dict[str, Any], quantization: str | None, format: str) -> None:
-    facts = describe(folder(tmp_path / "m", QWEN | config))
-    assert (facts.quantization, facts.format) == (quantization, format)
+    found = describe(folder(tmp_path / "m", QWEN | config))
+    assert (found.quantization, found.format) == (quantization, format)
 
 
 def test_an_unquantised_conversion_for_mlx_is_known_by_its_weights(tmp_path: Path) -> None:
@@ -168,3 +169,77 @@ def test_any_configuration_can_be_described(config: dict[str, Any]) -> None:
     assert hf.context_length(config) >= 0
     assert isinstance(hf.architecture(config), str)
     hf.quantization(config)
+
+
+# -- what is known ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read."""
+    seen: list[Path] = []
+    read = gguf.read_header
+
+    def noted(path: Path) -> gguf.GgufHeader:
+        seen.append(path)
+        return read(path)
+
+    monkeypatch.setattr(gguf, "read_header", noted)
+    return seen
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, reads: list[Path]) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(header(LLAMA) + bytes(DATA))
+    assert not facts.is_known(path)
+    first = describe(path)
+    assert facts.is_known(path)
+    assert describe(path) is first
+    assert len(reads) == 1
+    path.write_bytes(header(LLAMA | {"llama.context_length": 77}) + bytes(DATA))
+    assert not facts.is_known(path)
+    assert (describe(path).context_length, len(reads)) == (77, 2)
+
+
+def test_a_later_part_counts(tmp_path: Path, reads: list[Path]) -> None:
+    first, second = (tmp_path / f"m-0000{n}-of-00002.gguf" for n in (1, 2))
+    for path in (first, second):
+        path.write_bytes(header(LLAMA | {"split.count": 2}) + bytes(DATA))
+    describe(first)
+    second.write_bytes(second.read_bytes()[:-1])
+    with pytest.raises(ModelLoadError, match="cut off"):
+        describe(first)
+
+
+def test_what_is_damaged_is_known_too(tmp_path: Path, reads: list[Path]) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes((header(LLAMA) + bytes(DATA))[:-1])
+    for _ in range(3):
+        with pytest.raises(ModelLoadError, match="cut off"):
+            describe(path)
+    assert len(reads) == 1
+    assert facts.is_known(path)
+
+
+def test_what_is_not_there_may_come(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    with pytest.raises(ModelFileNotFound):
+        describe(path)
+    path.write_bytes(header(LLAMA) + bytes(DATA))
+    assert describe(path).weight_bytes == DATA
+
+
+def test_few_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "MOST_KNOWN", 2)
+    paths = [tmp_path / f"{n}.gguf" for n in range(3)]
+    for path in paths:
+        path.write_bytes(header(LLAMA) + bytes(DATA))
+        describe(path)
+    assert [facts.is_known(path) for path in paths] == [False, True, True]
+
+
+def test_a_folder_is_known_until_one_of_its_files_changes(tmp_path: Path) -> None:
+    path = folder(tmp_path / "m", QWEN)
+    assert describe(path) is describe(path)
+    (path / "config.json").write_text(json.dumps(QWEN | {"max_position_embeddings": 99}))
+    assert describe(path).context_length == 99

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -12,52 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.errors import ModelFileNotFound, ModelLoadError
-from engines.models import gguf
+from engines.models import gguf, gguf_reader
 from engines.models.gguf import read_header
+from support.gguf import DATA, F32, LLAMA, UNKNOWN, header, text
 from support.models import bundled, gemma_base
-
-LLAMA = {
-    "general.architecture": "llama",
-    "general.file_type": 15,
-    "llama.context_length": 4096,
-    "llama.block_count": 2,
-    "llama.embedding_length": 64,
-    "llama.attention.head_count": 4,
-    "llama.attention.head_count_kv": 2,
-}
-F32, Q4_0, UNKNOWN = 0, 2, 999
-Tensor = tuple[str, tuple[int, ...], int, int]
-TENSORS: tuple[Tensor, ...] = (("a", (32, 2), F32, 0), ("b", (32, 4), Q4_0, 256))
-DATA = 256 + 4 * 18
-
-
-def text(value: str) -> bytes:
-    raw = value.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def encode(value: Any) -> bytes:
-    if isinstance(value, str):
-        return struct.pack("<I", 8) + text(value)
-    if isinstance(value, list):
-        strings = bool(value) and isinstance(value[0], str)
-        items = b"".join(text(v) if strings else struct.pack("<i", v) for v in value)
-        return struct.pack("<IIQ", 9, 8 if strings else 5, len(value)) + items
-    return struct.pack("<II", 4, value)
-
-
-def header(
-    metadata: dict[str, Any], tensors: tuple[Tensor, ...] = TENSORS, version: int = 3, alignment: int = 32
-) -> bytes:
-    raw = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata))
-    raw += b"".join(text(key) + encode(value) for key, value in metadata.items())
-    for name, shape, kind, offset in tensors:
-        raw += (
-            text(name)
-            + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-            + struct.pack("<IQ", kind, offset)
-        )
-    return raw + bytes(-len(raw) % alignment)
 
 
 @pytest.fixture
@@ -150,6 +109,7 @@ def test_a_tensor_of_unknown_type_counts_from_its_offset(path: Path) -> None:
             "within its header",
         ),
         (header({"general.alignment": 0}, ()), "alignment"),
+        (header({"general.alignment": 2**31}, ()), "alignment"),
         (header({}, (("a", (1,) * 9, F32, 0),)), "dimensions"),
     ],
 )
@@ -159,8 +119,64 @@ def test_what_is_refused(path: Path, raw: bytes, message: str) -> None:
         read_header(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("block_count", 2**32 - 1, "block_count is 4,294,967,295, not 1 to 512"),
+        ("block_count", 0, "block_count is 0"),
+        ("block_count", 513, "block_count is 513"),
+        ("context_length", 2**31, "context_length"),
+        ("embedding_length", 2**32 - 1, "embedding_length"),
+        ("feed_forward_length", [1, -1], "feed_forward_length is -1"),
+        ("vocab_size", 2**31, "vocab_size"),
+        ("expert_count", 513, "expert_count"),
+        ("expert_used_count", 2**16, "expert_used_count"),
+        ("attention.head_count", 2**20, "head_count"),
+        ("attention.head_count_kv", [2, 2**20], "head_count_kv"),
+        ("attention.key_length", 2**31, "key_length"),
+        ("attention.value_length", 2**31, "value_length"),
+        ("rope.dimension_count", 2**31, "dimension_count"),
+        ("full_attention_interval", 0, "full_attention_interval"),
+        ("some.other_number", 2**32 - 1, "other_number"),
+        ("attention.layer_norm_rms_epsilon", math.nan, "epsilon is nan"),
+        ("attention.layer_norm_rms_epsilon", -1e-5, "epsilon is negative"),
+        ("attention.layer_norm_epsilon", math.inf, "epsilon is inf"),
+        ("rope.freq_base", -math.inf, "freq_base is -inf"),
+        ("rope.scaling.factor", math.nan, "factor is nan"),
+    ],
+)
+def test_numbers_that_would_abort_llama_cpp_are_refused(
+    path: Path, key: str, value: Any, problem: str
+) -> None:
+    path.write_bytes(header(LLAMA | {f"llama.{key}": value}) + bytes(DATA))
+    with pytest.raises(ModelLoadError, match=f"is damaged: llama.*{problem}"):
+        read_header(path)
+
+
+def test_token_ids_and_scores_may_be_anything(path: Path) -> None:
+    odd = {"tokenizer.ggml.padding_token_id": 2**32 - 1, "tokenizer.ggml.scale": -math.inf}
+    path.write_bytes(header(LLAMA | odd) + bytes(DATA))
+    assert read_header(path).block_count == 2
+
+
+@pytest.mark.parametrize("chunk", [8, 9, 16, 2**20])
+def test_texts_are_passed_over_in_pieces_of_any_size(
+    path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_reader, "_CHUNK", chunk)
+    texts = ["", "a", "b" * 7, "c" * 40, "", "d" * 9] * 3
+    raw = header({"tokens": texts, **LLAMA})
+    path.write_bytes(raw + bytes(DATA))
+    assert read_header(path).block_count == 2
+    start = raw.index(b"tokens")
+    for end in range(start, start + 60):
+        path.write_bytes(raw[:end])
+        with pytest.raises(ModelLoadError, match="cut off or damaged"):
+            read_header(path)
+
+
 def test_a_header_may_not_be_endless(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf, "MAX_HEADER_BYTES", 100)
+    monkeypatch.setattr(gguf_reader, "MAX_HEADER_BYTES", 100)
     path.write_bytes(header(LLAMA) + bytes(DATA))
     with pytest.raises(ModelLoadError, match="larger than 100 bytes"):
         read_header(path)

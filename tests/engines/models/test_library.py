@@ -397,7 +397,27 @@ def test_every_kind_of_change_is_noticed(shelf: Shelf) -> None:
     library.reload()
     (shelf.base / "org" / "a.gguf").write_bytes(b"GGUF, and longer")
     assert library.changed()
-    assert library.reload() == Changes(changed=("a",))
+    assert library.reload() == Changes(changed=("a",), overwritten=("a",))
+
+
+def test_a_file_that_is_written_to_is_told_from_one_that_is_replaced(
+    shelf: Shelf, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shelf.put("a.gguf", "b.gguf", "big-00001-of-00002.gguf", "big-00002-of-00002.gguf")
+    library = shelf.library()
+    (elsewhere := tmp_path_factory.mktemp("other") / "elsewhere.gguf").write_bytes(b"GGUF2")
+    put = library.put("given", elsewhere)
+    other = shelf.base / "b.gguf.new"
+    other.write_bytes(b"GGUF!")
+    other.rename(shelf.base / "b.gguf")
+    library.reload()
+    for path in (shelf.base / "a.gguf", shelf.base / "big-00002-of-00002.gguf", elsewhere):
+        with path.open("r+b") as file:
+            file.write(b"gguf")
+        os.utime(path, ns=(1, 1))
+    assert library.changed()
+    assert set(library.reload().overwritten) == {"a", "big", put.name}
+    assert not library.reload().overwritten
 
 
 def test_a_folder_that_comes_later_is_noticed(shelf: Shelf, tmp_path: Path) -> None:
