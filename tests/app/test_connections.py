@@ -132,9 +132,12 @@ def error_of(answer: bytes) -> tuple[int, str]:
 
 def test_a_usual_request_is_answered_and_the_connection_is_kept(app: App, connect: Connect) -> None:
     client = connect(GET)
-    assert client.recv(2**16).startswith(b"HTTP/1.1 200")
-    client.sendall(GET)
-    assert client.recv(2**16).startswith(b"HTTP/1.1 200")
+    for _ in range(2):
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += client.recv(2**16)
+        assert answer.startswith(b"HTTP/1.1 200")
+        client.sendall(GET)
 
 
 def test_headers_of_the_largest_size_pass(app: App, connect: Connect) -> None:

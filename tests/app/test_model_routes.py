@@ -350,7 +350,7 @@ def test_a_loaded_model_whose_file_is_overwritten_is_unloaded(
     assert load(client, name).status_code == 200
     before = server.engine(name)
     seen = Changes(overwritten=(name, "away"))
-    monkeypatch.setattr(server.house.library, "reload", lambda: seen)
+    monkeypatch.setattr(server.house.library, "adopt", lambda _: seen)
     server.call(server.house.reload)
     wait_until(lambda: server.engine(name) is not before)
     wait_until(lambda: state(client, name) == then)

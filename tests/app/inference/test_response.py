@@ -21,7 +21,8 @@ class LastTry:
     backend = "a"
 
     async def open(self) -> tuple[Reply, bytes]:
-        return Reply(200, [], Body(BackendFailed("the connection broke"))), b"data: {}\n\n"
+        headers = [(b"content-type", b"text/event-stream")]
+        return Reply(200, headers, Body(BackendFailed("the connection broke"))), b"data: {}\n\n"
 
     async def resume(self, failure: Exception) -> tuple[ByteStream, bytes]:
         raise RequestKills("3 instances failed while they computed it")

@@ -40,14 +40,17 @@ def test_what_is_no_log_line_is_logged_as_it_is(text: str, caplog: pytest.LogCap
     assert caplog.messages == [text]
 
 
-def test_no_damage_to_a_line_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_damage_to_a_line_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that are missing, doubled or others: whatever is left of a line, it is taken."""
+    taken: list[str] = []
+    # Not captured: pytest's workers cannot send a report with half a surrogate pair in it.
+    monkeypatch.setattr(logging.Logger, "handle", lambda _, record: taken.append(record.getMessage()))
     whole = line("it said", "ERROR", pid=1, message="x", args=[{"a": 1}], deep={"a": {"b": [None]}}).encode()
     log = LogRelay({"instance": "i"}, clock=iter(range(10**6)).__next__)
     for at in range(len(whole)):
         for patch in (b"", whole[at : at + 1] * 2, b"\xff", b"\\ud800", b'"', b"{", b"1"):
             log.take(whole[:at] + patch + whole[at + 1 :])
-    assert len(caplog.messages) > len(whole)
+    assert len(taken) > len(whole)
 
 
 def test_last_words_are_errors_and_plain_lines() -> None:
