@@ -33,6 +33,11 @@ class Pipe:
     def read(self, size: int = 2**20) -> None:
         self._data += os.read(self._read, size)
 
+    def drain(self) -> None:
+        """Read to the end, which comes when `end` is closed."""
+        while os.read(self._read, 2**20):
+            pass
+
     @property
     def lines(self) -> list[str]:
         return self._data.decode().split("\n")[:-1]
@@ -56,8 +61,11 @@ def writer(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[LogWriter]:
     monkeypatch.setattr(log_writer, "MOST_WAITING", 50_000)
     writer = LogWriter(pipe.end)
     yield writer
-    threading.Thread(target=pipe.read, args=(2**24,), daemon=True).start()  # lets its thread go on
+    drain = threading.Thread(target=pipe.drain)  # lets the writer's thread go on
+    drain.start()
     writer.close()
+    pipe.end.close()
+    drain.join()
 
 
 def say(writer: LogWriter, text: str, level: int = logging.INFO) -> None:
