@@ -47,8 +47,14 @@ def spec(**options: object) -> LoadSpec:
 
 
 def engine_processes() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.name().startswith("VLLM::")]
+    return [child for child in psutil.Process().children(recursive=True) if _is_engine(child)]
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith("VLLM::")
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return False
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
