@@ -31,7 +31,7 @@ STEP = 16 * 2**10
 # Bytes of an answer that wait for a slow client here, so that the request's place goes back when its
 # generation has ended. Who made more than that waits; a little below, it goes on. Small pieces take three
 # times their size here.
-HIGH_WATER = 2**18
+HIGH_WATER = 3 * 2**16
 LOW_WATER = HIGH_WATER - 4 * STEP
 
 # Looks at a connection within a time-out.
