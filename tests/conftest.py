@@ -35,13 +35,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _public_certificates_are_read_once() -> Iterator[None]:
     """httpx reads them for every client, in 30 ms: as long as most tests take."""
     make = ssl.create_default_context
+    public = {certifi.where(), os.environ.get("SSL_CERT_FILE")}
 
     @cache
-    def public() -> ssl.SSLContext:
-        return make(cafile=certifi.where())
+    def read(cafile: str) -> ssl.SSLContext:
+        return make(cafile=cafile)
 
     def shared(*args: Any, **options: Any) -> ssl.SSLContext:
-        return public() if not args and options == {"cafile": certifi.where()} else make(*args, **options)
+        if not args and options.keys() == {"cafile"} and options["cafile"] in public:
+            return read(options["cafile"])
+        return make(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", shared)
