@@ -79,7 +79,7 @@ def _static_folder() -> Path:
 
 
 async def _swagger(request: Request) -> HTMLResponse:
-    root, app = _root(request), request.app
+    root, app = root_of(request), request.app
     page = get_swagger_ui_html(
         openapi_url=f"{root}{app.openapi_url}",
         title=app.title,
@@ -93,7 +93,7 @@ async def _swagger(request: Request) -> HTMLResponse:
 
 
 async def _redoc(request: Request) -> HTMLResponse:
-    root, app = _root(request), request.app
+    root, app = root_of(request), request.app
     page = get_redoc_html(
         openapi_url=f"{root}{app.openapi_url}",
         title=app.title,
@@ -108,7 +108,8 @@ async def _favicon() -> Response:
     return Response(_FAVICON, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=86400"})
 
 
-def _root(request: Request) -> str:
+def root_of(request: Request) -> str:
+    """The path below which a proxy has this server; empty without one."""
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
