@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     errors.install(app)
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
-    docs.install(app, inference.BODIES)
+    docs.install(app, inference.BODIES, server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
     for module in (inference, pulls, lifecycle, models, events, cluster, system, home):
         app.include_router(module.router)
