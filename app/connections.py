@@ -13,7 +13,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.errors import DEFAULT_RETRY_AFTER, ApiError, error_response
+from app.body_memory import BodyMemory
+from app.departures import PROBE, DepartureWatch
+from app.errors import ApiError, error_response
+from app.http10 import ended_by_closing
 from app.settings import Settings
 
 # Of the request line and headers together, as of the chunk sizes and trailers between pieces of a body.
@@ -21,8 +24,7 @@ MAX_HEAD_BYTES = 64 * 2**10
 MAX_HEADERS = 256
 MAX_PIPELINED = 16
 
-# Bodies of the largest size that are held at once. Small ones, which do not count, are up to so many bytes.
-MOST_LARGEST_BODIES = 32
+# Bodies of up to so many bytes do not count among those that are held.
 SMALL_BODY = 64 * 2**10
 
 # So much must be sent or taken within a time-out, or all that is left.
@@ -36,30 +38,25 @@ LOW_WATER = HIGH_WATER - 4 * STEP
 
 # Looks at a connection within a time-out.
 _LOOKS = 4
+# Who asked all it wants says so right behind its request; who ends later, in mid-answer, has left.
+_PROMPT_SECONDS = 0.05
 # After a refusal in mid-request: closing at once would reset the connection, and the answer would be lost.
 _LINGER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPatience:
-    """Seconds that clients are given: to send `STEP` bytes, and to take as many."""
+    """Seconds that clients are given: to send `STEP` bytes, to take as many, and between two requests."""
 
     receive: float
     send: float
-
-
-@dataclass(slots=True)
-class BodyMemory:
-    """The bytes of large bodies that all connections hold together, from their arrival to their answer."""
-
-    most: int
-    held: int = 0
+    idle: float
 
 
 def protocol(settings: Settings) -> Any:
     """What uvicorn makes its protocols with. Can be pickled, as reloading needs."""
-    patience = ClientPatience(settings.receive_timeout, settings.send_timeout)
-    bodies = BodyMemory(MOST_LARGEST_BODIES * settings.max_request_bytes)
+    patience = ClientPatience(settings.receive_timeout, settings.send_timeout, settings.http_keep_alive)
+    bodies = BodyMemory.for_bodies_of(settings.max_request_bytes)
     return partial(EdgeConnection, patience=patience, bodies=bodies)
 
 
@@ -92,12 +89,14 @@ class EdgeConnection(HttpToolsProtocol):
         self._body_size = self._held = 0
         self._room = MAX_HEAD_BYTES  # bytes that may come before the parser has something whole
         self._received = 0
+        self._asked = 0.0  # when the newest request was here as a whole
         self._heads = 0
         self._in_body = False
         self._is_refused = False
         self._refusal: ApiError | None = None
         self._receiving, self._sending = Stall(), Stall()
         self._timer: asyncio.TimerHandle | None = None
+        self._departure: DepartureWatch | None = None  # of a client that sends no more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -107,8 +106,22 @@ class EdgeConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._departure is not None:
+            self._departure.cancel()
         self._release_body()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays: the client may have asked all it wants, and wait for the answer."""
+        has_answer = self._is_busy and self.cycle.response_started
+        if self._in_body or not self._is_busy:
+            return False
+        if has_answer and self.loop.time() - self._asked >= _PROMPT_SECONDS:
+            return False
+        self._departure = DepartureWatch(self.transport, self.transport.abort)
+        if not has_answer and not self.pipeline and self.cycle.scope["http_version"] == "1.1":
+            self.transport.write(PROBE)
+        return True
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
@@ -143,26 +156,34 @@ class EdgeConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._room = MAX_HEAD_BYTES
         self._in_body = False
+        self._asked = self.loop.time()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if self._held:
             self._release_body()
         super().on_response_complete()
+        if self._departure is not None and not self._is_busy:
+            self.transport.close()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if cycle.scope["http_version"] == "1.0":
+            app = ended_by_closing(app, cycle)
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal or ApiError(400, "invalid_request_error", msg))
 
     def _hold_body(self, size: int) -> None:
         self._held += size
-        self._bodies.held += size
-        if self._bodies.held > self._bodies.most:
-            message = "Too many large bodies are being read or served. Try again later."
-            self._refusal = ApiError(503, "insufficient_memory", message, retry_after=DEFAULT_RETRY_AFTER)
-            raise ValueError("not to be served")
+        try:
+            self._bodies.take(size)
+        except ApiError as error:
+            self._refusal = error
+            raise ValueError("not to be served") from None
 
     def _release_body(self) -> None:
-        self._bodies.held -= self._held
+        self._bodies.give_back(self._held)
         self._held = 0
 
     def _received_much(self, data: memoryview) -> None:
@@ -177,7 +198,9 @@ class EdgeConnection(HttpToolsProtocol):
         now, patience = self.loop.time(), self._patience
         if self._sending.seconds(self._unsent(), now) >= patience.send:
             self.transport.abort()
-        elif self._receiving.seconds(self._awaited(), now) >= patience.receive:
+        elif self._receiving.seconds(self._awaited(), now) >= (
+            patience.idle if self._is_idle else patience.receive
+        ):
             self._give_up()
         else:
             self._timer = self.loop.call_later(min(patience.receive, patience.send) / _LOOKS, self._look)
@@ -197,11 +220,18 @@ class EdgeConnection(HttpToolsProtocol):
                 return None
             # The rest of a body that was refused has a time-out in all.
             return self._heads, self._received // STEP if self._is_busy else -1
-        return None if self._is_busy else (self._heads, 0)
+        if self._is_busy:
+            return None
+        return self._heads, -1 if self._is_idle else 0
 
     @property
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the client had an answer, and nothing came since."""
+        return self._heads > 0 and self._room == MAX_HEAD_BYTES and not (self._in_body or self._is_busy)
 
     def _give_up(self) -> None:
         has_begun = self._in_body or self._room < MAX_HEAD_BYTES

@@ -31,6 +31,17 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def is_domain(host: str) -> bool:
+    """Whether ``host`` is a name that its owner, whoever that is, can make lead to any machine."""
+    if is_loopback(host) or host.endswith(".localhost"):
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return "." in host
+    return False
+
+
 def is_named(host: str, patterns: Collection[str]) -> bool:
     """Whether one of ``patterns`` (from `parse_host`) is ``host``, or a domain that it is in."""
     if host in patterns or ANY in patterns:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from app import __version__, errors, middleware
 from app.configuration import WorkerModel
-from app.routers import cluster, docs, events, inference, lifecycle, models, pulls, system
+from app.routers import absent, cluster, docs, events, home, inference, lifecycle, models, pulls, system
 from app.server import Server
 from app.settings import Settings
 from app.telemetry import logs
@@ -44,13 +44,15 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # `middleware.paths` knows how else a path may be spelt
     )
     app.state.server = server
     errors.install(app)
+    absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
-    docs.install(app, inference.BODIES)
+    docs.install(app, inference.BODIES, server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    for module in (inference, pulls, lifecycle, models, events, cluster, system):
+    for module in (inference, pulls, lifecycle, models, events, cluster, system, home):
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)
     return app
@@ -79,3 +81,5 @@ def _announce(settings: Settings, server: Server) -> None:
         log.warning("multi_instance keeps one model only, as MAX_CONCURRENT_MODELS is 1: raise it")
     if not settings.api_keys:
         log.warning("the API is open to everyone who can reach it: set API_KEYS to require a key")
+    if settings.manages_locally:
+        log.warning("models are managed only from this machine: set ADMIN_API_KEYS, or OPEN_ADMIN=true")

@@ -13,7 +13,7 @@ from urllib.request import getproxies_environment
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.hosts import parse_host, parse_origin
+from app.hosts import is_loopback, parse_host, parse_origin
 from balancer.backends.upstream_config import parse_upstreams
 from balancer.policies import Strategy
 from balancer.proxy.guard import parse_allowed
@@ -182,6 +182,12 @@ class Settings(BaseSettings):
         description="Seconds a client may take to read 16 KiB of an answer that waits for it, before it is "
         "cut.",
     )
+    http_keep_alive: float = Field(
+        75.0,
+        gt=0,
+        description="Seconds a connection stays open between two requests of a client. Longer than the idle "
+        "time-out of a proxy in front, which otherwise sends requests on connections that just closed.",
+    )
     enable_caching: bool = Field(
         True, description="Keep finished prompts in the KV cache and reuse equal prefixes."
     )
@@ -217,7 +223,12 @@ class Settings(BaseSettings):
     admin_api_keys: CommaSeparated = Field(
         frozenset(),
         description="Comma-separated Bearer keys that may also load, unload and pull models. Empty: every "
-        "client may.",
+        "client with one of API_KEYS may; without those either, see OPEN_ADMIN.",
+    )
+    open_admin: bool = Field(
+        False,
+        description="Without any keys and with HOST beyond this machine: whether everyone who reaches the "
+        "server may manage it. If not, only programs on this machine may, through no proxy.",
     )
     user_keep_alive: bool = Field(
         False,
@@ -305,6 +316,13 @@ class Settings(BaseSettings):
         if value != "auto" and value < 1:
             raise ValueError('must be "auto" or at least 1')
         return value
+
+    @property
+    def manages_locally(self) -> bool:
+        """Whether others can reach this server, and only from this machine it is to be managed."""
+        has_keys = bool(self.api_keys or self.admin_api_keys)
+        is_reached = not is_loopback(self.host) or bool(self.trusted_proxies)
+        return is_reached and not has_keys and not self.open_admin
 
     @model_validator(mode="after")
     def _range(self) -> Self:

@@ -53,6 +53,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "ws": "none",
         "log_config": None,
         "access_log": False,
+        "timeout_keep_alive": settings.http_keep_alive,
         "timeout_graceful_shutdown": int(settings.shutdown_grace),
         # Otherwise uvicorn believes every process of this machine, and what FORWARDED_ALLOW_IPS says.
         "proxy_headers": bool(settings.trusted_proxies),

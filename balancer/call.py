@@ -126,6 +126,7 @@ Run = Callable[[Engine, ResumePoint | None], Awaitable[Reply]]
 class Call:
     """A request as the balancer sees it: where it may go, and how to run it there.
 
+    Clients may choose ``request_id``; ``answer_id``, by which workers know the call, is its own.
     ``run`` serves it on an engine of this process, from a `ResumePoint` on if another backend began it;
     ``path``, ``headers`` and ``body`` are what a worker or an upstream is sent, and ``wire`` says how to
     read its answer. ``defaults`` are fields of the body that count where the client said nothing.
@@ -141,6 +142,7 @@ class Call:
     body: bytes
     stream: bool
     wire: WireFormat
+    answer_id: str = ""
     run: Run | None = None
     headers: Sequence[tuple[bytes, bytes]] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -150,6 +152,9 @@ class Call:
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
     hops: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.answer_id = self.answer_id or self.request_id
 
     @property
     def model(self) -> str:

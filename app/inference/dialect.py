@@ -20,12 +20,12 @@ Resolve = Callable[[str], Resolved]
 class AnswerContext:
     """The facts of the answers to one task that a writer needs.
 
-    ``choices`` is how many answers there are, ``readers`` one for each of them, or none where all of their
-    text is content. ``echoes`` are the texts to put in front of them, if any. An answer that another
-    backend began, up to ``resume_point``, has been opened there.
+    ``answer_id`` is no other answer's. ``choices`` is how many answers there are, ``readers`` one for each of
+    them, or none where all text is content. ``echoes`` are the texts to put in front of them, if any.
+    An answer that another backend began, up to ``resume_point``, has been opened there.
     """
 
-    request_id: str
+    answer_id: str
     choices: int
     readers: Sequence[AnswerReader] = ()
     echoes: Sequence[str] = ()

@@ -32,9 +32,10 @@ MakeRecord = Callable[[Target, str, str], RequestRecord]
 class WireRequest:
     """A request as it came: what workers and upstreams are sent.
 
-    ``hops`` are the ids of the servers that it came through. ``for_parent``: it came from the server that
-    started this one as a worker, whose stream has comments then; ``resume_point``: the point of an answer to
-    go on from, which only a parent can give.
+    Clients may choose ``request_id``; ``answer_id`` is then the answer's own. ``hops`` are the ids of the
+    servers that it came through. ``for_parent``: it came from the server that started this one as a worker,
+    whose stream has comments then; ``resume_point``: the point of an answer to go on from, which only a
+    parent can give.
     """
 
     request_id: str
@@ -44,6 +45,11 @@ class WireRequest:
     hops: Sequence[str] = ()
     for_parent: bool = False
     resume_point: ResumePoint | None = None
+    answer_id: str = ""
+
+    @property
+    def own_id(self) -> str:
+        return self.answer_id or self.request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Pipeline:
         record = self._make_record(task.target, request.path, request.request_id)
         call = Call(
             request_id=request.request_id,
+            answer_id=request.own_id,
             target=task.target,
             path=request.path,
             body=request.body,
@@ -108,6 +115,7 @@ class Pipeline:
         record = self._make_record(resolved.target, request.path, request.request_id)
         call = Call(
             request_id=request.request_id,
+            answer_id=request.own_id,
             target=resolved.target,
             path=request.path,
             body=request.body,
@@ -173,7 +181,7 @@ async def run(
     writer = dialect.writer(
         task,
         AnswerContext(
-            request_id=request.request_id,
+            answer_id=request.own_id,
             choices=len(sequences),
             readers=readers,
             echoes=[prompt.text or "" for prompt in prompts for _ in range(task.n)] if task.echo else (),

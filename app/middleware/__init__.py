@@ -5,11 +5,14 @@ Pure ASGI: Starlette's BaseHTTPMiddleware would halve the throughput.
 From the outside in:
 
 1. request id: outermost, so that a refusal by any other one has an id too;
-2. host, then origin: whether a browser is tricked into this request;
-3. CORS: answers the browser's own questions;
-4. body limit: costs a look at a header and needs to know nobody;
-5. auth: says who the client is;
-6. rate limit: counts what the client sends.
+2. path: its spelling is the routes' own for all that follow;
+3. host, then origin: whether a browser is tricked into this request;
+4. CORS: answers the browser's own questions;
+5. body limit: costs a look at a header and needs to know nobody;
+6. auth: says who the client is;
+7. rate limit: counts what the client sends;
+8. content encoding: nothing is decoded for who may not ask;
+9. HEAD: becomes GET, as which the routes answer it.
 """
 
 from __future__ import annotations
@@ -20,9 +23,13 @@ from starlette.middleware.cors import CORSMiddleware
 from app.hosts import is_loopback
 from app.middleware.auth import AuthMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.content_encoding import ContentEncodingMiddleware
+from app.middleware.failures import FailureMiddleware
+from app.middleware.head import HeadMiddleware
 from app.middleware.host_check import HostCheckMiddleware
 from app.middleware.key_guesses import KeyGuesses
 from app.middleware.origin_check import OriginCheckMiddleware
+from app.middleware.paths import PathMiddleware
 from app.middleware.rate_limit import RateLimitMiddleware
 from app.middleware.request_id import RequestIdMiddleware
 from app.settings import Settings
@@ -33,6 +40,8 @@ def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> Non
 
     A worker answers nobody without its key, not even a probe.
     """
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(ContentEncodingMiddleware, max_bytes=settings.max_request_bytes)
     if settings.rate_limit_rpm:
         app.add_middleware(RateLimitMiddleware, rpm=settings.rate_limit_rpm)
     app.add_middleware(
@@ -40,18 +49,22 @@ def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> Non
         keys=settings.api_keys,
         admin_keys=settings.admin_api_keys,
         everywhere=is_worker,
+        local_admin=settings.manages_locally,
         guesses=KeyGuesses(settings.rate_limit_wrong_keys),
     )
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_request_bytes)
     if settings.cors_origins:
+        app.add_middleware(FailureMiddleware)
         app.add_middleware(
             CORSMiddleware,
             allow_origins=sorted(settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
+            allow_private_network=True,
             expose_headers=["*"],
         )
     app.add_middleware(OriginCheckMiddleware, allowed=settings.cors_origins)
     if settings.allowed_hosts or is_loopback(settings.host):
         app.add_middleware(HostCheckMiddleware, allowed=settings.allowed_hosts)
+    app.add_middleware(PathMiddleware)
     app.add_middleware(RequestIdMiddleware)

@@ -1,16 +1,16 @@
-"""Bearer keys for everything under /v1."""
+"""Keys for everything under /v1, and who may manage the server."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import ApiError, error_response
-from app.middleware.credentials import bearer_token, client_network
+from app.middleware.credentials import client_network, is_local, keys_of
 from app.middleware.key_guesses import KeyGuesses
 from app.middleware.paths import is_api
 
@@ -20,8 +20,9 @@ class AuthMiddleware:
 
     ``everywhere``: not only under /v1. ``guesses`` limits wrong keys; by default, nothing does.
 
-    ``scope["state"]["admin"]`` says whether the client may manage models: with one of ``admin_keys``, or
-    anyone where there are none. To others ``scope["state"]["admin_refusal"]`` gives the error to raise.
+    ``scope["state"]["admin"]`` says whether the client has one of ``admin_keys``, or there are none. To who
+    may not manage models, ``scope["state"]["admin_refusal"]`` gives the error to raise: all others, and with
+    ``local_admin`` who is not on this machine.
     Who calls is in ``scope["state"]["client"]``: a short id of the key, or the client's address. It names
     the key in logs without giving it away.
     """
@@ -33,6 +34,7 @@ class AuthMiddleware:
         admin_keys: Iterable[str] = (),
         *,
         everywhere: bool = False,
+        local_admin: bool = False,
         guesses: KeyGuesses | None = None,
     ) -> None:
         self.app = app
@@ -41,6 +43,7 @@ class AuthMiddleware:
         self._open = not users
         self._digests = tuple(users | self._admins)
         self._everywhere = everywhere
+        self._local_admin = local_admin
         self._guesses = guesses or KeyGuesses(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,22 +51,23 @@ class AuthMiddleware:
             await self.app(scope, receive, send)
             return
         network = client_network(scope)
-        token = bearer_token(scope) if self._digests else None
-        digest = self._known(token) if token else None
-        if token and self._guesses.is_blocked(network, digest):
+        keys = keys_of(scope) if self._digests else []
+        digest = next((known for key in keys if (known := self._known(key)) is not None), None)
+        if keys and self._guesses.is_blocked(network, digest):
             digest = None
         elif digest is not None:
             self._guesses.right(network, digest)
+        wrong = keys if digest is None else []
         if not self._open and digest is None and self._guards(scope):
-            refusal = self._refusal(network, token, 401)
-            await error_response(refusal)(scope, receive, send)
+            await error_response(self._refusal(network, wrong, 401))(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state["client"] = digest.hex()[:8] if digest else network
         state["admin"] = not self._admins or digest in self._admins
         if not state["admin"]:
-            unknown = token if digest is None else None
-            state["admin_refusal"] = partial(self._refusal, network, unknown, 403)
+            state["admin_refusal"] = partial(self._refusal, network, wrong, 403)
+        elif self._local_admin and not is_local(scope):
+            state["admin_refusal"] = _not_local
         await self.app(scope, receive, send)
 
     def _guards(self, scope: Scope) -> bool:
@@ -78,21 +82,31 @@ class AuthMiddleware:
             known |= hmac.compare_digest(digest, each)
         return digest if known else None
 
-    def _refusal(self, network: str, token: bytes | None, status: int) -> ApiError:
-        """What a client is told that sent ``token``, which is no key, if any."""
-        if token:
+    def _refusal(self, network: str, wrong: Sequence[bytes], status: int) -> ApiError:
+        """What a client is told that sent the keys ``wrong``, if any, which are none."""
+        if wrong:
             if self._guesses.is_blocked(network, None):
                 return self._guesses.refusal(network)
-            self._guesses.wrong(network)
+            for _ in wrong:
+                self._guesses.wrong(network)
         if status == 403:
             return ApiError(
                 403, "insufficient_scope", "Managing a server needs one of the keys in ADMIN_API_KEYS."
             )
-        if token:
+        if wrong:
             message = "This API key is not valid."
         else:
-            message = "An API key is required. Send it as: Authorization: Bearer <key>"
+            message = "An API key is required. Send it as Authorization: Bearer <key> or x-api-key: <key>"
         return ApiError(401, "invalid_api_key", message, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _not_local() -> ApiError:
+    message = (
+        "This server has no keys, so it is managed only from the machine that it runs on, by its address "
+        "localhost and through no proxy. To manage it from elsewhere, set ADMIN_API_KEYS there and send one "
+        "of them; OPEN_ADMIN=true lets everyone who reaches it."
+    )
+    return ApiError(403, "insufficient_scope", message)
 
 
 def _digest(key: bytes) -> bytes:

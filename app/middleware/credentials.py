@@ -1,4 +1,4 @@
-"""What a request tells of who sent it: a Bearer key, and an address."""
+"""What a request tells of who sent it: keys, and an address."""
 
 from __future__ import annotations
 
@@ -6,19 +6,55 @@ from ipaddress import IPv4Address, IPv6Network, ip_address
 
 from starlette.types import Scope
 
+from app.hosts import host_of, is_domain, is_loopback
+
+_AUTHORIZATION = b"authorization"
+# The last two as Anthropic's and Azure's clients send them.
+_KEY_HEADERS = frozenset({_AUTHORIZATION, b"x-api-key", b"api-key"})
+# Whoever adds one of these passes on what somebody else sent.
+_PROXIES_HEADERS = frozenset(
+    {
+        b"cf-connecting-ip",
+        b"forwarded",
+        b"true-client-ip",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
 # What an IPv6 provider gives one customer at least.
 _CUSTOMER = 64
 # Who has no address, as on a Unix socket, or none that is one.
 UNKNOWN = "unknown"
 
 
-def bearer_token(scope: Scope) -> bytes | None:
-    """The token of the Authorization header; None without one, or in another scheme."""
+def keys_of(scope: Scope) -> list[bytes]:
+    """The keys that the request brings: a Bearer token, and what stands in the headers for bare ones. Of each
+    header the first counts."""
+    found: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, token = value.strip().partition(b" ")
-            return token.strip() if scheme.lower() == b"bearer" else None
-    return None
+        if name in _KEY_HEADERS:
+            found.setdefault(name, value.strip())
+    authorization = found.pop(_AUTHORIZATION, b"")
+    scheme, _, token = authorization.partition(b" ")
+    keys = [token.strip()] if scheme.lower() == b"bearer" else []
+    return [key for key in (*keys, *found.values()) if key]
+
+
+def is_local(scope: Scope) -> bool:
+    """Whether a program on this machine sent the request: no proxy for somebody else, and no page in a
+    browser whose name was made to lead here."""
+    client = scope.get("client")
+    if not client or not is_loopback(client[0]):
+        return False
+    for name, value in scope["headers"]:
+        if name in _PROXIES_HEADERS:
+            return False
+        if name == b"host" and is_domain(host_of(value.decode("latin-1")) or "."):
+            return False
+    return True
 
 
 def client_network(scope: Scope) -> str:

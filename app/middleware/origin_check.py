@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import ApiError, error_response
 from app.hosts import ANY, is_same_origin
-from app.middleware.credentials import bearer_token
+from app.middleware.credentials import keys_of
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -20,7 +20,7 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 class OriginCheckMiddleware:
     """403 for a request by a page that is neither this server's nor of one of the ``allowed`` origins.
 
-    Only browsers tell an Origin. With a Bearer key, real or not, a request passes: no page can send one
+    Only browsers tell an Origin. With a key, real or not, a request passes: no page can send one
     unless the server allowed it before.
     """
 
@@ -41,7 +41,7 @@ class OriginCheckMiddleware:
         hosts = _values(scope, b"host")
         if all(any(is_same_origin(each, host) for host in hosts) for each in foreign):
             return False
-        return bearer_token(scope) is None
+        return not keys_of(scope)
 
 
 def _values(scope: Scope, wanted: bytes) -> list[str]:

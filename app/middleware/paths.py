@@ -1,17 +1,61 @@
-"""The paths that the guards look at."""
+"""Paths: the one spelling of each that everything behind this sees, and what the guards look at."""
 
 from __future__ import annotations
 
-from starlette.types import Scope
+import re
+from urllib.parse import quote
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+API = "/v1"
 # What probes and scrapers ask for, as often as they like.
 _PROBED = frozenset({"/v1/system/health", "/v1/system/metrics"})
+
+# Not behind a colon: an upstream's name may be an address.
+_SLASHES = re.compile(r"(?<!:)//+")
+_AGAIN = re.compile(r"(?:/v1)+(?=/v1(?:/|$))")
+# OpenAI's routes, of a client whose base URL lacks /v1.
+_BARE = re.compile(r"/(?:chat/completions|completions|models)(?:/|$)")
+# Where llama-server has routes that are elsewhere here.
+_ELSEWHERE = {"/v1/health": "/health"}
+
+
+class PathMiddleware:
+    """Gives a path that is only spelt otherwise the spelling of the routes.
+
+    A redirect would do the same for GET, but clients lose the body of a POST on the way. Stands outside of
+    the guards: they see the same path as the router.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            asked = _route_path(scope)
+            if (path := canonical(asked)) != asked:
+                path = scope["path"].removesuffix(asked) + path
+                scope = {**scope, "path": path, "raw_path": quote(path).encode()}
+        await self.app(scope, receive, send)
+
+
+def canonical(path: str) -> str:
+    """``path`` as the routes spell it: no slash twice or at the end, and /v1 once in front."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    if path.endswith("/") and len(path) > 1:
+        path = path[:-1]
+    if path.startswith("/v1/v1"):
+        path = _AGAIN.sub("", path, count=1)
+    if _BARE.match(path):
+        path = API + path
+    return _ELSEWHERE.get(path, path)
 
 
 def is_api(scope: Scope) -> bool:
     """Whether the request is for a path under /v1, seen from below the app's root path."""
     path = _route_path(scope)
-    return path == "/v1" or path.startswith("/v1/")
+    return path == API or path.startswith(f"{API}/")
 
 
 def is_probe(scope: Scope) -> bool:

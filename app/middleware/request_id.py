@@ -11,10 +11,15 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 # Printable ASCII without spaces: what goes into a header and a log line unchanged.
 _SANE = re.compile(rb"[!-~]{1,128}")
+# Characters of a client's id that are in the id of the answer, which is sane too.
+_MOST_GIVEN = 100
 
 
 class RequestIdMiddleware:
-    """Takes a sane ``x-request-id`` or makes one; it is in ``scope["state"]["request_id"]``."""
+    """Takes a sane ``x-request-id`` or makes one; it is in ``scope["state"]["request_id"]``.
+
+    Clients may send one id twice, so ``scope["state"]["answer_id"]`` is this request's alone.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -23,8 +28,11 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _incoming(scope) or f"req_{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        given = _incoming(scope)
+        request_id = given or f"req_{secrets.token_hex(12)}"
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["answer_id"] = f"{given[:_MOST_GIVEN]}-{secrets.token_hex(6)}" if given else request_id
         # Cleared at the start and not unbound at the end: what escapes the app is logged by the server
         # after we returned. A server runs each request in a context of its own.
         clear_contextvars()

@@ -34,8 +34,9 @@ class BoundedRoute(APIRoute):
 
 
 def _require_admin(request: Request) -> None:
-    if not request.state.admin:
-        raise request.state.admin_refusal()
+    refusal = getattr(request.state, "admin_refusal", None)
+    if refusal is not None:
+        raise refusal()
 
 
 admin_only = Depends(_require_admin)

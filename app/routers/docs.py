@@ -18,6 +18,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
+from app.routers import examples
+
 STATIC_URL = "/static/docs"
 FAVICON_URL = "/favicon.svg"
 
@@ -57,17 +59,18 @@ class _CachedFiles(StaticFiles):
         return response
 
 
-def install(app: FastAPI, bodies: Sequence[type[BaseModel]] = ()) -> None:
+def install(app: FastAPI, bodies: Sequence[type[BaseModel]] = (), model: str | None = None) -> None:
     """Serve the pages for ``app``, which was made with ``docs_url=None, redoc_url=None``.
 
-    ``bodies`` are the schemas of request bodies that routes read themselves, and refer to by name.
+    ``bodies`` are the schemas of request bodies that routes read themselves, and refer to by name; ``model``
+    is the model that the examples name.
     """
     app.mount(STATIC_URL, _CachedFiles(directory=_static_folder()), name="docs-static")
     app.add_api_route("/docs", _swagger, include_in_schema=False)
     app.add_api_route("/redoc", _redoc, include_in_schema=False)
     for url in (FAVICON_URL, "/favicon.ico"):
         app.add_api_route(url, _favicon, include_in_schema=False)
-    _describe(app, bodies)
+    _describe(app, bodies, model)
 
 
 def _static_folder() -> Path:
@@ -79,7 +82,7 @@ def _static_folder() -> Path:
 
 
 async def _swagger(request: Request) -> HTMLResponse:
-    root, app = _root(request), request.app
+    root, app = root_of(request), request.app
     page = get_swagger_ui_html(
         openapi_url=f"{root}{app.openapi_url}",
         title=app.title,
@@ -93,7 +96,7 @@ async def _swagger(request: Request) -> HTMLResponse:
 
 
 async def _redoc(request: Request) -> HTMLResponse:
-    root, app = _root(request), request.app
+    root, app = root_of(request), request.app
     page = get_redoc_html(
         openapi_url=f"{root}{app.openapi_url}",
         title=app.title,
@@ -108,7 +111,8 @@ async def _favicon() -> Response:
     return Response(_FAVICON, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=86400"})
 
 
-def _root(request: Request) -> str:
+def root_of(request: Request) -> str:
+    """The path below which a proxy has this server; empty without one."""
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
@@ -121,13 +125,17 @@ def _local_only(page: HTMLResponse) -> HTMLResponse:
     return page
 
 
-def _describe(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
-    """Make the OpenAPI document tell the truth: errors come as 400 in the envelope, keys as Bearer."""
+def _describe(app: FastAPI, bodies: Sequence[type[BaseModel]], model: str | None) -> None:
+    """Make the OpenAPI document tell the truth: errors come as 400 in the envelope, keys as Bearer, and the
+    examples can be sent."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _correct(generate(), bodies)
+            document = generate()
+            _correct(document, bodies)
+            if model is not None:
+                examples.add(document, model)
         assert app.openapi_schema is not None
         return app.openapi_schema
 

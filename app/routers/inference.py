@@ -126,8 +126,11 @@ async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
             resume_point, body = read_resume_point(headers.get(RESUME_HEADER.decode()), body)
         except ValueError as error:
             raise RequestError(str(error)) from None
+    state = request.state
     return WireRequest(
-        request_id=request.state.request_id,
+        request_id=state.request_id,
+        # All backends that an answer comes from give it the one id.
+        answer_id=state.request_id if for_parent else state.answer_id,
         # The route's own: what the client wrote may have a line end at its end, or a proxy's prefix in front.
         path=request.scope["route"].path,
         body=body,

@@ -8,12 +8,17 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from app.schemas.system import Alive, ReadinessReport, SystemHealth, SystemMetrics
+from app import __version__
+from app.errors import ApiError
+from app.schemas.common import ErrorEnvelope
+from app.schemas.system import Alive, ReadinessReport, SystemHealth, SystemMetrics, Version, health_of
 from app.server import Server
+from balancer.backends.base import BackendState
 
 router = APIRouter(tags=["System"])
 
-_RETRY_AFTER = {"Retry-After": "5"}
+_RETRY_SECONDS = 5
+_RETRY_AFTER = {"Retry-After": str(_RETRY_SECONDS)}
 
 
 @router.get("/healthz", summary="Is the process alive?")
@@ -34,6 +39,27 @@ async def readyz(request: Request, response: Response) -> ReadinessReport:
     if report.status == "not_ready":
         _mark_unavailable(response)
     return report
+
+
+@router.get(
+    "/health",
+    summary="Can it serve requests? As llama-server's users and vLLM's ask",
+    responses={503: {"model": ErrorEnvelope, "description": "A model is loading, or no backend is ready"}},
+)
+async def health(request: Request) -> Alive:
+    """As `/readyz`, in llama-server's words."""
+    server: Server = request.app.state.server
+    statuses = server.balancer.statuses()
+    if health_of(statuses) != "unavailable":
+        return Alive()
+    if any(each.state is BackendState.STARTING for each in statuses):
+        raise ApiError(503, "model_loading", "Loading model", retry_after=_RETRY_SECONDS)
+    raise ApiError(503, "no_backend", "No backend is ready: /readyz says why.", retry_after=_RETRY_SECONDS)
+
+
+@router.get("/version", summary="The server's version")
+async def version() -> Version:
+    return Version(version=__version__)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

@@ -9,12 +9,29 @@ from pydantic import BaseModel, Field
 
 from app import __version__
 from balancer.backends.base import BackendState, BackendStatus
+from engines.lifecycle.states import ModelState
 
 HealthState = Literal["ok", "degraded", "unavailable"]
 
 
 class Alive(BaseModel):
     status: Literal["ok"] = "ok"
+
+
+class Version(BaseModel):
+    version: str
+
+
+class Welcome(Version):
+    """What a program is told at the server's door."""
+
+    name: Literal["Enginehouse"] = "Enginehouse"
+    model: str = Field(description="The model that is loaded at the start.")
+    state: ModelState
+    api: Literal["/v1"] = "/v1"
+    docs: Literal["/docs"] = "/docs"
+    health: Literal["/health"] = "/health"
+    metrics: Literal["/metrics"] = "/metrics"
 
 
 class BackendReadiness(BaseModel):

@@ -40,7 +40,7 @@ class WorkerBackend(ManagedBackend):
             wire=call.wire,
             meter=call.meter,
             key=process.key,
-            request_id=call.request_id,
+            request_id=call.answer_id,
         )
 
     def status(self) -> BackendStatus:

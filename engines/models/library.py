@@ -23,6 +23,7 @@ logger = logging.getLogger("engines.models.library")
 # Names in the message about one that there is not, and names that are compared with it.
 MOST_SHOWN = 50
 MOST_COMPARED = 200
+MOST_MATCHES = 3
 # Names that clients may give a file, after the first.
 MOST_ALIASES = 16
 
@@ -249,11 +250,12 @@ class Library:
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
-        close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        shown = [model.name for model in islice(self._models.values(), MOST_SHOWN)]
-        more = len(self._models) - len(shown)
-        there = (", ".join(shown) or "none") + (f" and {more:,} more" if more else "")
+        close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=MOST_MATCHES)
+        meant = dict.fromkeys(self._by_any_name[name].name for name in close)
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        here = [model.name for model in self._models.values() if not model.is_absent]
+        more = len(here) - MOST_SHOWN
+        there = (", ".join(here[:MOST_SHOWN]) or "none") + (f" and {more:,} more" if more > 0 else "")
         return f"there is no model {wanted!r}{hint} (models here: {there})"
 
     def _comparable(self, wanted: str) -> list[str]:

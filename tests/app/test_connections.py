@@ -16,18 +16,13 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app import connections
-from app.connections import (
-    HIGH_WATER,
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    BodyMemory,
-    ClientPatience,
-    EdgeConnection,
-)
+from app.body_memory import BodyMemory
+from app.connections import HIGH_WATER, MAX_HEAD_BYTES, MAX_HEADERS, ClientPatience, EdgeConnection
 from support.live import LiveApp, wait_until
 from support.server import live_server
 
 PATIENCE = 0.2
+IDLE = 0.5
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
@@ -41,14 +36,16 @@ class App:
     def __init__(self) -> None:
         self.began = self.ended = 0
         self.headers: list[Any] = []
+        self.reads = True
         self.gate: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.began += 1
         try:
-            while (message := await receive()).get("more_body"):
+            message: Any = None
+            while self.reads and (message := await receive()).get("more_body"):
                 pass
-            if message["type"] == "http.disconnect":
+            if message is not None and message["type"] == "http.disconnect":
                 return
             if self.gate is not None:
                 await self.gate.wait()
@@ -77,7 +74,7 @@ class Exchangeable:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[LiveApp]:
-    patience, bodies = ClientPatience(PATIENCE, PATIENCE), BodyMemory(MOST_BODY_BYTES)
+    patience, bodies = ClientPatience(PATIENCE, PATIENCE, idle=IDLE), BodyMemory(MOST_BODY_BYTES)
     http = partial(EdgeConnection, patience=patience, bodies=bodies)
     live = LiveApp(Exchangeable(), http=http, lifespan="off", ws="none", timeout_graceful_shutdown=1)
     live.start()
@@ -269,6 +266,19 @@ def test_empty_lines_keep_no_connection(app: App, connect: Connect) -> None:
         except TimeoutError:
             continue
     pytest.fail("it was kept")
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_between_two_requests_a_client_has_longer(app: App, connect: Connect, refused: bool) -> None:
+    """Also behind a body that arrived after its answer, when uvicorn's own timer does not run any more."""
+    app.reads = not refused
+    client = connect(POST + b"content-length: 1\r\n\r\n")
+    if refused:
+        client.recv(2**16)
+    client.sendall(b"1")
+    began = time.monotonic()
+    assert b"408" not in rest_of(client)
+    assert IDLE * 0.8 < time.monotonic() - began < IDLE + 3 * PATIENCE
 
 
 def test_who_takes_nothing_is_cut(app: App, connect: Connect) -> None:

@@ -392,6 +392,21 @@ def test_request_ids(client: httpx.Client) -> None:
     assert client.get("/nowhere").headers["x-request-id"]
 
 
+@pytest.mark.parametrize("given", ["mine-42", "x" * 128])
+def test_one_request_id_is_not_one_answer(client: httpx.Client, given: str) -> None:
+    client.headers["x-request-id"] = given
+    answers = [
+        *(chat(client) for _ in range(2)),
+        *(complete(client, max_tokens=1) for _ in range(2)),
+        chat(client, stream=True),
+    ]
+    assert {each.headers["x-request-id"] for each in answers} == {given}
+    ids = [each.json()["id"] for each in answers[:4]] + [events(answers[4])[0]["id"]]
+    assert len(set(ids)) == 5
+    assert all(given[:100] in each and len(each) < 128 for each in ids)
+    assert {event["id"] for event in events(answers[4])} == {ids[4]}
+
+
 def test_one_log_line_a_request(capsys: pytest.CaptureFixture[str]) -> None:
     with live_server(inference_engine="fake") as server:
         httpx.post(server.url + CHAT, json=request(max_tokens=4), headers={"x-request-id": "logged-1"})

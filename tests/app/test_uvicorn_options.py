@@ -48,3 +48,8 @@ def test_the_options_reach_a_process_that_reloads() -> None:
     made = pickle.loads(pickle.dumps(options))["http"]
     assert made.func is EdgeConnection
     assert made.keywords["patience"].send == 7
+
+
+def test_connections_outlive_the_pools_of_proxies() -> None:
+    """nginx and cloud load balancers keep theirs for 60 s: what closes sooner here is a 502 there."""
+    assert uvicorn_options(Settings(_env_file=None))["timeout_keep_alive"] > 60

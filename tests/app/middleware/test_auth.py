@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from starlette._utils import get_route_path
 
 from app.middleware.auth import AuthMiddleware
+from app.middleware.key_guesses import KeyGuesses
 from app.middleware.paths import is_api
 
 
@@ -63,6 +64,41 @@ async def test_paths_outside_v1_are_open(path: str) -> None:
     async with make_client("alpha") as client:
         response = await client.get(path)
     assert response.json() == "10.0.0.7"
+
+
+RIGHT, WRONG = b"alpha", b"nobody"
+
+
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        ([(b"x-api-key", RIGHT)], True),
+        ([(b"API-Key", RIGHT)], True),
+        ([(b"authorization", b"BEARER " + RIGHT)], True),
+        ([(b"authorization", b"Bearer " + WRONG), (b"x-api-key", RIGHT)], True),
+        ([(b"authorization", b"Basic " + RIGHT), (b"x-api-key", RIGHT)], True),
+        ([(b"x-api-key", WRONG)], False),
+        ([(b"x-api-key", b"")], False),
+        ([(b"x-api-key", b"Bearer " + RIGHT)], False),
+        ([(b"x-api-key", WRONG), (b"x-api-key", RIGHT)], False),
+        ([(b"x-goog-api-key", RIGHT)], False),
+    ],
+)
+async def test_keys_come_in_the_headers_of_several_apis(
+    headers: list[tuple[bytes, bytes]], passes: bool
+) -> None:
+    async with make_client("alpha") as client:
+        response = await client.get("/v1/models", headers=headers)
+    assert response.status_code == (200 if passes else 401)
+
+
+async def test_every_wrong_key_of_a_request_counts_as_a_guess() -> None:
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(AuthMiddleware, keys=["alpha"], guesses=KeyGuesses(4))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        wrong = {"Authorization": "Bearer a", "x-api-key": "b", "api-key": "c"}
+        statuses = [(await client.get("/v1/x", headers=wrong)).status_code for _ in range(3)]
+    assert statuses == [401, 401, 429]
 
 
 async def test_a_preflight_request_passes() -> None:

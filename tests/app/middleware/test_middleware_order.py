@@ -41,9 +41,10 @@ def layers(**settings: str) -> list[str]:
 
 
 def test_layers_that_nobody_asked_for_are_not_there() -> None:
-    assert layers() == ["RequestId", "OriginCheck", "BodyLimit", "Auth"]
+    assert layers() == ["RequestId", "Path", "OriginCheck", "BodyLimit", "Auth", "ContentEncoding", "Head"]
     everything = layers(cors_origins="*", rate_limit_rpm="1", allowed_hosts="a")
-    assert everything == ["RequestId", "HostCheck", "OriginCheck", "CORS", "BodyLimit", "Auth", "RateLimit"]
+    guards = ["HostCheck", "OriginCheck", "CORS", "Failure", "BodyLimit", "Auth", "RateLimit"]
+    assert everything == ["RequestId", "Path", *guards, "ContentEncoding", "Head"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.2", "::1"])

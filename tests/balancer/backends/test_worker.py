@@ -19,11 +19,13 @@ BODY = {"model": "ALIAS", "messages": [{"content": "hi"}]}
 class Proxy:
     def __init__(self) -> None:
         self.posts: list[tuple[str, bytes, ResumePoint | None]] = []
+        self.request_ids: list[str] = []
 
     async def post_to_worker(
         self, url: str, headers: Any, body: bytes, *, resume_point: ResumePoint | None, **options: Any
     ) -> None:
         self.posts.append((url, body, resume_point))
+        self.request_ids.append(options["request_id"])
 
 
 def backend(proxy: Proxy) -> WorkerBackend:
@@ -60,3 +62,11 @@ async def test_the_defaults_go_along() -> None:
     proxy = Proxy()
     await backend(proxy).run(call(Target("Model", None, "ALIAS"), stream=False, defaults={"top_k": 3}))
     assert json.loads(proxy.posts[0][1]) == {**BODY, "model": "Model", "top_k": 3}
+
+
+async def test_its_answer_has_the_calls_own_id() -> None:
+    """So that another backend that goes on with it can give it the same, whatever id the client chose."""
+    proxy, target = Proxy(), Target("Model", None, "Model")
+    await backend(proxy).run(call(target, stream=True, answer_id="r-1"))
+    await backend(proxy).run(call(target, stream=True))
+    assert proxy.request_ids == ["r-1", "r"]

@@ -146,6 +146,9 @@ async def test_garbage_events_pass_as_they_are(patient: ProxyClient) -> None:
 async def test_what_the_upstream_is_told(patient: ProxyClient) -> None:
     headers = [
         (b"authorization", b"Bearer client"),
+        (b"x-api-key", b"client"),
+        (b"api-key", b"client"),
+        (b"content-encoding", b"gzip"),
         (b"cookie", b"a=b"),
         (b"host", b"gateway"),
         (b"connection", b"upgrade"),

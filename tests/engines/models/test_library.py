@@ -195,7 +195,7 @@ def test_skipped_models_are_known(shelf: Shelf) -> None:
 def test_an_unknown_name_is_told_with_close_ones(shelf: Shelf) -> None:
     shelf.put("SmolLM2.gguf", "Qwen2.5.gguf")
     with pytest.raises(
-        ModelFileNotFound, match=r"no model 'smolm2'; did you mean smollm2.* \(models here: Qwen"
+        ModelFileNotFound, match=r"no model 'smolm2'; did you mean SmolLM2\? \(models here: Qwen"
     ):
         shelf.library().find("smolm2")
 
@@ -226,7 +226,7 @@ def test_the_default_may_be_a_name(shelf: Shelf) -> None:
     library = shelf.library()
     assert library.default("A.gguf").name == "a"
     assert library.default("absent").is_absent
-    with pytest.raises(ModelFileNotFound, match="models here: absent, a"):
+    with pytest.raises(ModelFileNotFound, match=r"\(models here: a\)"):
         library.default("nothing")
 
 
@@ -304,11 +304,13 @@ def test_what_may_not_be_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_message_about_an_unknown_name_is_short_however_many_there_are(shelf: Shelf) -> None:
-    entries = "".join(f"- {{name: model-{number}}}\n" for number in range(1000))
+    entries = "".join(f"- {{name: absent-{number}}}\n" for number in range(1000))
     shelf.write(f"models:\n{entries}")
-    with pytest.raises(ModelFileNotFound, match="and 950 more") as caught:
+    shelf.put(*(f"model-{number}.gguf" for number in range(60)))
+    with pytest.raises(ModelFileNotFound, match="and 10 more") as caught:
         shelf.library().find("model-1x")
     assert "did you mean model-1" in caught.value.message
+    assert "absent" not in caught.value.message, "only what is here is of use"
     assert len(caught.value.message) < 2000
 
 

@@ -25,7 +25,7 @@ class ChatWriter:
         self._opens = begun is None
         self._readers = context.readers
         self._head = {
-            "id": f"chatcmpl-{context.request_id}",
+            "id": f"chatcmpl-{context.answer_id}",
             "created": self.created,
             "model": task.target.name,
         }

@@ -24,7 +24,7 @@ class CompletionWriter:
         # Of an answer that another backend began, the echo was sent there.
         self._echoes = context.echoes if begun is None else ()
         self._head = {
-            "id": f"cmpl-{context.request_id}",
+            "id": f"cmpl-{context.answer_id}",
             "object": "text_completion",
             "created": self.created,
             "model": task.target.name,

@@ -1,0 +1,72 @@
+"""Examples: what *Try it out* in /docs sends first, for each route that takes something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+JSON = "application/json"
+_QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+_UPSTREAM = "gpu1"
+
+
+def bodies(model: str) -> dict[str, dict[str, Any]]:
+    """Named bodies for each ``METHOD /path``, the simplest first. ``model`` is the one that answers first."""
+    return {
+        "POST /v1/chat/completions": {
+            "A question": {"model": model, "messages": _QUESTION, "max_tokens": 64},
+            "Streamed": {"model": model, "messages": _QUESTION, "max_tokens": 64, "stream": True},
+            "With a system message": {
+                "model": model,
+                "messages": [{"role": "system", "content": "You answer in one sentence."}, *_QUESTION],
+                "max_tokens": 64,
+                "temperature": 0,
+            },
+        },
+        "POST /v1/completions": {
+            "A beginning": {"model": model, "prompt": "Once upon a time", "max_tokens": 32},
+            "Streamed": {"model": model, "prompt": "Once upon a time", "max_tokens": 32, "stream": True},
+        },
+        "POST /v1/models/load": {
+            "Wait until it is ready": {"model_name": model},
+            "Answer at once": {"model_name": model, "wait": False},
+        },
+        "POST /v1/models/pull": {
+            "From Hugging Face": {
+                "model_name": "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF",
+                "include": "*q8_0.gguf",
+            },
+        },
+        "POST /v1/cluster/scale": {
+            "One more": {"action": "scale_up", "count": 1},
+            "One less": {"action": "scale_down", "count": 1},
+        },
+        "POST /v1/cluster/restart": {
+            "All, one after the other": {"instance_id": "all"},
+            "One": {"instance_id": "instance_0"},
+        },
+        "POST /v1/cluster/strategy": {"Where fewest calls run": {"strategy": "least_connections"}},
+        "POST /v1/cluster/upstreams": {
+            "A server": {"url": f"http://{_UPSTREAM}:8000/v1", "name": _UPSTREAM},
+            "With a key": {
+                "url": "http://gpu2:8000/v1",
+                "name": "gpu2",
+                "api_key": "sk-1",
+                "weight": 2,
+            },
+        },
+    }
+
+
+def add(document: Mapping[str, Any], model: str) -> None:
+    """Put them into an OpenAPI ``document``."""
+    known, names = bodies(model), {"model": model, "name": _UPSTREAM}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["example"] = names.get(parameter["name"])
+            if "requestBody" in operation:
+                examples = known.get(f"{method.upper()} {path}", {})
+                content = operation["requestBody"]["content"][JSON]
+                content["examples"] = {name: {"value": body} for name, body in examples.items()}

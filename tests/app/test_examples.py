@@ -1,0 +1,70 @@
+"""*Try it out* in /docs: what it sends by itself is answered, on every route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.routers.examples import JSON
+from app.settings import Settings
+from support import gguf
+from support import hub as stand_in
+
+PULLED = "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF"
+ENDLESS = "/v1/system/events"
+
+
+@contextmanager
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with stand_in.running() as hub:
+        hub.repos[PULLED] = {"smollm2-360m-instruct-q8_0.gguf": gguf.header(gguf.LLAMA) + bytes(gguf.DATA)}
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        yield
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """All of them; what takes something away comes last."""
+    found = [
+        (method.upper(), path, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    ]
+    return sorted(found, key=lambda each: each[0] == "DELETE")
+
+
+async def test_every_example_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(_env_file=None, inference_engine="fake", model_base_path=tmp_path)  # type: ignore[arg-type]
+    app = create_app(settings)
+    tried, refused = 0, {}
+    transport = httpx.ASGITransport(app)
+    with fake_hub(monkeypatch):
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            for method, path, operation in operations((await client.get("/openapi.json")).json()):
+                for parameter in operation.get("parameters", ()):
+                    if parameter["in"] == "path":
+                        path = path.replace(f"{{{parameter['name']}}}", quote(parameter["example"], safe=""))
+                bodies = [None]
+                if "requestBody" in operation:
+                    examples = operation["requestBody"]["content"][JSON]["examples"]
+                    bodies = [example["value"] for example in examples.values()]
+                    assert bodies, f"{method} {path} has no example"
+                for body in bodies:
+                    tried += 1
+                    asked = "HEAD" if path == ENDLESS else method
+                    answer = await client.request(asked, path, json=body)
+                    if not answer.is_success or "event: error" in answer.text:
+                        refused[f"{method} {path} {body}"] = answer.text
+    assert tried > 25
+    assert refused == {}
