@@ -242,7 +242,7 @@ class Server:
         )
         was_pinned, options = self.manager.status(name).pinned, self.manager.options(name)
         await asyncio.gather(*(self.manager.unload(key, again=True) for key in keys))
-        if was_pinned:
+        if was_pinned and self.library.get(name) is not None:
             self.manager.want(name, options)
 
     async def _keep_reloading(self) -> None:

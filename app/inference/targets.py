@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from balancer.call import Target
-from engines.models.catalog import SamplingDefaults
+from engines.models import sampling
 from engines.models.library import Library
 from engines.models.model import Model
-
-_NO_DEFAULTS = SamplingDefaults()
+from engines.models.sampling_defaults import SamplingDefaults
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A target, and the sampling that the catalog sets for it."""
+    """A target, and the sampling of requests for it that do not say otherwise."""
 
     target: Target
-    sampling: SamplingDefaults = _NO_DEFAULTS
+    sampling: SamplingDefaults = sampling.NOTHING
 
 
 class Serves(Protocol):
@@ -49,7 +48,7 @@ class Targets:
         target = Target(known.name, _adapter(known, name), name)
         if known.is_absent and not self._is_upstream(target.name):
             self._library.on_disk(known.name)  # raises: it says how to get the model
-        return Resolved(target, known.entry.sampling)
+        return Resolved(target, known.sampling)
 
     def foreign(self, name: str) -> Resolved | None:
         """The target for ``name`` if only upstreams have it and the library does not know it; else None."""

@@ -9,18 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound
-from engines.models import gguf, hf
+from engines.models import gguf, hf, sampling
 from engines.models.formats import ModelFormat
+from engines.models.sampling_defaults import SamplingDefaults
 
-# Models whose facts are kept in memory: some hundred bytes each.
-MOST_KNOWN = 256
+# Models whose facts are kept in memory: some hundred bytes each. More than there are in any model folder,
+# as listing them reads them all.
+MOST_KNOWN = 4096
 
 _Key = tuple[Path, tuple[tuple[str | int, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each."""
+    """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each.
+
+    ``sampling`` is what the model's own files say of it.
+    """
 
     format: ModelFormat
     architecture: str
@@ -29,6 +34,7 @@ class ModelFacts:
     weight_bytes: int
     has_chat_template: bool
     quantization: str | None
+    sampling: SamplingDefaults = sampling.NOTHING
 
 
 class _KnownFacts:
@@ -120,12 +126,14 @@ def _of_gguf(path: Path) -> ModelFacts:
         weight_bytes=header.tensor_bytes,
         has_chat_template=header.has_chat_template,
         quantization=header.quantization,
+        sampling=sampling.of_gguf(header.metadata, path.name),
     )
 
 
 def _of_folder(path: Path) -> ModelFacts:
     try:
         folder = hf.read_folder(path)
+        hf.check_weights(folder.weights)
         return ModelFacts(
             format=folder.format,
             architecture=hf.architecture(folder.config),
@@ -134,6 +142,7 @@ def _of_folder(path: Path) -> ModelFacts:
             weight_bytes=folder.weight_bytes,
             has_chat_template=hf.has_chat_template(path),
             quantization=hf.quantization(folder.config),
+            sampling=sampling.of_folder(path),
         )
     except OSError as error:  # a file went away meanwhile, or may not be read
         raise BadModelFile(f"{path} cannot be read: {error}") from error

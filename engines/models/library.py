@@ -16,7 +16,8 @@ from engines.models.catalog.schema import MAX_NAME
 from engines.models.gguf import part_paths
 from engines.models.merger import Merger, without_file
 from engines.models.model import Changes, Model, compare, missing
-from engines.models.store import ModelFile, Skipped, Survey
+from engines.models.store import ModelFile
+from engines.models.survey import Skipped, Survey, look_into
 
 logger = logging.getLogger("engines.models.library")
 
@@ -163,7 +164,7 @@ class Library:
         number = self._readings
         # Stamps are taken before what they stand for is read: a change meanwhile shows at the next look.
         stamps = {path: store.stamp(path) for path in (self._catalog_path, self.base)}
-        survey = store.look_into(self.base)
+        survey = look_into(self.base)
         files: dict[Path, store.Stamp | None] = {}
         for file in (*survey.models, *tuple(self._registered.values())):
             files |= store.stamps(file)
@@ -193,16 +194,20 @@ class Library:
         self._survey = reading.survey
         before = self._models
         self._merge()
-        return replace(compare(before, self._models), overwritten=self._overwritten(earlier))
+        return replace(compare(before, self._models), overwritten=self._overwritten(before, earlier))
 
-    def _overwritten(self, earlier: Mapping[Path, store.Stamp | None]) -> tuple[str, ...]:
-        """Models with a file that is the one of ``earlier``, not another in its place, and was written to."""
+    def _overwritten(
+        self, before: Mapping[str, Model], earlier: Mapping[Path, store.Stamp | None]
+    ) -> tuple[str, ...]:
+        """Models with a file that is the one of ``earlier``, not another in its place, and was written to. They
+        may be models no more."""
 
         def is_overwritten(path: Path) -> bool:
-            old, new = earlier.get(path), self.stamp.get(path)
+            old, new = earlier.get(path), self.stamp.get(path) or store.stamp(path)
             return old is not None and new is not None and old != new and old[0] == new[0]
 
-        files = [(model.name, model.file) for model in self._models.values()]
+        models = {**before, **self._models}.values()
+        files = [(model.name, model.file) for model in models]
         return tuple(
             name
             for name, file in files
@@ -249,12 +254,24 @@ class Library:
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
+        if (reason := self._left_out(wanted.lower())) is not None:
+            return f"{wanted!r} is no model that can be served: {reason}"
         close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        shown = [model.name for model in islice(self._models.values(), MOST_SHOWN)]
-        more = len(self._models) - len(shown)
+        here = [model.name for model in self._models.values() if not model.is_absent]
+        shown = here[:MOST_SHOWN]
+        more = len(here) - len(shown)
         there = (", ".join(shown) or "none") + (f" and {more:,} more" if more else "")
         return f"there is no model {wanted!r}{hint} (models here: {there})"
+
+    def _left_out(self, wanted: str) -> str | None:
+        """Why the file that ``wanted`` names is not listed, if there is one."""
+        for skipped in self._survey.skipped:
+            path = skipped.path
+            relative = path.relative_to(self.base) if path.is_relative_to(self.base) else path
+            if wanted in (name.lower() for name in (*store.names_of(path), relative.as_posix())):
+                return skipped.reason
+        return None
 
     def _comparable(self, wanted: str) -> list[str]:
         """The names that ``wanted`` is compared with, which takes long: of many, those that begin alike."""

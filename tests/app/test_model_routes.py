@@ -15,6 +15,7 @@ import pytest
 
 from engines.lifecycle.states import ModelState
 from engines.models.model import Changes
+from support.gguf import FILE
 from support.server import LiveServer, live_server, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -223,7 +224,7 @@ def test_what_is_no_model_is_the_clients_mistake(
     (base / "odd" / "config.json").write_text("[")
     (base / "notes.txt").write_text("hello")
     (base / "none.gguf").write_bytes(b"NOPE" * 10)
-    (base / "part-00001-of-00002.gguf").write_bytes(b"GGUF")
+    (base / "part-00001-of-00002.gguf").write_bytes(FILE)
     (base / "cut.gguf").write_bytes(b"GGUF\x03\0\0\0")
     refused = load(client, "mine", model_path=path)
     assert code(refused) == (400, "invalid_request_error")

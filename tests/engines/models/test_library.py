@@ -9,12 +9,13 @@ from textwrap import dedent
 import pytest
 
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
-from engines.models import store
+from engines.models import survey
 from engines.models.catalog import Catalog, CatalogError, load_catalog
 from engines.models.library import MOST_ALIASES, Library
 from engines.models.merger import pull_folder
 from engines.models.model import Changes
 from engines.models.store import PathNotAllowed
+from support.gguf import FILE, file_of
 
 
 class Shelf:
@@ -29,7 +30,7 @@ class Shelf:
         for name in names:
             path = self.base / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"GGUF1234")
+            path.write_bytes(file_of(name))
             self._age(path.parent)
 
     def put_folder(self, name: str) -> None:
@@ -52,7 +53,7 @@ class Shelf:
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    monkeypatch.setattr(store, "BUNDLED_PACKAGES", ())
+    monkeypatch.setattr(survey, "BUNDLED_PACKAGES", ())
     return Shelf(tmp_path)
 
 
@@ -170,7 +171,7 @@ def test_a_path_of_the_catalog_stays_in_the_folder(
     shelf: Shelf, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     outside = tmp_path_factory.mktemp("outside") / "m.gguf"
-    outside.write_bytes(b"GGUF")
+    outside.write_bytes(FILE)
     (shelf.base / "m.gguf").symlink_to(outside)
     shelf.write("models: [{name: m, path: m.gguf}]")
     assert shelf.library().find("m").is_absent
@@ -226,7 +227,7 @@ def test_the_default_may_be_a_name(shelf: Shelf) -> None:
     library = shelf.library()
     assert library.default("A.gguf").name == "a"
     assert library.default("absent").is_absent
-    with pytest.raises(ModelFileNotFound, match="models here: absent, a"):
+    with pytest.raises(ModelFileNotFound, match=r"models here: a\b"):
         library.default("nothing")
 
 
@@ -235,7 +236,7 @@ def test_the_default_may_be_any_path(shelf: Shelf, tmp_path_factory: pytest.Temp
     library = shelf.library()
     assert library.default(str(shelf.base / "a.gguf")).name == "a"
     outside = tmp_path_factory.mktemp("outside") / "mine.Q4_0.gguf"
-    outside.write_bytes(b"GGUF")
+    outside.write_bytes(FILE)
     assert library.default(str(outside)).name == "mine"
     assert names(library) == ["mine", "a"]
     with pytest.raises(BadModelFile, match="is no model"):
@@ -304,7 +305,7 @@ def test_what_may_not_be_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_message_about_an_unknown_name_is_short_however_many_there_are(shelf: Shelf) -> None:
-    entries = "".join(f"- {{name: model-{number}}}\n" for number in range(1000))
+    entries = "".join(f"- {{name: model-{number}, engine: fake}}\n" for number in range(1000))
     shelf.write(f"models:\n{entries}")
     with pytest.raises(ModelFileNotFound, match="and 950 more") as caught:
         shelf.library().find("model-1x")
@@ -354,7 +355,7 @@ def test_names_are_checked(shelf: Shelf, name: str) -> None:
 
 def test_paths_are_checked(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside") / "secret.gguf"
-    outside.write_bytes(b"GGUF")
+    outside.write_bytes(FILE)
     shelf.put_folder("m")
     (shelf.base / "m" / "model.safetensors").unlink()
     (shelf.base / "m" / "model.safetensors").symlink_to(outside)
@@ -395,7 +396,7 @@ def test_every_kind_of_change_is_noticed(shelf: Shelf) -> None:
     shelf.put("org/b.gguf")
     assert library.changed()
     library.reload()
-    (shelf.base / "org" / "a.gguf").write_bytes(b"GGUF, and longer")
+    (shelf.base / "org" / "a.gguf").write_bytes(FILE + b", and longer")
     assert library.changed()
     assert library.reload() == Changes(changed=("a",), overwritten=("a",))
 
@@ -405,10 +406,10 @@ def test_a_file_that_is_written_to_is_told_from_one_that_is_replaced(
 ) -> None:
     shelf.put("a.gguf", "b.gguf", "big-00001-of-00002.gguf", "big-00002-of-00002.gguf")
     library = shelf.library()
-    (elsewhere := tmp_path_factory.mktemp("other") / "elsewhere.gguf").write_bytes(b"GGUF2")
+    (elsewhere := tmp_path_factory.mktemp("other") / "elsewhere.gguf").write_bytes(FILE + b"2")
     put = library.put("given", elsewhere)
     other = shelf.base / "b.gguf.new"
-    other.write_bytes(b"GGUF!")
+    other.write_bytes(FILE + b"!")
     other.rename(shelf.base / "b.gguf")
     library.reload()
     for path in (shelf.base / "a.gguf", shelf.base / "big-00002-of-00002.gguf", elsewhere):
