@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from balancer.call import Target
-from engines.models import sampling
+from engines.models.catalog import SamplingDefaults
 from engines.models.library import Library
 from engines.models.model import Model
-from engines.models.sampling_defaults import SamplingDefaults
+
+_NO_DEFAULTS = SamplingDefaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Resolved:
     """A target, and the sampling of requests for it that do not say otherwise."""
 
     target: Target
-    sampling: SamplingDefaults = sampling.NOTHING
+    sampling: SamplingDefaults = _NO_DEFAULTS
 
 
 class Serves(Protocol):

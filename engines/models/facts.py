@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models import gguf, hf, sampling
 from engines.models.formats import ModelFormat
-from engines.models.sampling_defaults import SamplingDefaults
 
 # Models whose facts are kept in memory: some hundred bytes each. More than there are in any model folder,
 # as listing them reads them all.
@@ -34,7 +33,7 @@ class ModelFacts:
     weight_bytes: int
     has_chat_template: bool
     quantization: str | None
-    sampling: SamplingDefaults = sampling.NOTHING
+    sampling: sampling.Asked = field(default_factory=dict)
 
 
 class _KnownFacts:
@@ -126,7 +125,7 @@ def _of_gguf(path: Path) -> ModelFacts:
         weight_bytes=header.tensor_bytes,
         has_chat_template=header.has_chat_template,
         quantization=header.quantization,
-        sampling=sampling.of_gguf(header.metadata, path.name),
+        sampling=sampling.of_gguf(header.metadata),
     )
 
 

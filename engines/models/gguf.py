@@ -114,8 +114,8 @@ class GgufHeader:
 def read_header(path: Path) -> GgufHeader:
     """The header of the model in ``path``, and of its other parts if it has several.
 
-    Raises `ModelFileNotFound` if a file is missing, and `BadModelFile` if one is no GGUF file, holds what only
-    belongs to a model, is damaged, or ends before its last tensor does.
+    Raises `ModelFileNotFound` if a file is missing, and `BadModelFile` if one is no GGUF file, is damaged,
+    ends before its last tensor does, or holds what only belongs to a model.
     """
     first = _read_part(path)
     if (other := _other_kind(first.metadata)) is not None:

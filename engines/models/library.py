@@ -199,8 +199,10 @@ class Library:
     def _overwritten(
         self, before: Mapping[str, Model], earlier: Mapping[Path, store.Stamp | None]
     ) -> tuple[str, ...]:
-        """Models with a file that is the one of ``earlier``, not another in its place, and was written to. They
-        may be models no more."""
+        """Models with a file that is the one of ``earlier``, not another in its place, and was written to.
+
+        They may be models no more.
+        """
 
         def is_overwritten(path: Path) -> bool:
             old, new = earlier.get(path), self.stamp.get(path) or store.stamp(path)

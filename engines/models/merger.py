@@ -10,9 +10,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
-from engines.models import sampling, store
+from engines.models import store
 from engines.models.catalog import Catalog, CatalogEntry
 from engines.models.model import Model
+from engines.models.sampling_layers import effective
 from engines.models.store import ModelFile
 from engines.registry import needs_file
 
@@ -73,7 +74,7 @@ class Merger:
         # A model that only upstreams have is theirs to have defaults for: it gets what the catalog says.
         defaults = entry.sampling
         if file is not None:
-            defaults = sampling.effective(entry.sampling, file.sampling, entry.options)
+            defaults = effective(name, entry.sampling, file.sampling, entry.options)
         return Model(name, aliases, file, entry, defaults, self.problems.get(name, ""))
 
     def _free(self, file: ModelFile) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.models import sampling
-from engines.models.catalog import CatalogEntry
-from engines.models.sampling_defaults import SamplingDefaults
+from engines.models.catalog import CatalogEntry, SamplingDefaults
 from engines.models.store import ModelFile
+
+_NO_DEFAULTS = SamplingDefaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Model:
     aliases: tuple[str, ...]
     file: ModelFile | None
     entry: CatalogEntry
-    sampling: SamplingDefaults = sampling.NOTHING
+    sampling: SamplingDefaults = _NO_DEFAULTS
     problem: str = ""
 
     @property

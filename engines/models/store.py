@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
-from engines.models import gguf, hf, sampling
+from engines.models import gguf, hf
 from engines.models.facts import describe
 from engines.models.formats import ModelFormat
-from engines.models.sampling_defaults import SamplingDefaults
+from engines.models.sampling import Asked
 
 # "SmolLM2-135M-Instruct.Q4_1" and "qwen2.5-7b-instruct-q4_k_m" both name a quantisation at the end.
 _QUANTISATION = re.compile(r"[-._](?:i?q\d\w*|bf16|f16|f32|fp16|mxfp4)$", re.IGNORECASE)
@@ -47,7 +47,7 @@ class ModelFile:
     size: int
     aliases: tuple[str, ...] = ()
     source: Source = "disk"
-    sampling: SamplingDefaults = sampling.NOTHING
+    sampling: Asked = field(default_factory=dict)
     has_chat_template: bool = True
 
     def answers_to(self, wanted: str) -> bool:

@@ -27,7 +27,7 @@ from support.server import LiveServer, live_server, wait_until
 from support.stub_server import Stub
 
 CATALOG = "models: [{name: tiny, aliases: [gpt-4o]}, {name: far, hub: acme/far}]"
-WEIGHTS = random.Random(1).randbytes(300_000)
+WEIGHTS = FILE + random.Random(1).randbytes(300_000 - len(FILE))
 
 
 def invoke(*args: str, stdin: str | None = None) -> Result:

@@ -137,7 +137,7 @@ def test_what_is_not_there(base: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "stays"), [("n\n", True), ("", True), ("y\n", False)])
 def test_it_asks(base: Path, answer: str, stays: bool) -> None:
-    path = put(base / "tiny.gguf", bytes(2_000_000))
+    path = put(base / "tiny.gguf", FILE + bytes(2_000_000))
     result = rm("tiny", stdin=answer)
     assert "Delete tiny (2 MB)?" in result.stdout
     assert "models/tiny.gguf" in result.stdout

@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     JsonValue,
     Strict,
@@ -16,12 +17,13 @@ from pydantic import (
 
 from engines.models.catalog.durations import parse_duration
 from engines.models.catalog.engine_name import EngineName
-from engines.models.sampling_defaults import STRICT, SamplingDefaults, one_or_more
 from engines.registry import AUTO
 
 MAX_NAME = 200
 MAX_WEIGHT = 1000
 MAX_RENAMED = 1000
+MAX_STOPS = 16
+MAX_STOP_LENGTH = 1024
 # A name that DEFAULT_MODEL takes for something else.
 RESERVED_NAME = "auto"
 
@@ -44,6 +46,10 @@ def _relative(value: str) -> str:
     if value.startswith(("/", "~")) or ".." in parts or ":" in parts[0] or not value.isprintable():
         raise ValueError("give a path relative to MODEL_BASE_PATH, without ..")
     return value
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 def _same_names(value: object) -> object:
@@ -69,13 +75,17 @@ Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT)]
 # YAML has lists; strictness would want tuples.
 Names = Annotated[tuple[Name, ...], Strict(False)]
-Patterns = Annotated[tuple[RelativePath, ...], Strict(False), BeforeValidator(one_or_more)]
+Patterns = Annotated[tuple[RelativePath, ...], Strict(False), BeforeValidator(_one_or_more)]
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Stops = Annotated[
+    tuple[StopText, ...], Strict(False), BeforeValidator(_one_or_more), Field(max_length=MAX_STOPS)
+]
 
 
 class CatalogModel(BaseModel):
-    """Base of the catalog's parts."""
+    """Strict: a number in quotes is a mistake, and so is a field nobody knows."""
 
-    model_config = STRICT
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class HubSource(CatalogModel):
@@ -120,6 +130,21 @@ class AdapterEntry(CatalogModel):
 
     name: Name
     path: RelativePath
+
+
+class SamplingDefaults(CatalogModel):
+    """Sampling of requests that do not say otherwise; None leaves it to the API's own defaults."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: Stops | None = None
 
 
 class ModelSettings(CatalogModel):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from engines.models import sampling
+from engines.models import sampling, sampling_layers
+from engines.models.catalog import SamplingDefaults
 from engines.models.facts import describe
-from engines.models.sampling_defaults import SamplingDefaults
 from support.gguf import DATA, LLAMA, header
 
 
@@ -27,7 +27,7 @@ from support.gguf import DATA, LLAMA, header
 def test_a_gguf_file_says_it_in_its_header(tmp_path: Path, said: dict[str, Any], found: object) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(header(LLAMA | {f"general.sampling.{k}": v for k, v in said.items()}) + bytes(DATA))
-    assert sampling.said(describe(path).sampling) == found
+    assert sampling_layers.valid("m", describe(path).sampling) == found
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_a_gguf_file_says_it_in_its_header(tmp_path: Path, said: dict[str, Any],
 def test_a_folder_says_it_in_a_file(tmp_path: Path, content: str | None, found: object) -> None:
     if content is not None:
         (tmp_path / "generation_config.json").write_text(content)
-    assert sampling.said(sampling.of_folder(tmp_path)) == found
+    assert sampling_layers.valid("m", sampling.of_folder(tmp_path)) == found
 
 
 def test_the_catalog_counts_more_than_the_model_and_the_model_more_than_we() -> None:
-    own, entry = SamplingDefaults(temperature=0.6, top_k=20), SamplingDefaults(top_k=0, max_tokens=9)
-    found = sampling.effective(entry, own, {})
+    own, entry = {"temperature": 0.6, "top_k": 20}, SamplingDefaults(top_k=0, max_tokens=9)
+    found = sampling_layers.effective("m", entry, own, {})
     wanted = {"temperature": 0.6, "top_k": 0, "top_p": 0.95, "min_p": 0.05, "max_tokens": 9}
-    assert sampling.said(found) == wanted
-    speculative = sampling.effective(entry, own, {"speculative_config": {"model": "x"}})
-    assert "min_p" not in sampling.said(speculative)
+    assert sampling_layers.said(found) == wanted
+    speculative = sampling_layers.effective("m", entry, own, {"speculative_config": {"model": "x"}})
+    assert "min_p" not in sampling_layers.said(speculative)
