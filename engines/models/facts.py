@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.errors import BadModelFile, ModelFileNotFound
+from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
 from engines.models import gguf, hf, sampling
 from engines.models.formats import ModelFormat
 
@@ -74,6 +75,12 @@ def describe(path: Path) -> ModelFacts:
         found = _read(path, key)
         _known.put(key, found)
     return found
+
+
+def peek(path: Path) -> None:
+    """Read what is at ``path``, if anything is, so that it `is_known` afterwards."""
+    with suppress(ModelLoadError, OSError):
+        describe(path)
 
 
 def is_known(path: Path) -> bool:
