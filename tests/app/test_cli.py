@@ -252,7 +252,8 @@ def test_models_says_how_to_get_one(invoke: Invoke, monkeypatch: pytest.MonkeyPa
 def test_models_points_to_what_was_skipped(invoke: Invoke, tmp_path: Path) -> None:
     gguf(tmp_path / "models", "split-00001-of-00002.gguf")
     result = invoke("models")
-    assert "Skipped: 1. enginehouse doctor says" in result.stderr
+    assert "Left out:" in result.stderr
+    assert "split-00002-of-00002.gguf is missing" in result.stderr
     assert "split" not in result.stdout
 
 
