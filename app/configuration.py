@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from app import default_model
 from app.settings import Settings
+from engines import selection
 from engines.lifecycle.admission import ModelLimits
-from engines.lifecycle.loader import LoadDefaults
+from engines.lifecycle.loader import LoadDefaults, ModelLoader
 from engines.lifecycle.states import LoadOptions
 from engines.machine import memory, platform
 from engines.models.catalog import parse_duration
 from engines.models.library import Library
 from engines.models.model import Model
-from engines.registry import needs_file
+from engines.registry import EngineRegistry, needs_file
 
 CATALOG = "models.yaml"
 
@@ -28,17 +30,27 @@ class WorkerModel:
 
 
 def open_library(settings: Settings) -> Library:
-    """Raises `CatalogError`."""
+    """The models there are; what is wrong with the catalog, its `catalog_error` says."""
     base = settings.model_base_path
     return Library(base, base / CATALOG)
 
 
-def default_model(library: Library, settings: Settings) -> Model:
+def first_model(library: Library, settings: Settings) -> Model:
     """The model that is loaded at the start. Raises `ModelFileNotFound` or `ModelLoadError`."""
     if not needs_file(settings.inference_engine):
         wanted = settings.default_model
         return library.add_without_file(settings.inference_engine if wanted == "auto" else wanted)
-    return library.default(settings.default_model)
+    if settings.default_model != default_model.AUTO:
+        return library.named(settings.default_model)
+    facts = selection.detect()
+    loader = model_loader(library, settings, facts)
+    return default_model.choose(library, loader, manager_limits(settings, facts).budget)
+
+
+def model_loader(library: Library, settings: Settings, facts: platform.Facts) -> ModelLoader:
+    return ModelLoader(
+        library, EngineRegistry(), load_defaults(settings), facts, converted=settings.model_base_path
+    )
 
 
 def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:

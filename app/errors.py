@@ -48,6 +48,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     puller.PullError: (400, "pull_failed"),
     manager_errors.ModelConflict: (409, "model_conflict"),
     manager_errors.InsufficientMemory: (503, "insufficient_memory"),
+    manager_errors.NeverFits: (400, "insufficient_memory"),
     balancer_errors.UnknownModel: (404, "model_not_found"),
     balancer_errors.QueueFull: (429, "queue_full"),
     balancer_errors.NoBackend: (503, "no_backend"),

@@ -22,7 +22,7 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     """The app with everything wired; models begin to load when it starts.
 
     ``worker_model``: it is a worker, which serves this one model for the server that started it.
-    Raises `ModelFileNotFound` if there is nothing to serve, and `CatalogError` for a catalog with mistakes.
+    Raises `ModelFileNotFound` if there is nothing to serve, and `CatalogError` for upstreams with mistakes.
     """
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_format)

@@ -9,9 +9,9 @@ import time
 from app.cluster import Cluster
 from app.configuration import (
     WorkerModel,
-    default_model,
-    load_defaults,
+    first_model,
     manager_limits,
+    model_loader,
     open_library,
     worker_library_model,
 )
@@ -19,6 +19,7 @@ from app.inference.grants import Grants
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
+from app.operations.loads import Loads
 from app.pull_requests import named_pull
 from app.schemas.models import ModelReport
 from app.settings import Settings
@@ -32,17 +33,17 @@ from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
 from engines.lifecycle.errors import ModelConflict
-from engines.lifecycle.loader import ModelLoader
 from engines.lifecycle.manager import ModelManager
-from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
+from engines.lifecycle.states import ModelEvent, ModelState
 from engines.machine import malloc, memory
 from engines.machine.background import BackgroundTasks
+from engines.models import store
 from engines.models.catalog import CatalogError
+from engines.models.facts import peek
 from engines.models.library import Reading
 from engines.models.model import Model
 from engines.models.pull.jobs import PullJob, PullJobs
 from engines.models.pull.puller import Puller, SourceName
-from engines.registry import EngineRegistry
 
 logger = logging.getLogger("server")
 
@@ -62,17 +63,11 @@ class Server:
         self.created = int(time.time())
         self.library = open_library(settings)
         if worker_model is None:
-            self.default = default_model(self.library, settings)
+            self.default = first_model(self.library, settings)
         else:
             self.default = worker_library_model(self.library, settings, worker_model)
         facts = selection.detect()
-        loader = ModelLoader(
-            self.library,
-            EngineRegistry(),
-            load_defaults(settings),
-            facts,
-            converted=settings.model_base_path,
-        )
+        loader = model_loader(self.library, settings, facts)
         self.cluster = Cluster(
             settings,
             self.library,
@@ -86,7 +81,8 @@ class Server:
         self.metrics.registry.register(
             ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
         )
-        self.targets = Targets(self.library, lambda: self.fleet.upstreams)
+        self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
+        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
         # A worker's requests are logged by its parent.
         log = RequestLog(lambda: self._gpu_memory)
         self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
@@ -144,12 +140,16 @@ class Server:
         """Whether upstreams have the model ``name``, and this server knows of no such model."""
         return self.targets.foreign(name) is not None
 
-    def find(self, name: str, path: str | None = None) -> Model:
+    async def find(self, name: str, path: str | None = None) -> Model:
         """The model of this name, to be loaded; ``path`` makes a new one of what lies there.
 
         Raises `ModelFileNotFound`, and for ``path`` also `PathNotAllowed`, `ModelLoadError`, `RequestError`.
         """
-        return self.library.on_disk(name) if path is None else self.library.add_path(name, path)
+        if path is None:
+            return self.library.on_disk(name)
+        # Its header is read beside the event loop; what is wrong with the path is told below.
+        await asyncio.to_thread(peek, store.inside(self.library.base, path))
+        return self.library.add_path(name, path)
 
     def _record(self, target: Target, endpoint: str, request_id: str) -> RequestRecord:
         return RequestRecord(
@@ -160,20 +160,6 @@ class Server:
         """What clients are told of a model."""
         status = self.manager.status(model.name)
         return ModelReport.of(model, status, self.pulls.running(model.name), self.created)
-
-    async def load(
-        self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None
-    ) -> None:
-        """Load ``model`` and return when it is ready. Raises `EngineError`."""
-        self.fleet.ensure(model.name)
-        await self.manager.load(
-            model.name, options, keep_alive=keep_alive, pin=pin, patience=self.settings.queue_timeout
-        )
-
-    def want(self, model: Model, options: LoadOptions, *, keep_alive: float | None, pin: bool | None) -> None:
-        """Begin what `load` does, and return at once."""
-        self.fleet.ensure(model.name)
-        self.manager.want(model.name, options, keep_alive=keep_alive, pin=pin)
 
     async def unload(self, model: Model, *, force: bool) -> None:
         """Stop pulling ``model``, or unload it. Raises `ModelConflict` for a pinned one."""
@@ -242,7 +228,7 @@ class Server:
         )
         was_pinned, options = self.manager.status(name).pinned, self.manager.options(name)
         await asyncio.gather(*(self.manager.unload(key, again=True) for key in keys))
-        if was_pinned:
+        if was_pinned and self.library.get(name) is not None:
             self.manager.want(name, options)
 
     async def _keep_reloading(self) -> None:

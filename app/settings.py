@@ -107,8 +107,8 @@ class Settings(BaseSettings):
     default_model: str = Field(
         "auto",
         description="The model loaded at the start: a name, or the path of a GGUF file or a model folder. "
-        "`auto`: the first of models.yaml that is on disk, else the first on disk, else the bundled small "
-        "one.",
+        "`auto`: the first of models.yaml, then of the model folder, that can run here and chat, else the "
+        "bundled small one.",
     )
     model_base_path: Path = Field(
         Path("models"), description="Where models are kept, and the catalog `models.yaml`."

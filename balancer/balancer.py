@@ -20,6 +20,7 @@ from balancer.errors import DEFAULT_RETRY, BalancerError, LoopDetected, NoBacken
 from balancer.lease import Lease
 from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
 from balancer.rates import CompletionRates
+from engines.errors import EngineError
 from engines.machine.reaction import Reaction
 
 # What a client is told to wait at most, in seconds.
@@ -115,7 +116,8 @@ class Balancer:
         5. `_deadline`: so long it waits. Whenever a backend or the queue `changed`, 2 to 4 are asked again.
         6. `_expired`: the error once the deadline has passed.
 
-        Cancelling the wait leaves the queue. Raises `BalancerError`.
+        Cancelling the wait leaves the queue. Raises `BalancerError`, and `EngineError` for a model that no
+        time brings back.
         """
         waiter = Waiter(call, tried, asyncio.get_running_loop().create_future(), self._clock())
         lease = self._place(waiter) if not self._waiting else None
@@ -135,7 +137,7 @@ class Balancer:
                 continue
             try:
                 lease = self._place(waiter)
-            except BalancerError as error:
+            except (BalancerError, EngineError) as error:
                 waiter.granted.set_exception(error)
             else:
                 if lease is not None:
@@ -222,7 +224,7 @@ class Balancer:
             waiter.loading_since = self._clock()
         return waiter.loading_since + self._limits.load_timeout
 
-    def _expired(self, call: Call) -> BalancerError:
+    def _expired(self, call: Call) -> BalancerError | EngineError:
         """Decision 6: a backend's own reason if none serves, first of one that is coming; else the queue."""
         asked = self._ask(call)
         absent = [readiness for _, readiness in asked if isinstance(readiness, Coming | Gone)]

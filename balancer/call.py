@@ -165,4 +165,15 @@ class Call:
         they call it otherwise or leave a default to the server."""
         if name == self.target.asked_name and not self.defaults:
             return self.body
+        if name == self.target.asked_name and (spliced := _spliced(self.body, self.defaults)) is not None:
+            return spliced
         return json.dumps({**json.loads(self.body), "model": name, **self.defaults}).encode()
+
+
+def _spliced(body: bytes, fields: Mapping[str, Any]) -> bytes | None:
+    """The JSON object ``body`` with ``fields`` in front, or None where it takes reading it to know how: a
+    large body would be parsed and written again for a few numbers."""
+    rest = body[1:].lstrip()
+    if body[:1] != b"{" or rest[:1] != b'"' or any(b'"%b"' % name.encode() in body for name in fields):
+        return None
+    return json.dumps(dict(fields)).encode()[:-1] + b", " + rest

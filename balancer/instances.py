@@ -127,6 +127,7 @@ class InstanceLoader:
 
     async def load(self, name: str, options: LoadOptions, report: PhaseProgress) -> Resident:
         instance = self._instances.get(name)
+        self._models.note_load(self._model(name), options)
         if instance is not None and instance.kind is InstanceKind.PROCESS:
             return await self._start_process(instance, options, report)
         threads = self._instances.threads(name)

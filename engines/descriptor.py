@@ -58,6 +58,10 @@ Load = Callable[[LoadSpec, Progress | None], Awaitable[Engine]]
 """Loads a model. Raises `ModelLoadError`; cancelling gives the load up and leaves nothing behind."""
 
 
+def _anything_goes(spec: LoadSpec) -> None:
+    """No settings that could be told to be wrong before the load."""
+
+
 def _no_packages() -> Mapping[str, str]:
     return {}
 
@@ -74,7 +78,9 @@ class EngineDescriptor:
     ``install`` names, for people, what they install. ``packages`` looks for the packages that the engine is
     built on: the import names of those that are there, with their versions ("" if unknown); it imports none.
 
-    ``shares_weights``: engines of one model in one process have its weights in memory once. ``quantizer``
+    ``shares_weights``: engines of one model in one process have its weights in memory once.
+    ``brings_templates``: it has chat templates of its own for models without one. ``check`` raises
+    `ModelLoadError` for settings that no load can succeed with: quick, as it comes before each. ``quantizer``
     makes the files that this engine needs for another quantisation; without one the engine is told of the
     quantisation when it loads.
 
@@ -93,4 +99,6 @@ class EngineDescriptor:
     help: Mapping[str, str] = field(default_factory=dict)
     packages: Callable[[], Mapping[str, str]] = _no_packages
     shares_weights: bool = False
+    brings_templates: bool = False
+    check: Callable[[LoadSpec], None] = _anything_goes
     quantizer: Quantizer | None = None

@@ -31,6 +31,10 @@ class ModelFileNotFound(ModelLoadError):
     """No file or package provides the model that was asked for."""
 
 
+PERMANENT = (CannotLoad, BadModelFile, ModelFileNotFound)
+"""Reasons why a model cannot be loaded that only somebody can change: trying again changes nothing."""
+
+
 class RequestError(EngineError):
     """The request cannot be served as it stands; ``param`` names the field at fault, if one is."""
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from app import hosts
 from app.settings import Settings
 from engines.machine.platform import Facts
-from engines.models.catalog import CatalogError
 from engines.models.library import Library
 from engines.models.model import Model
 from engines.selection import EngineChoice
@@ -64,24 +63,26 @@ def fail(message: str, code: int = 1) -> typer.Exit:
 
 
 def open_library(settings: Settings) -> Library:
-    """The models of a server with these settings; exit with status 1 if its catalog has mistakes."""
+    """The models of a server with these settings; mistakes in its catalog are told."""
     # Imported here: it brings the whole server along, and most commands start faster without.
     from app import configuration
 
-    try:
-        return configuration.open_library(settings)
-    except CatalogError as error:
-        raise fail(str(error)) from None
+    library = configuration.open_library(settings)
+    if library.catalog_error is not None:
+        err.print(
+            f"The catalog has mistakes, and is used without them:\n{library.catalog_error}", markup=False
+        )
+    return library
 
 
 def find_model(settings: Settings) -> Model:
     """The model that a server with these settings loads at the start.
 
-    Raises `EngineError`; exits with status 1 if the catalog has mistakes.
+    Raises `EngineError`.
     """
     from app import configuration
 
-    return configuration.default_model(open_library(settings), settings)
+    return configuration.first_model(open_library(settings), settings)
 
 
 def engine_for(model: Model, settings: Settings, facts: Facts) -> EngineChoice:

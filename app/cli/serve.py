@@ -82,10 +82,7 @@ def server_options(settings: Settings, *, reload: bool) -> dict[str, Any]:
 
 
 def check_model(settings: Settings) -> str:
-    """The name of the model that is loaded first; exit with status 1 if it is missing or nothing can run it.
-
-    Also exits if the catalog has mistakes: then nobody could say what is to be served.
-    """
+    """The name of the model that is loaded first; exit with status 1 if it is missing or nothing can run it."""
     try:
         model = find_model(settings)
     except EngineError as error:

@@ -16,10 +16,11 @@ _NO_DEFAULTS = SamplingDefaults()
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A target, and the sampling that the catalog sets for it."""
+    """A target, the sampling of requests for it that do not say otherwise, and whether it takes messages."""
 
     target: Target
     sampling: SamplingDefaults = _NO_DEFAULTS
+    can_chat: bool = True
 
 
 class Serves(Protocol):
@@ -34,9 +35,16 @@ class Serves(Protocol):
 class Targets:
     """Resolves names against the library, then against the upstreams. Letter case does not matter."""
 
-    def __init__(self, library: Library, upstreams: Callable[[], Iterable[Serves]]) -> None:
+    def __init__(
+        self,
+        library: Library,
+        upstreams: Callable[[], Iterable[Serves]],
+        can_chat: Callable[[Model], bool] = lambda model: True,
+    ) -> None:
+        """``can_chat``: whether there is a chat template for a model of the library."""
         self._library = library
         self._upstreams = upstreams
+        self._can_chat = can_chat
 
     def resolve(self, name: str) -> Resolved:
         """The target that a request for ``name`` goes to. Raises `ModelFileNotFound`."""
@@ -49,7 +57,8 @@ class Targets:
         target = Target(known.name, _adapter(known, name), name)
         if known.is_absent and not self._is_upstream(target.name):
             self._library.on_disk(known.name)  # raises: it says how to get the model
-        return Resolved(target, known.entry.sampling)
+        can_chat = self._can_chat(known) or self._is_upstream(target.name)
+        return Resolved(target, known.sampling, can_chat)
 
     def foreign(self, name: str) -> Resolved | None:
         """The target for ``name`` if only upstreams have it and the library does not know it; else None."""

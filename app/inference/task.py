@@ -27,7 +27,8 @@ class Task:
 
     ``include_usage`` ends a stream with the token counts; ``echo`` puts the prompt in front of its answers.
     Of requests that wait, those with the lowest ``priority`` go first; ``keep_alive`` as in `Call`.
-    ``defaults`` are sampling fields, as the API names them, that the catalog sets and the client did not.
+    ``defaults`` are sampling fields, as the API names them, that the catalog or the model sets and the client
+    did not.
     """
 
     target: Target

@@ -30,20 +30,20 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 async def load_model(body: LoadRequest, request: Request) -> Any:
     """200 when it is ready. With `wait: false` 202 at once; the status URL says how far it is.
 
-    A model that is loaded already is left as it is, unless it is to be loaded otherwise: then it is
-    loaded again if nobody uses it, else the answer is 409.
+    A model that is loaded already is left as it is, unless it is to be loaded otherwise, as you say or as its
+    file or its entry in the catalog says by now: then it is loaded again if nobody uses it, else the answer
+    is 409. What cannot be loaded at all is 400 before any other model makes way.
     """
     server: Server = request.app.state.server
-    model = server.find(body.model_name, body.model_path)
+    model = await server.find(body.model_name, body.model_path)
     options = LoadOptions(
         engine=None if body.engine == "auto" else body.engine,
         quantization=body.quantization,
         context_length=body.context_length,
     )
+    await server.loads.load(model, options, keep_alive=body.keep_alive, pin=body.pin, wait=body.wait)
     if body.wait:
-        await server.load(model, options, keep_alive=body.keep_alive, pin=body.pin)
         return server.report(model)
-    server.want(model, options, keep_alive=body.keep_alive, pin=body.pin)
     url = f"/v1/models/{quote(model.name)}/status"
     accepted = Accepted(model=model.name, state=server.report(model).state, status_url=url)
     return JSONResponse(accepted.model_dump(), 202, {"Location": url})

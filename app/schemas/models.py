@@ -101,6 +101,9 @@ class ModelReport(ModelCard):
     retry_after: float | None = Field(None, description="Seconds until a failed load may be tried again.")
     memory: int = Field(0, description="Bytes that it takes, or is estimated to take, on whatever device.")
     devices: list[str] = []
+    sampling: dict[str, Any] = Field(
+        {}, description="What a request gets that does not say otherwise: by the catalog, the model, or us."
+    )
     loads: int = Field(0, description="Times it was loaded since the server started.")
     restarts: int = Field(0, description="Times it was loaded again because it stopped making progress.")
     load_seconds: float | None = Field(None, description="How long the last load took.")
@@ -129,6 +132,7 @@ class ModelReport(ModelCard):
             retry_after=status.retry_after,
             memory=status.memory.ram + status.memory.gpu,
             devices=list(info.devices) if info else [],
+            sampling=model.sampling.model_dump(mode="json", exclude_none=True),
             loads=status.loads,
             restarts=status.restarts,
             load_seconds=status.load_seconds,

@@ -9,8 +9,8 @@ from balancer.backends.readiness import BUSY, READY, Arrival, Coming, Gone, Read
 from balancer.call import Call
 from balancer.errors import DEFAULT_RETRY, BalancerError, ModelLoading, NoBackend, NoRoom
 from balancer.instances import Instance
-from engines.errors import EngineError
-from engines.lifecycle.errors import InsufficientMemory
+from engines.errors import PERMANENT, EngineError
+from engines.lifecycle.errors import InsufficientMemory, NeverFits
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelState
 
@@ -88,9 +88,11 @@ class ManagedBackend(Backend):
             return Gone(partial(self._refusal, key, refusal))
         return self._restarting if state is ModelState.FAILED else self._at_rest
 
-    def _refusal(self, key: str, reason: EngineError) -> BalancerError:
+    def _refusal(self, key: str, reason: EngineError) -> BalancerError | EngineError:
         """The error for calls, as the instance of ``key`` cannot be loaded now: this one, or its model's
         first, which a replica that is not loaded follows."""
+        if isinstance(reason, (NeverFits, *PERMANENT)):
+            return type(reason)(reason.message)
         if isinstance(reason, InsufficientMemory):
             return NoRoom(reason.message, retry_after=DEFAULT_RETRY)
         retry_after = self._manager.status(key).retry_after

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from balancer.errors import BalancerError
+from engines.errors import EngineError
 
-Explain = Callable[[], BalancerError]
+Explain = Callable[[], BalancerError | EngineError]
 """Makes the error that a call is told: a new one each time, as a raised error keeps its traceback."""
 
 

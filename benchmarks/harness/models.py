@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.harness.processes import BenchError
 from engines.errors import ModelFileNotFound
-from engines.models.store import resolve
+from engines.models.survey import resolve
 
 BUNDLED = "SmolLM2-135M-Instruct"
 NAME = "SmolLM2-135M"  # another, as two models of one server cannot share a name

@@ -20,6 +20,7 @@ from engines.models.facts import describe, is_known
 from engines.models.formats import ModelFormat
 from engines.models.library import Library
 from engines.models.model import Model, missing
+from engines.models.store import stamps
 from engines.progress import PhaseProgress
 from engines.registry import AUTO, ENGINES, EngineRegistry
 from engines.selection import EngineChoice, choose_engine
@@ -62,6 +63,7 @@ class ModelLoader:
         self._facts = facts
         self._converted = converted
         self._studies: dict[Path, asyncio.Future[object]] = {}
+        self._loaded: dict[str, object] = {}
 
     def retention(self, name: str) -> Retention:
         entry = self._library.find(name).entry
@@ -70,9 +72,33 @@ class ModelLoader:
 
     def estimate(self, name: str, options: LoadOptions, *, beside: bool = False) -> Footprint:
         """``beside``: an engine of the same model is loaded, and those that can share its weights do."""
-        spec = self._spec(self._library.find(name), options)
+        model = self._library.find(name)
+        spec = self._spec(model, options)
         engine = ENGINES[spec.engine]
+        self._check(spec, options)
         return engine.estimate(spec, self._facts, weights_loaded=beside and engine.shares_weights)
+
+    def can_chat(self, model: Model) -> bool:
+        """Whether there is a chat template for ``model``: its own, the catalog's, or its engine's."""
+        if model.file is None or model.file.has_chat_template or "chat_template" in model.entry.options:
+            return True
+        choice = engine_for(model, self._defaults.engine, self._facts)
+        return choice.engine is not None and ENGINES[choice.engine].brings_templates
+
+    def note_load(self, name: str, options: LoadOptions) -> None:
+        """A load of the model begins, here or in a worker. Raises `ModelFileNotFound` and `CannotLoad`."""
+        self._loaded[name] = self._settings_of(name, options)
+
+    def is_outdated(self, name: str, options: LoadOptions) -> bool:
+        """Whether the model, which is loaded, would be loaded otherwise now: its entry in the catalog or its
+        file changed, or ``options`` are others. Raises as `note_load`."""
+        return name in self._loaded and self._loaded[name] != self._settings_of(name, options)
+
+    def _settings_of(self, name: str, options: LoadOptions) -> object:
+        """All that a load of the model depends on now, its files included, to be compared."""
+        model = self._library.find(name)
+        spec = self._spec(model, options)
+        return spec, None if model.file is None else stamps(model.file)
 
     def can_estimate(self, name: str, options: LoadOptions) -> bool:
         path = self._file_of(name)
@@ -149,6 +175,21 @@ class ModelLoader:
             allow_special_tokens=defaults.allow_special_tokens,
             options=entry.options,
         )
+
+    def _check(self, spec: LoadSpec, options: LoadOptions) -> None:
+        """Raise `ModelLoadError` if no load can succeed with these settings: nobody is to make way for it."""
+        engine = ENGINES[spec.engine]
+        engine.check(spec)
+        if spec.path is None or not engine.formats:
+            return
+        if spec.quantization is not None and engine.quantizer is not None:
+            engine.quantizer.plan(spec.path, spec.quantization, self._converted)
+        longest = describe(spec.path).context_length
+        if options.context_length is not None and longest and options.context_length > longest:
+            raise CannotLoad(
+                f"{spec.name} has a context of {longest:,} tokens, not of {options.context_length:,}: ask "
+                "for that many at most"
+            )
 
     async def _convert(self, spec: LoadSpec, quantizer: Quantizer, report: PhaseProgress) -> LoadSpec:
         assert spec.quantization is not None

@@ -101,7 +101,7 @@ def plan(
     yielding: set[str] = set()
     refused: dict[str, str] = {}
     for want in wants:
-        if reason := _never(occupants, want, max_models, budget):
+        if reason := never(occupants, want, max_models=max_models, budget=budget):
             refused[want.name] = reason
             continue
         victims = _victims([] if want.modest else candidates, want, later)
@@ -154,7 +154,7 @@ def _spared(victims: list[Occupant], want: Want, room: _Room) -> list[Occupant]:
     return needed
 
 
-def _never(occupants: Iterable[Occupant], want: Want, max_models: int, budget: Footprint) -> str | None:
+def never(occupants: Iterable[Occupant], want: Want, *, max_models: int, budget: Footprint) -> str | None:
     """Why ``want`` could not be loaded even if everything that may go went."""
     pinned = [o for o in occupants if o.pinned]
     room = _Room(max_models, budget)

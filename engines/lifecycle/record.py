@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from engines.base import Resident
-from engines.errors import EngineError, ModelLoadError
-from engines.lifecycle.errors import InsufficientMemory, ModelConflict
+from engines.errors import PERMANENT, EngineError, ModelLoadError
+from engines.lifecycle.errors import InsufficientMemory, ModelConflict, NeverFits
 from engines.lifecycle.planner import Occupant
 from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
 from engines.machine.footprint import Footprint
@@ -43,6 +43,7 @@ class Record:
     modest: bool = False
     yielding: bool = False
     refusal: str | None = None
+    never_fits: bool = False  # even if no other model were loaded
     replica_of: str | None = None
     holds: int = 0
     replica_holds: int = 0
@@ -91,14 +92,18 @@ class Record:
     def obstacle(self, now: float) -> EngineError | None:
         """Why a request that waits for the model now waits in vain, if it does."""
         if self.refusal is not None:
-            return InsufficientMemory(f"model {self.name} cannot be loaded: {self.refusal}")
+            return self._no_memory(self.refusal)
         cooling = self.state is ModelState.FAILED and not self.restarting
-        return ModelLoadError(self.detail) if cooling and not self.can_load(now) else None
+        if not cooling or self.can_load(now):
+            return None
+        # What is wrong with the model or its settings is told as that, not as a fault of the server.
+        kind = type(self.failure) if isinstance(self.failure, PERMANENT) else ModelLoadError
+        return kind(self.detail)
 
     def wait_is_over(self, patient: bool) -> EngineError | None:
         """Why an operator's wait for the load is over, if it is; ``patient``: not for want of room alone."""
         if self.refusal is not None:
-            return InsufficientMemory(f"model {self.name} cannot be loaded: {self.refusal}")
+            return self._no_memory(self.refusal)
         if self.state is ModelState.FAILED and not self.restarting:
             return self.failure or ModelLoadError(self.detail)
         if not self.intended and self.state is not ModelState.LOADING:
@@ -108,6 +113,10 @@ class Record:
                 f"no room for {self.name}: the models that are loaded are in use", RETRY_IN_USE
             )
         return None
+
+    def _no_memory(self, reason: str) -> InsufficientMemory:
+        kind = NeverFits if self.never_fits else InsufficientMemory
+        return kind(f"model {self.name} cannot be loaded: {reason}")
 
     def occupant(self) -> Occupant:
         asleep = self.state is ModelState.SLEEPING

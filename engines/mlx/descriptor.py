@@ -10,6 +10,7 @@ from engines.errors import ModelLoadError
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts, is_importable, version_of
+from engines.mlx.folder import check_settings
 from engines.mlx.quantizer import QUANTIZER
 from engines.progress import Progress
 from engines.sizing import memory_of
@@ -72,6 +73,7 @@ DESCRIPTOR = EngineDescriptor(
     packages=_packages,
     judge=_judge,
     estimate=_estimate,
+    check=check_settings,
     quantizer=QUANTIZER,
     opener=_opener,
 )

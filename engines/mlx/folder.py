@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
 from engines.models import hf
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
 
 DTYPES = ("float32", "float16", "bfloat16")
-_LONGEST_HEADER = 100 * 2**20  # the safetensors format's own limit, in bytes
 
 
 def check_settings(spec: LoadSpec) -> None:
-    """Raise `ModelLoadError` for settings that the MLX engine does not have."""
+    """Raise `CannotLoad` for settings that the MLX engine does not have."""
     if spec.adapters:
-        raise ModelLoadError("the MLX engine has no adapters: fuse one into the model with `mlx_lm.fuse`")
+        raise CannotLoad("the MLX engine has no adapters: fuse one into the model with `mlx_lm.fuse`")
     if spec.options:
-        raise ModelLoadError(f"the MLX engine has no option {min(spec.options)!r}; it takes no options")
+        raise CannotLoad(f"the MLX engine has no option {min(spec.options)!r}; it takes no options")
     if spec.tensor_parallel != 1 or spec.pipeline_parallel != 1:
-        raise ModelLoadError("the MLX engine runs on one device: leave the parallel sizes at 1")
+        raise CannotLoad("the MLX engine runs on one device: leave the parallel sizes at 1")
     if spec.dtype not in (None, "auto", *DTYPES):
-        raise ModelLoadError(f"the MLX engine has no dtype {spec.dtype!r}: use auto, {', '.join(DTYPES)}")
+        raise CannotLoad(f"the MLX engine has no dtype {spec.dtype!r}: use auto, {', '.join(DTYPES)}")
 
 
 def check_folder(path: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -44,23 +42,5 @@ def check_folder(path: Path | None) -> tuple[Path, dict[str, Any]]:
     folder = hf.read_folder(path)
     if not isinstance(folder.config.get("model_type"), str):
         raise BadModelFile(f"{path / hf.CONFIG} names no model_type")
-    for shard in folder.weights:
-        _check_complete(shard)
+    hf.check_weights(folder.weights)
     return path, dict(folder.config)
-
-
-def _check_complete(shard: Path) -> None:
-    """A safetensors file says how long it is: 8 bytes header length, the header, then its tensors."""
-    size = shard.stat().st_size
-    try:
-        with shard.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(size, _LONGEST_HEADER):
-                raise ValueError("its header is cut off")
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        expected = 8 + length + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise BadModelFile(f"{shard} is broken ({error}): download it again") from error
-    if size != expected:
-        raise BadModelFile(f"{shard} is broken: it has {size} of {expected} bytes; download it again")

@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.errors import BadModelFile, ModelFileNotFound
-from engines.models import gguf, hf
+from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
+from engines.models import gguf, hf, sampling
 from engines.models.formats import ModelFormat
 
-# Models whose facts are kept in memory: some hundred bytes each.
-MOST_KNOWN = 256
+# Models whose facts are kept in memory: some hundred bytes each. More than there are in any model folder,
+# as listing them reads them all.
+MOST_KNOWN = 4096
 
 _Key = tuple[Path, tuple[tuple[str | int, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each."""
+    """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each.
+
+    ``sampling`` is what the model's own files say of it.
+    """
 
     format: ModelFormat
     architecture: str
@@ -29,6 +34,7 @@ class ModelFacts:
     weight_bytes: int
     has_chat_template: bool
     quantization: str | None
+    sampling: sampling.Asked = field(default_factory=dict)
 
 
 class _KnownFacts:
@@ -69,6 +75,12 @@ def describe(path: Path) -> ModelFacts:
         found = _read(path, key)
         _known.put(key, found)
     return found
+
+
+def peek(path: Path) -> None:
+    """Read what is at ``path``, if anything is, so that it `is_known` afterwards."""
+    with suppress(ModelLoadError, OSError):
+        describe(path)
 
 
 def is_known(path: Path) -> bool:
@@ -120,12 +132,14 @@ def _of_gguf(path: Path) -> ModelFacts:
         weight_bytes=header.tensor_bytes,
         has_chat_template=header.has_chat_template,
         quantization=header.quantization,
+        sampling=sampling.of_gguf(header.metadata),
     )
 
 
 def _of_folder(path: Path) -> ModelFacts:
     try:
         folder = hf.read_folder(path)
+        hf.check_weights(folder.weights)
         return ModelFacts(
             format=folder.format,
             architecture=hf.architecture(folder.config),
@@ -134,6 +148,7 @@ def _of_folder(path: Path) -> ModelFacts:
             weight_bytes=folder.weight_bytes,
             has_chat_template=hf.has_chat_template(path),
             quantization=hf.quantization(folder.config),
+            sampling=sampling.of_folder(path),
         )
     except OSError as error:  # a file went away meanwhile, or may not be read
         raise BadModelFile(f"{path} cannot be read: {error}") from error

@@ -15,16 +15,25 @@ _PART = re.compile(r"^(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 
 MAX_PARTS = 1024
 
+# Values of general.type, less "model".
+_OTHER_KINDS = {
+    "adapter": "is a LoRA adapter, which changes another model and is none itself: this server loads adapters"
+    " with vLLM only, in PEFT's format (`adapters` in models.yaml)",
+    "mmproj": "is a projector for images or sound, which belongs to another model and is none itself",
+    "imatrix": "is an importance matrix, a help for quantising, and no model",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """A model's metadata. ``tensor_bytes`` is the size of its weights, in all of its parts.
+    """A model's metadata. ``tensor_bytes`` is the size of its ``tensors``, the weights, in all of its parts.
 
     ``metadata`` lacks (has None for) long arrays, such as the vocabulary.
     """
 
     metadata: Mapping[str, Value]
     tensor_bytes: int
+    tensors: int
 
     @property
     def architecture(self) -> str:
@@ -106,14 +115,30 @@ def read_header(path: Path) -> GgufHeader:
     """The header of the model in ``path``, and of its other parts if it has several.
 
     Raises `ModelFileNotFound` if a file is missing, and `BadModelFile` if one is no GGUF file, is damaged,
-    or ends before its last tensor does.
+    ends before its last tensor does, or holds what only belongs to a model.
     """
     first = _read_part(path)
+    if (other := _other_kind(first.metadata)) is not None:
+        raise BadModelFile(f"{path.name} {other}")
     count = first.metadata.get("split.count")
-    if not isinstance(count, int) or count <= 1:
-        return first
-    rest = (_read_part(part) for part in _later_parts(path, count))
-    return GgufHeader(first.metadata, first.tensor_bytes + sum(part.tensor_bytes for part in rest))
+    if isinstance(count, int) and count > 1:
+        parts = [first, *map(_read_part, _later_parts(path, count))]
+        sizes, counts = (part.tensor_bytes for part in parts), (part.tensors for part in parts)
+        first = GgufHeader(first.metadata, sum(sizes), sum(counts))
+    if not first.tensors:
+        raise BadModelFile(f"{path.name} has no weights, only a vocabulary: get the model itself")
+    return first
+
+
+def _other_kind(metadata: Mapping[str, Value]) -> str | None:
+    """What a file with this ``metadata`` is, if it is no model that can be loaded by itself."""
+    number, count = metadata.get("split.no"), metadata.get("split.count")
+    if isinstance(number, int) and number > 0:
+        return f"is part {number + 1} of a model of {count} files: put all of them here, the first is loaded"
+    kind = metadata.get("general.type")
+    if metadata.get("general.architecture") == "clip":
+        kind = "mmproj"
+    return _OTHER_KINDS.get(kind) if isinstance(kind, str) else None
 
 
 def part_paths(path: Path) -> tuple[Path, ...]:

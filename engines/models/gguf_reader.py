@@ -14,6 +14,7 @@ from typing import BinaryIO
 from engines.errors import BadModelFile
 from engines.models.gguf_limits import excess
 from engines.models.gguf_types import TENSOR_TYPES
+from engines.models.imposters import imposter
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -28,6 +29,8 @@ MAX_TEXT = 2**20
 # Numbers of longer arrays are skipped; the arrays of interest have one number a layer.
 MAX_KEPT_NUMBERS = 4096
 MAX_ALIGNMENT = 2**20
+# Bytes by which it shows what a file is.
+_BEGINNING = 64
 # Texts are passed over in pieces of so many bytes.
 _CHUNK = 2**20
 
@@ -47,10 +50,14 @@ class GgufReader:
         self._position = 0
         self._strings_left = MAX_STRINGS
 
-    def read(self) -> tuple[Mapping[str, Value], int]:
-        """The metadata, and the size of the tensors in bytes."""
-        if self._size < len(MAGIC) or self._take(len(MAGIC)) != MAGIC:
-            raise BadModelFile(f"{self._name} is not a GGUF file: llama.cpp loads nothing else")
+    def read(self) -> tuple[Mapping[str, Value], int, int]:
+        """The metadata, the size of the tensors in bytes, and their number."""
+        beginning = self._file.read(_BEGINNING)
+        self._file.seek(0)
+        if not beginning.startswith(MAGIC):
+            what = imposter(beginning) or "is not a GGUF file: llama.cpp loads nothing else"
+            raise BadModelFile(f"{self._name} {what}")
+        self._take(len(MAGIC))
         version = self._number("I")
         if version not in VERSIONS:
             big_endian = version & 0xFFFF == 0
@@ -63,7 +70,7 @@ class GgufReader:
             raise self._damaged(problem)
         sizes = [self._tensor() for _ in range(tensors)]
         self._check_whole(metadata, sizes)
-        return metadata, sum(size for _, size in sizes)
+        return metadata, sum(size for _, size in sizes), len(sizes)
 
     def _check_whole(self, metadata: Mapping[str, Value], tensors: list[tuple[int, int]]) -> None:
         alignment = metadata.get("general.alignment", 32)

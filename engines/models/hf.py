@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines.errors import BadModelFile
+from engines.models.imposters import imposter
 
 CONFIG = "config.json"
 MAX_JSON_BYTES = 64 * 2**20
@@ -18,6 +19,9 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _TOKENIZERS = ("tokenizer*", "vocab*", "*.tiktoken", "tekken.json", "spiece.model", "*.vocab")
 # safetensors files begin with the header's length and the metadata.
 _METADATA_BYTES = 4096
+_LONGEST_HEADER = 100 * 2**20  # the format's own limit
+# Bytes by which it shows what a file is.
+_BEGINNING = 64
 _MLX_METADATA = b'"format":"mlx"'
 
 Config = Mapping[str, Any]
@@ -134,6 +138,34 @@ def weight_files(path: Path) -> tuple[Path, ...]:
         if found:
             return found
     return ()
+
+
+def check_weights(weights: tuple[Path, ...]) -> None:
+    """Raise `BadModelFile` unless the weights are there and whole, as far as their headers say."""
+    for shard in weights:
+        with shard.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+        if (other := imposter(beginning)) is not None:
+            raise BadModelFile(f"{shard.name} {other}")
+        if shard.suffix == ".safetensors":
+            _check_complete(shard)
+
+
+def _check_complete(shard: Path) -> None:
+    """A safetensors file says how long it is: 8 bytes header length, the header, then its tensors."""
+    size = shard.stat().st_size
+    try:
+        with shard.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size, _LONGEST_HEADER):
+                raise ValueError("its header is cut off")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise BadModelFile(f"{shard} is broken ({error}): download it again") from error
+    if size != expected:
+        raise BadModelFile(f"{shard} is broken: it has {size} of {expected} bytes; download it again")
 
 
 def _indexed(path: Path, index: Path) -> tuple[Path, ...]:

@@ -16,7 +16,8 @@ from engines.models.catalog.schema import MAX_NAME
 from engines.models.gguf import part_paths
 from engines.models.merger import Merger, without_file
 from engines.models.model import Changes, Model, compare, missing
-from engines.models.store import ModelFile, Skipped, Survey
+from engines.models.store import ModelFile
+from engines.models.survey import Skipped, Survey, look_into
 
 logger = logging.getLogger("engines.models.library")
 
@@ -42,7 +43,7 @@ class Library:
     """Owns the list of models. Reading is cheap; only `read`, `reload` and `add_path` look at the disk."""
 
     def __init__(self, base: Path, catalog_path: Path) -> None:
-        """Raises `CatalogError` if the catalog cannot be used."""
+        """A catalog with mistakes is used as far as it is right; `catalog_error` says what is wrong."""
         self.base = base
         self.stamp: Mapping[Path, store.Stamp | None] = {}
         self._catalog_path = catalog_path
@@ -50,10 +51,12 @@ class Library:
         self._catalog_stamp: store.Stamp | None = None
         self._readings = self._adopted = 0
         self._survey = Survey()
+        self._has_begun = False
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
         self._by_any_name: dict[str, Model] = {}
         self._by_adapter: dict[str, tuple[Model, str]] = {}
+        self.catalog_error: CatalogError | None = None
         self.reload()
 
     @property
@@ -99,17 +102,11 @@ class Library:
             return self.on_disk(found[0].name), found[1]
         return self.on_disk(wanted), None
 
-    def default(self, wanted: str) -> Model:
-        """The model that DEFAULT_MODEL means: ``auto``, a name, or a path, which may lead anywhere.
+    def named(self, wanted: str) -> Model:
+        """The model that an operator names, by a name or by a path, which may lead anywhere.
 
-        ``auto`` is the first model of the catalog that is on disk, else the first on disk, else a bundled
-        one. Raises `ModelFileNotFound`, and `ModelLoadError` if something else than a model is at the path.
+        Raises `ModelFileNotFound`, and `ModelLoadError` if something else than a model is at the path.
         """
-        if wanted == "auto":
-            model = next((model for model in self.models() if not model.is_absent), None)
-            if model is None:
-                raise ModelFileNotFound(store.no_model(self.base))
-            return model
         path = Path(wanted).expanduser()
         if wanted.lower() in self._by_any_name or not path.exists():
             return self.find(wanted)
@@ -164,7 +161,7 @@ class Library:
         number = self._readings
         # Stamps are taken before what they stand for is read: a change meanwhile shows at the next look.
         stamps = {path: store.stamp(path) for path in (self._catalog_path, self.base)}
-        survey = store.look_into(self.base)
+        survey = look_into(self.base)
         files: dict[Path, store.Stamp | None] = {}
         for file in (*survey.models, *tuple(self._registered.values())):
             files |= store.stamps(file)
@@ -185,25 +182,38 @@ class Library:
             return Changes()
         earlier = self.stamp
         self._adopted, self.stamp = reading.number, reading.stamp
-        if isinstance(reading.catalog, CatalogError):
-            raise reading.catalog
-        self._catalog, self._catalog_stamp = reading.catalog, reading.stamp[self._catalog_path]
+        catalog, stamp = reading.catalog, reading.stamp[self._catalog_path]
+        if self._catalog_stamp != stamp:
+            self.catalog_error = catalog if isinstance(catalog, CatalogError) else None
+        if isinstance(catalog, CatalogError):
+            if self._has_begun:
+                raise catalog
+            logger.error("the catalog has mistakes, and is used without them:\n%s", catalog)
+            catalog = catalog.usable or Catalog()
+        self._has_begun = True
+        self._catalog, self._catalog_stamp = catalog, stamp
         for skipped in reading.survey.skipped:
             if skipped not in self._survey.skipped:
                 logger.warning("skipped %s: %s", skipped.path, skipped.reason)
         self._survey = reading.survey
         before = self._models
         self._merge()
-        return replace(compare(before, self._models), overwritten=self._overwritten(earlier))
+        return replace(compare(before, self._models), overwritten=self._overwritten(before, earlier))
 
-    def _overwritten(self, earlier: Mapping[Path, store.Stamp | None]) -> tuple[str, ...]:
-        """Models with a file that is the one of ``earlier``, not another in its place, and was written to."""
+    def _overwritten(
+        self, before: Mapping[str, Model], earlier: Mapping[Path, store.Stamp | None]
+    ) -> tuple[str, ...]:
+        """Models with a file that is the one of ``earlier``, not another in its place, and was written to.
+
+        They may be models no more.
+        """
 
         def is_overwritten(path: Path) -> bool:
-            old, new = earlier.get(path), self.stamp.get(path)
+            old, new = earlier.get(path), self.stamp.get(path) or store.stamp(path)
             return old is not None and new is not None and old != new and old[0] == new[0]
 
-        files = [(model.name, model.file) for model in self._models.values()]
+        models = {**before, **self._models}.values()
+        files = [(model.name, model.file) for model in models]
         return tuple(
             name
             for name, file in files
@@ -250,6 +260,8 @@ class Library:
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
+        if (reason := self._survey.reason_against(wanted, self.base)) is not None:
+            return f"{wanted!r} is no model that can be served: {reason}"
         close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=MOST_MATCHES)
         meant = dict.fromkeys(self._by_any_name[name].name for name in close)
         hint = f"; did you mean {' or '.join(meant)}?" if meant else ""

@@ -13,6 +13,7 @@ from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
 from engines.models import store
 from engines.models.catalog import Catalog, CatalogEntry
 from engines.models.model import Model
+from engines.models.sampling_layers import effective
 from engines.models.store import ModelFile
 from engines.registry import needs_file
 
@@ -29,6 +30,7 @@ class Merger:
     base: Path
     taken: set[str] = field(default_factory=set)
     claimed: set[Path] = field(default_factory=set)
+    problems: dict[str, str] = field(default_factory=dict)
     _real: dict[Path, Path] = field(init=False)
     _answering: dict[str, list[int]] = field(init=False)
 
@@ -52,19 +54,28 @@ class Merger:
         listed = {entry.name.lower() for entry in self.catalog.entries}
         for key, file in self.registered.items():
             if key not in listed:
-                yield Model(file.name, file.aliases, file, self.catalog.unlisted(file.name))
+                yield self._model(file.name, file.aliases, file, self.catalog.unlisted(file.name))
         for file in self.on_disk:
             if self._real[file.path] not in self.claimed:
                 name, *aliases = self._free(file) or [str(file.path)]
-                yield Model(name, tuple(aliases), file, self.catalog.unlisted(name))
+                yield self._model(name, tuple(aliases), file, self.catalog.unlisted(name))
 
     def _listed(self, entry: CatalogEntry, file: ModelFile | None) -> Model:
         if file is None:
-            return Model(entry.name, entry.aliases, None, entry)
+            return self._model(entry.name, entry.aliases, None, entry)
         self.claimed.add(file.path.resolve())
         is_registered = file is self.registered.get(entry.name.lower())
         names = file.aliases if is_registered else self._free(file)
-        return Model(entry.name, (*entry.aliases, *names), file, entry)
+        return self._model(entry.name, (*entry.aliases, *names), file, entry)
+
+    def _model(
+        self, name: str, aliases: tuple[str, ...], file: ModelFile | None, entry: CatalogEntry
+    ) -> Model:
+        # A model that only upstreams have is theirs to have defaults for: it gets what the catalog says.
+        defaults = entry.sampling
+        if file is not None:
+            defaults = effective(name, entry.sampling, file.sampling, entry.options)
+        return Model(name, aliases, file, entry, defaults, self.problems.get(name, ""))
 
     def _free(self, file: ModelFile) -> list[str]:
         """Those of the file's names that no other model has; they are taken from now on."""
@@ -118,6 +129,7 @@ class Merger:
             return None
         except (ModelLoadError, RequestError) as error:
             logger.warning("model %s of the catalog cannot be used: %s", name, error.message)
+            self.problems[name] = error.message
             return None
 
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.models.catalog import CatalogEntry
+from engines.models.catalog import CatalogEntry, SamplingDefaults
 from engines.models.store import ModelFile
+
+_NO_DEFAULTS = SamplingDefaults()
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model by name, and how it is to be loaded. ``file`` is None while it is not on disk."""
+    """A model by name, and how it is to be loaded.
+
+    ``file`` is None while it is not on disk; ``problem`` says what is wrong with what is there, if that is
+    why. ``sampling`` is what requests get that do not say otherwise.
+    """
 
     name: str
     aliases: tuple[str, ...]
     file: ModelFile | None
     entry: CatalogEntry
+    sampling: SamplingDefaults = _NO_DEFAULTS
+    problem: str = ""
 
     @property
     def is_absent(self) -> bool:
@@ -46,6 +54,8 @@ class Changes:
 
 def missing(model: Model) -> str:
     """The message for people about a model that is not on disk."""
+    if model.problem:
+        return f"model {model.name} of the catalog cannot be used: {model.problem}"
     if model.entry.hub is not None:
         return f"model {model.name} is not on disk: `enginehouse pull {model.name}` downloads it"
     return f"model {model.name} is in the catalog, but not on disk"

@@ -15,6 +15,7 @@ from engines.machine.memory import gpu_memory_total
 from engines.machine.platform import Facts, is_importable, version_of
 from engines.progress import Progress
 from engines.sizing import may_use_cuda, memory_of
+from engines.vllm.folder import check_settings
 
 NAME = "vllm"
 OLDEST = (0, 32)
@@ -118,6 +119,8 @@ DESCRIPTOR = EngineDescriptor(
     },
     packages=_packages,
     judge=_judge,
+    brings_templates=True,
+    check=check_settings,
     estimate=_estimate,
     opener=_opener,
 )

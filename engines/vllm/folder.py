@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 
-from engines.errors import ModelLoadError
-from engines.load_spec import Adapter
+from engines.errors import CannotLoad, ModelLoadError
+from engines.load_spec import Adapter, LoadSpec
 from engines.models import hf
+
+_METHODS = re.compile(r"^QuantizationMethods = Literal\[(.*?)\]", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r'"([\w.-]+)"')
+
+
+def check_settings(spec: LoadSpec) -> None:
+    """Raise `ModelLoadError` for what vLLM would refuse once it had started, which takes a while."""
+    check_folder(spec.path)
+    largest_rank(spec.adapters)
+    known = _quantizations()
+    if spec.quantization is not None and known and spec.quantization.lower() not in known:
+        raise CannotLoad(f"vLLM has no quantization {spec.quantization!r}: choose one of {', '.join(known)}")
+
+
+def _quantizations() -> tuple[str, ...]:
+    """Those that the installed vLLM names in its source, as importing it takes seconds; empty if they cannot
+    be told."""
+    package = importlib.util.find_spec("vllm")
+    if package is None or package.origin is None:
+        return ()
+    source = Path(package.origin).parent / "model_executor" / "layers" / "quantization" / "__init__.py"
+    try:
+        found = _METHODS.search(source.read_text())
+    except OSError:
+        return ()
+    return tuple(sorted(set(_NAME.findall(found[1])))) if found else ()
 
 
 def check_folder(path: Path | None) -> Path:

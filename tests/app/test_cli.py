@@ -25,6 +25,7 @@ from app.connections import EdgeConnection
 from app.settings import Settings
 from engines import selection
 from engines.machine import platform
+from support.gguf import FILE, SAFETENSORS
 from support.stub_server import WORDS, Stub, running
 
 ANSWER = "".join(WORDS)
@@ -80,7 +81,7 @@ def gguf(folder: Path, name: str = "tiny.Q4_0.gguf") -> Path:
     """A file that looks like a model from the outside."""
     folder.mkdir(exist_ok=True)
     path = folder / name
-    path.write_bytes(b"GGUF" + bytes(2_000_000))
+    path.write_bytes(FILE + bytes(2_000_000))
     return path
 
 
@@ -89,7 +90,7 @@ def hf_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json"):
         (folder / name).write_text("{}")
-    (folder / "model.safetensors").write_bytes(bytes(1000))
+    (folder / "model.safetensors").write_bytes(SAFETENSORS)
     return folder
 
 
@@ -184,7 +185,7 @@ def test_doctor_counts_the_catalog_and_names_what_is_skipped(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gguf(tmp_path / "models")
-    (tmp_path / "models" / "split-00001-of-00002.gguf").write_bytes(b"GGUF")
+    (tmp_path / "models" / "split-00001-of-00002.gguf").write_bytes(FILE)
     catalog(tmp_path, "models: [{name: tiny}, {name: far, hub: acme/far}]")
     monkeypatch.setattr(selection, "detect", facts)
     result = invoke("doctor")
@@ -236,14 +237,14 @@ def test_models_lists_what_there_is_and_could_be(
     assert "enginehouse pull far" in rows["far"]
     assert rows["Folder"].split()[1:3] == ["hf", "none"]
     found = {each["name"]: each for each in json.loads(invoke("models", "--json").stdout)}
-    assert (found["tiny"]["engine"], found["tiny"]["size"]) == ("llama_cpp", 2_000_004)
+    assert (found["tiny"]["engine"], found["tiny"]["size"]) == ("llama_cpp", len(FILE) + 2_000_000)
     assert "gpt-4o" in found["tiny"]["aliases"]
     assert (found["far"]["absent"], found["far"]["hub"]) == (True, "acme/far")
     assert "llama.cpp loads GGUF files" in found["Folder"]["reason"]
 
 
 def test_models_says_how_to_get_one(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.models.store.BUNDLED_PACKAGES", ())
+    monkeypatch.setattr("engines.models.survey.BUNDLED_PACKAGES", ())
     assert "GGUF" in invoke("models").stdout
     assert json.loads(invoke("models", "--json").stdout) == []
 
@@ -251,7 +252,8 @@ def test_models_says_how_to_get_one(invoke: Invoke, monkeypatch: pytest.MonkeyPa
 def test_models_points_to_what_was_skipped(invoke: Invoke, tmp_path: Path) -> None:
     gguf(tmp_path / "models", "split-00001-of-00002.gguf")
     result = invoke("models")
-    assert "Skipped: 1. enginehouse doctor says" in result.stderr
+    assert "Left out:" in result.stderr
+    assert "split-00002-of-00002.gguf is missing" in result.stderr
     assert "split" not in result.stdout
 
 

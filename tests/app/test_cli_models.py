@@ -21,12 +21,13 @@ from app.cli.progress import Bar, Step, download_step
 from app.cli.text import duration_text, size_text
 from support import hub as stand_in
 from support import stub_server
+from support.gguf import FILE
 from support.hub import Hub
 from support.server import LiveServer, live_server, wait_until
 from support.stub_server import Stub
 
 CATALOG = "models: [{name: tiny, aliases: [gpt-4o]}, {name: far, hub: acme/far}]"
-WEIGHTS = random.Random(1).randbytes(300_000)
+WEIGHTS = FILE + random.Random(1).randbytes(300_000 - len(FILE))
 
 
 def invoke(*args: str, stdin: str | None = None) -> Result:
@@ -39,7 +40,7 @@ def base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.chdir(tmp_path)
     base = tmp_path / "models"
     base.mkdir()
-    (base / "tiny.Q4_0.gguf").write_bytes(b"GGUF" + bytes(1000))
+    (base / "tiny.Q4_0.gguf").write_bytes(FILE + bytes(1000))
     (base / "models.yaml").write_text(CATALOG)
     return base
 
@@ -198,7 +199,7 @@ def test_load_says_why_not(server: LiveServer, name: str, reason: str) -> None:
 
 def test_load_from_a_path(server: LiveServer, base: Path) -> None:
     (base / "sub").mkdir()
-    (base / "sub" / "other.gguf").write_bytes(b"GGUF")
+    (base / "sub" / "other.gguf").write_bytes(FILE)
     result = invoke("load", "mine", "--path", "sub/other.gguf")
     assert result.stdout.startswith("mine is ready")
     result = invoke("load", "mine", "--path", "../outside.gguf")

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.app import cli
+from support.gguf import FILE, SAFETENSORS
 from support.server import LiveServer, live_server, wait_until
 
 
@@ -42,7 +43,7 @@ def rm(*args: str, stdin: str | None = None) -> Result:
     return CliRunner().invoke(cli, ["rm", *args], input=stdin)
 
 
-def put(path: Path, content: bytes = b"GGUF") -> Path:
+def put(path: Path, content: bytes = FILE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -51,7 +52,7 @@ def put(path: Path, content: bytes = b"GGUF") -> Path:
 def hf_folder(folder: Path) -> Path:
     for name in ("config.json", "tokenizer.json"):
         put(folder / name, b"{}")
-    put(folder / "model.safetensors", bytes(100))
+    put(folder / "model.safetensors", SAFETENSORS)
     return folder
 
 
@@ -136,7 +137,7 @@ def test_what_is_not_there(base: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "stays"), [("n\n", True), ("", True), ("y\n", False)])
 def test_it_asks(base: Path, answer: str, stays: bool) -> None:
-    path = put(base / "tiny.gguf", bytes(2_000_000))
+    path = put(base / "tiny.gguf", FILE + bytes(2_000_000))
     result = rm("tiny", stdin=answer)
     assert "Delete tiny (2 MB)?" in result.stdout
     assert "models/tiny.gguf" in result.stdout

@@ -15,6 +15,7 @@ import pytest
 
 from engines.lifecycle.states import ModelState
 from engines.models.model import Changes
+from support.gguf import DATA, FILE, LLAMA, header
 from support.server import LiveServer, live_server, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -25,6 +26,13 @@ models:
   - {name: short, engine: fake, keep_alive: 0}
   - {name: kept, engine: fake, pin: true}
   - {name: away, hub: org/away}
+"""
+CROWDED = """
+models:
+  - {name: one, engine: fake}
+  - {name: base, path: base.gguf, engine: llama_cpp}
+  - {name: chatty, path: chatty.gguf, engine: llama_cpp, kv_cache_tokens: 1000000}
+  - {name: odd, path: chatty.gguf, engine: llama_cpp, quantization: q0_0}
 """
 
 
@@ -99,6 +107,74 @@ def test_load_and_unload(client: httpx.Client) -> None:
     assert client.delete("/v1/models/org/two").json()["state"] == "stopped"
     assert client.delete("/v1/models/org/two").json()["state"] == "stopped"
     assert code(client.delete("/v1/models/nobody")) == (404, "model_not_found")
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with one model loaded, and others that can never be."""
+    base = tmp_path_factory.mktemp("crowded")
+    for name in ("base.gguf", "chatty.gguf"):
+        template = {"tokenizer.chat_template": "x"} if name == "chatty.gguf" else {}
+        (base / name).write_bytes(header(LLAMA | template) + bytes(DATA))
+    (base / "models.yaml").write_text(CROWDED)
+    with live_server(model_base_path=base, default_model="one", queue_timeout=5, max_memory="70MB") as server:
+        wait_until(lambda: server.house.manager.state("one") is ModelState.READY)
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"model_name": "chatty", "quantization": "q9_9"}, "cannot quantise to 'q9_9'"),
+        ({"model_name": "chatty", "quantization": "q9_9", "wait": False}, "cannot quantise to 'q9_9'"),
+        ({"model_name": "chatty", "context_length": 5000}, "a context of 4,096 tokens, not of 5,000"),
+        ({"model_name": "chatty", "engine": "vllm"}, "no engine can load chatty"),
+        ({"model_name": "chatty", "context_length": 4096}, "the memory budget leaves"),
+        ({"model_name": "odd"}, "cannot quantise to 'q0_0'"),
+    ],
+)
+def test_a_load_that_cannot_be_touches_no_other_model(
+    crowded: LiveServer, wish: dict[str, Any], words: str
+) -> None:
+    with httpx.Client(base_url=crowded.url, timeout=20) as client:
+        refused = client.post("/v1/models/load", json=wish)
+        assert refused.status_code == 400, refused.text
+        assert words in refused.json()["error"]["message"]
+        assert (state(client, "one"), crowded.house.manager.loads("one")) == ("ready", 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "error", "words"),
+    [
+        ("chat/completions", "base", "unsupported_feature", "has no chat template"),
+        ("chat/completions", "odd", "unsupported_feature", "cannot quantise to 'q0_0'"),
+        ("completions", "chatty", "insufficient_memory", "the memory budget leaves"),
+    ],
+)
+def test_a_request_that_cannot_be_served_touches_no_other_model(
+    crowded: LiveServer, path: str, model: str, error: str, words: str
+) -> None:
+    """And it is told so at once, each time, as nothing that comes with time."""
+    what = {"prompt": "hi"} if path == "completions" else {"messages": [{"role": "user", "content": "hi"}]}
+    with httpx.Client(base_url=crowded.url, timeout=20) as client:
+        for _ in range(2):
+            refused = client.post(f"/v1/{path}", json={"model": model, **what})
+            assert code(refused) == (400, error), refused.text
+            assert words in refused.json()["error"]["message"]
+            assert "retry-after" not in refused.headers
+        assert (state(client, "one"), crowded.house.manager.loads("one")) == ("ready", 1)
+
+
+def test_a_load_takes_up_a_changed_entry(server: LiveServer, client: httpx.Client, base: Path) -> None:
+    assert load(client, "org/two").status_code == load(client, "org/two").status_code == 200
+    assert server.house.manager.loads("org/two") == 1
+    (base / "models.yaml").write_text(CATALOG.replace("sampling:", "slots: 3, sampling:"))
+    wait_until(lambda: server.house.library.find("org/two").entry.slots == 3)
+    assert server.house.manager.loads("org/two") == 1  # what runs is left alone until somebody says so
+    assert load(client, "org/two", pin=True).json()["pinned"]
+    assert server.house.manager.loads("org/two") == 2
+    assert load(client, "org/two").json()["state"] == "ready"
+    assert server.house.manager.loads("org/two") == 2
 
 
 def test_load_without_waiting(client: httpx.Client) -> None:
@@ -223,7 +299,7 @@ def test_what_is_no_model_is_the_clients_mistake(
     (base / "odd" / "config.json").write_text("[")
     (base / "notes.txt").write_text("hello")
     (base / "none.gguf").write_bytes(b"NOPE" * 10)
-    (base / "part-00001-of-00002.gguf").write_bytes(b"GGUF")
+    (base / "part-00001-of-00002.gguf").write_bytes(FILE)
     (base / "cut.gguf").write_bytes(b"GGUF\x03\0\0\0")
     refused = load(client, "mine", model_path=path)
     assert code(refused) == (400, "invalid_request_error")

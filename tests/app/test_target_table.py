@@ -88,7 +88,28 @@ def test_on_an_engine_of_this_process(
     assert answer.json()["model"] == name
     assert engine.last_request is not None
     assert engine.last_request.adapter == adapter
-    assert (engine.last_request.sampling.temperature, engine.last_request.stop) == (0.5, ("never said",))
+    # The catalog says some of it; for the rest there is a default that no small model answers nonsense with.
+    found = engine.last_request.sampling
+    assert (found.temperature, engine.last_request.stop) == (0.5, ("never said",))
+    assert (found.top_k, found.top_p, found.min_p) == (40, 0.95, 0.05)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_what_the_client_says_counts_more_than_any_default(
+    local: LiveServer, engine: FakeEngine, path: str
+) -> None:
+    prompt = {"prompt": "hi"} if path != CHAT else {"messages": [{"role": "user", "content": "hi"}]}
+    body = {"model": "here", "max_tokens": 2, "temperature": 0, "top_k": 0, "top_p": 1, **prompt}
+    assert httpx.post(local.url + path, json=body, timeout=30).status_code == 200
+    assert engine.last_request is not None
+    found = engine.last_request.sampling
+    assert (found.temperature, found.top_k, found.top_p, found.min_p) == (0, 0, 1, 0.05)
+
+
+def test_a_models_status_tells_its_defaults(local: LiveServer) -> None:
+    told = httpx.get(f"{local.url}/v1/models/here/status").json()["sampling"]
+    expected = {"temperature": 0.5, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "stop": ["never said"]}
+    assert told == expected
 
 
 # -- a worker ----------------------------------------------------------------------------------------
@@ -134,7 +155,7 @@ def stub() -> Iterator[Stub]:
 @pytest.fixture(scope="module")
 def upstream(stub: Stub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = catalog(tmp_path_factory.mktemp("upstream"), REMOTE)
-    models = "model=There-7B:org/theirs&model=Pirate:their-pirate&model=Foreign"
+    models = "model=There-7B:org/theirs&model=Pirate:their-pirate&model=Foreign&model=other"
     with live_server(
         model_base_path=folder, default_model="other", upstreams=f"{stub.url}/v1#{models}"
     ) as server:
@@ -159,8 +180,20 @@ def test_on_an_upstream(upstream: LiveServer, stub: Stub, asked: str, sent: str)
     [request] = stub.requests
     assert request["model"] == sent
     # The catalog's sampling holds there too, but not for a model that no catalog knows.
+    # Nobody says the rest of it: what holds there is for the upstream to say.
     known = {"temperature": 0.5, "stop": ["never said"]}
     assert {key: request.get(key) for key in known} == (known if sent != "Foreign" else dict.fromkeys(known))
+    assert not {"top_k", "top_p", "min_p"} & request.keys()
+
+
+def test_a_model_that_is_here_and_there_answers_alike(upstream: LiveServer, stub: Stub) -> None:
+    stub.reset()
+    for _ in range(4):
+        assert ask(upstream.url, "other", stream=True, top_k=7).status_code == 200
+    assert stub.requests
+    for request in stub.requests:
+        found = {name: request.get(name) for name in ("temperature", "top_k", "top_p", "min_p")}
+        assert found == {"temperature": 0.8, "top_k": 7, "top_p": 0.95, "min_p": 0.05}
 
 
 def test_what_the_client_says_counts_more_than_the_catalog(upstream: LiveServer, stub: Stub) -> None:

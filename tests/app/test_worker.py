@@ -30,6 +30,7 @@ from balancer.workers.protocol import (
 )
 from engines.fake import FakeEngine
 from engines.models.catalog import FOREVER
+from support.gguf import FILE
 
 ROOT = Path(__file__).parents[2]
 KEY = {"Authorization": "Bearer k"}
@@ -152,9 +153,10 @@ async def test_it_ends_when_its_engine_fails(app: FastAPI, sent: list[Message]) 
 
 async def test_a_load_that_fails_is_told(tmp_path: Path, sent: list[Message]) -> None:
     broken = tmp_path / "broken.gguf"
-    broken.write_bytes(b"GGUF")
+    broken.write_bytes(FILE)
     settings = {"inference_engine": "llama_cpp", "model_base_path": str(tmp_path)}
     app = create_worker_app(WorkerSpec("m", 8001, "k", str(broken), settings), sent.append)
+    broken.write_bytes(FILE[:40])
     async with app.router.lifespan_context(app), asyncio.timeout(10):
         while not sent:
             await asyncio.sleep(0.005)

@@ -333,6 +333,9 @@ class StubLoader:
     def measured(self, name: str, engine: object, *, beside: bool = False) -> Footprint | None:
         return None
 
+    def note_load(self, name: str, options: LoadOptions) -> None:
+        pass
+
     async def load(
         self, name: str, options: LoadOptions, report: PhaseProgress, *, threads: int | None = None
     ) -> StubEngine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Any
 
@@ -49,3 +50,26 @@ def header(
             + struct.pack("<IQ", kind, offset)
         )
     return raw + bytes(-len(raw) % alignment)
+
+
+FILE = header(LLAMA | {"tokenizer.chat_template": "x"}) + bytes(DATA)
+"""A whole model, as far as one can tell without loading it."""
+
+
+def safetensors(data: int = 0, **metadata: str) -> bytes:
+    """The header of a file in safetensors' format with one tensor of ``data`` bytes, which come after it."""
+    tensor = {"w": {"dtype": "U8", "shape": [data], "data_offsets": [0, data]}}
+    raw = json.dumps(({"__metadata__": metadata} if metadata else {}) | tensor).encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+SAFETENSORS = safetensors()
+"""A whole model in safetensors' format."""
+
+
+def file_of(name: str) -> bytes:
+    """What a model's file called ``name`` may hold."""
+    for end, content in ((".gguf", FILE), (".safetensors", SAFETENSORS), (".json", b"{}")):
+        if name.endswith(end):
+            return content
+    return b"x"

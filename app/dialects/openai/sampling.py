@@ -21,6 +21,10 @@ MAX_TOP_LOGPROBS = 20
 # A limit has two names in chat requests: setting either is saying something.
 _LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 
+# Of fields whose defaults depend on the model, as GET /v1/models/{model}/status tells them.
+_UNSET = "Unset: as the catalog or the model says."
+_OF_THE_MODEL: dict[str, Any] = {"json_schema_extra": lambda schema: schema.pop("default", None)}
+
 # Engines know how many tokens there are, and refuse others.
 TokenId = Annotated[int, Field(ge=0, le=2**53)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -58,11 +62,17 @@ class ServedFields(WireModel):
 class SamplingFields(ServedFields):
     """Fields of a request that say how tokens are drawn, and where an answer ends."""
 
-    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
-    top_p: float = Field(1.0, ge=0, le=1)
-    top_k: int = Field(0, ge=-1, description="Keep the k most likely tokens; 0 or -1: all.")
+    temperature: float = Field(1.0, ge=0, le=2, description=f"0 is greedy. {_UNSET}", **_OF_THE_MODEL)
+    top_p: float = Field(1.0, ge=0, le=1, description=_UNSET, **_OF_THE_MODEL)
+    top_k: int = Field(
+        0, ge=-1, description=f"Keep the k most likely tokens; 0 or -1: all. {_UNSET}", **_OF_THE_MODEL
+    )
     min_p: float = Field(
-        0.0, ge=0, le=1, description="Drop tokens less likely than this part of the best one."
+        0.0,
+        ge=0,
+        le=1,
+        description=f"Drop tokens less likely than this part of the best one. {_UNSET}",
+        **_OF_THE_MODEL,
     )
     n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to generate.")
     stop: Annotated[str, Field(max_length=MAX_STOP_LENGTH)] | Stops | None = Field(
@@ -71,7 +81,9 @@ class SamplingFields(ServedFields):
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(1.0, gt=0, le=10, description="1 is off; sees the prompt too.")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description=f"1 is off; sees the prompt too. {_UNSET}", **_OF_THE_MODEL
+    )
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, max_length=MAX_BIASES, description="Token id (as a string) to what is added to its logit."
     )
@@ -119,7 +131,7 @@ Body = TypeVar("Body", bound=SamplingFields)
 
 def with_defaults(body: Body, defaults: SamplingDefaults) -> tuple[Body, dict[str, Any]]:
     """``body``, where the client left a field out, as ``defaults`` says; and those fields, for backends that
-    do not know the catalog."""
+    know neither the catalog nor the model's files."""
     if not defaults.model_fields_set:
         return body, {}
     given = body.model_fields_set

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +23,8 @@ from engines.models.catalog.schema import (
 )
 from engines.models.catalog.tree import Path as TreePath
 from engines.models.catalog.tree import Tree, parse
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,35 @@ def parse_catalog(text: str, file: str) -> Catalog:
         except ValidationError as error:
             problems += _explain(error, parsed)
     if problems:
-        raise CatalogError(file, problems)
+        raise CatalogError(file, problems, _catalog(_usable(parsed.value)))
+    return _catalog(content)
+
+
+def _catalog(content: CatalogFile) -> Catalog:
     entries = tuple(_with_defaults(entry, content.defaults) for entry in content.models)
     return Catalog(entries, content.defaults, content.upstreams)
+
+
+def _usable(value: Any) -> CatalogFile:
+    """Those parts of the document that are right by themselves: one mistake is not to cost the others."""
+    [defaults] = _right(ModelSettings, [_field(value, "defaults") or {}]) or [ModelSettings()]
+    upstreams = _right(UpstreamEntry, _sequence(value, "upstreams"))
+    models: list[CatalogEntry] = []
+    taken: set[str] = set()
+    for entry in _right(CatalogEntry, _sequence(value, "models")):
+        names = {name.lower() for name in (*entry.names, *(adapter.name for adapter in entry.adapters))}
+        if not names & taken:
+            models.append(entry)
+            taken |= names
+    return CatalogFile(defaults=defaults, upstreams=tuple(upstreams), models=tuple(models))
+
+
+def _right(kind: type[Part], values: Iterable[Any]) -> list[Part]:
+    found = []
+    for value in values:
+        with suppress(ValidationError):
+            found.append(kind.model_validate(value))
+    return found
 
 
 def _with_defaults(entry: CatalogEntry, defaults: ModelSettings) -> CatalogEntry:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engines.errors import EngineError
+
+if TYPE_CHECKING:
+    from engines.models.catalog.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -20,8 +24,12 @@ class Problem:
 
 
 class CatalogError(EngineError):
-    """The catalog cannot be used; the message has a line for each of its ``problems``."""
+    """The catalog has mistakes; the message has a line for each of its ``problems``.
 
-    def __init__(self, file: str, problems: Iterable[Problem]) -> None:
+    ``usable`` is the catalog without what is wrong, if something is left of it.
+    """
+
+    def __init__(self, file: str, problems: Iterable[Problem], usable: Catalog | None = None) -> None:
+        self.usable = usable
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(problem.shown(file) for problem in self.problems))

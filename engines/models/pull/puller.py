@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Literal
 
 from engines.errors import EngineError
 from engines.machine.job_process import ChildDied, JobFailed, Message, run_child
+from engines.models.facts import peek
 from engines.models.pull.sources import CREDENTIALS
 
 logger = logging.getLogger("engines.models.pull")
@@ -96,6 +98,8 @@ class Puller:
             message = f"the download of {request.repo} broke off ({death}): pull again to continue it"
             raise PullError(message, retryable=True) from death
         model = PulledModel(request.target, result["size"], tuple(result["files"]))
+        # Whoever lists models now finds their headers read, beside the event loop.
+        await asyncio.to_thread(_peek, model)
         seconds = time.monotonic() - started
         logger.info("pulled %s into %s: %d bytes in %.1f s", request.repo, model.path, model.size, seconds)
         return model
@@ -109,3 +113,8 @@ class Puller:
             "include": request.include,
             "backoff": self._backoff,
         }
+
+
+def _peek(model: PulledModel) -> None:
+    for path in (model.path, *(model.path / file for file in model.files if file.endswith(".gguf"))):
+        peek(path)

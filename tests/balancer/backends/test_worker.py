@@ -58,15 +58,20 @@ async def test_it_goes_on_from_a_resume_point() -> None:
     assert proxy.posts[0][2] == point
 
 
-async def test_the_defaults_go_along() -> None:
-    proxy = Proxy()
-    await backend(proxy).run(call(Target("Model", None, "ALIAS"), stream=False, defaults={"top_k": 3}))
-    assert json.loads(proxy.posts[0][1]) == {**BODY, "model": "Model", "top_k": 3}
-
-
 async def test_its_answer_has_the_calls_own_id() -> None:
     """So that another backend that goes on with it can give it the same, whatever id the client chose."""
     proxy, target = Proxy(), Target("Model", None, "Model")
     await backend(proxy).run(call(target, stream=True, answer_id="r-1"))
     await backend(proxy).run(call(target, stream=True))
     assert proxy.request_ids == ["r-1", "r"]
+
+
+@pytest.mark.parametrize("asked", ["ALIAS", "Model"])
+@pytest.mark.parametrize("said", [{}, {"top_k": None}, {"x": ["top_k"]}])
+async def test_the_defaults_go_along(asked: str, said: dict[str, Any]) -> None:
+    proxy, target = Proxy(), Target("Model", None, asked)
+    for space in ("", "  \n"):
+        sent = call(target, stream=False, defaults={"top_k": 3})
+        sent.body = json.dumps({**BODY, "model": asked, **said}).replace("{", "{" + space, 1).encode()
+        await backend(proxy).run(sent)
+        assert json.loads(proxy.posts.pop()[1]) == {**BODY, "model": "Model", **said, "top_k": 3}

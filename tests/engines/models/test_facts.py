@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engines.errors import ModelFileNotFound, ModelLoadError
 from engines.models import facts, gguf, hf
 from engines.models.facts import ModelFacts, describe
-from support.gguf import DATA, LLAMA, header
+from support.gguf import DATA, LLAMA, SAFETENSORS, header, safetensors
 from support.models import bundled, smollm2_folder
 
 QWEN = {
@@ -29,7 +29,7 @@ QWEN = {
 def folder(path: Path, config: Any = QWEN, **files: bytes) -> Path:
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(json.dumps(config))
-    for name, content in ({"model.safetensors": bytes(100), "tokenizer.json": b"{}"} | files).items():
+    for name, content in ({"model.safetensors": SAFETENSORS, "tokenizer.json": b"{}"} | files).items():
         (path / name).write_bytes(content)
     return path
 
@@ -41,7 +41,7 @@ def test_a_folder(tmp_path: Path) -> None:
         architecture="Qwen2ForCausalLM",
         context_length=32768,
         kv_bytes_per_token=28 * 2 * 4 * 128 * 2,
-        weight_bytes=100,
+        weight_bytes=len(SAFETENSORS),
         has_chat_template=True,
         quantization=None,
     )
@@ -80,13 +80,13 @@ def test_quantization(tmp_path: Path, config: dict[str, Any], quantization: str 
 
 
 def test_an_unquantised_conversion_for_mlx_is_known_by_its_weights(tmp_path: Path) -> None:
-    weights = b'\x60\0\0\0\0\0\0\0{"__metadata__":{"format": "mlx"},"a":{}}'
+    weights = safetensors(format="mlx")
     assert describe(folder(tmp_path / "m", **{"model.safetensors": weights})).format == "mlx"
 
 
 def test_only_one_form_of_the_weights_counts(tmp_path: Path) -> None:
     others = {"consolidated.safetensors": bytes(70), "pytorch_model.bin": bytes(80)}
-    assert describe(folder(tmp_path / "m", **others)).weight_bytes == 100
+    assert describe(folder(tmp_path / "m", **others)).weight_bytes == len(SAFETENSORS)
 
 
 def index(*names: str) -> bytes:
@@ -95,14 +95,14 @@ def index(*names: str) -> bytes:
 
 def test_shards_that_the_index_names_must_be_there(tmp_path: Path) -> None:
     shards = {
-        "a.safetensors": bytes(7),
+        "a.safetensors": SAFETENSORS,
         "model.safetensors.index.json": index("a.safetensors", "b.safetensors"),
     }
     path = folder(tmp_path / "m", **shards)
     with pytest.raises(ModelLoadError, match=r"1 of 2 weight files are missing, b.safetensors"):
         describe(path)
-    (path / "b.safetensors").write_bytes(bytes(8))
-    assert describe(path).weight_bytes == 15
+    (path / "b.safetensors").write_bytes(SAFETENSORS)
+    assert describe(path).weight_bytes == 2 * len(SAFETENSORS)
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,10 @@ def test_hybrid_models_cache_in_some_layers_only(path: Path) -> None:
 
 
 def test_what_a_header_does_not_say_is_unknown(path: Path) -> None:
-    path.write_bytes(header({}, ()))
+    path.write_bytes(header({}) + bytes(DATA))
     read = read_header(path)
     assert (read.architecture, read.context_length, read.kv_bytes_per_token()) == ("", 0, 0)
-    assert (read.quantization, read.has_chat_template, read.tensor_bytes) == (None, False, 0)
+    assert (read.quantization, read.has_chat_template, read.tensor_bytes) == (None, False, DATA)
 
 
 def test_long_arrays_are_passed_over(path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_tensor_of_unknown_type_counts_from_its_offset(path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "not a GGUF"),
+        (b"", "is empty"),
         (b"PK\3\4", "not a GGUF"),
         (header(LLAMA, version=1), "version 1"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),

