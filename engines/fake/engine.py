@@ -246,8 +246,10 @@ class FakeEngine:
         allowed = sampling.allowed_token_ids
         bad = {run[0] for run in token_runs(sampling.bad_words, self._vocabulary)}
         self._vocabulary.check(allowed or (), param="allowed_token_ids")
-        kept = tuple(t for t in tokens if t not in bad and (allowed is None or t in allowed))
-        return kept or allowed or tokens
+        for choice in (tuple(t for t in tokens if allowed is None or t in allowed), allowed or ()):
+            if kept := tuple(t for t in choice if t not in bad):
+                return kept
+        return allowed or tokens
 
     def _logprob(self, request: GenerationRequest, token: int, piece: bytes) -> TokenLogprob | None:
         if request.logprobs is None:

@@ -153,7 +153,7 @@ class PeerFields(WireModel):
 
     def needs(self) -> dict[str, str]:
         """The capabilities that this request asks an engine for, each with the field that does."""
-        given, fields = self.model_fields_set, _asking(type(self))
+        given, fields = self.model_fields_set, asked_capabilities(type(self))
         asking = [name for name in fields if name in given]
         return {fields[name].name or name: name for name in asking if self._asks(name, fields[name])}
 
@@ -166,15 +166,10 @@ class PeerFields(WireModel):
 
 
 @cache
-def _asking(schema: type[BaseModel]) -> Mapping[str, Asks]:
-    """The fields of ``schema`` that ask for a capability."""
+def asked_capabilities(schema: type[BaseModel]) -> Mapping[str, Asks]:
+    """The fields of ``schema`` that ask an engine for a capability."""
     marks = ((name, mark) for name, field in schema.model_fields.items() for mark in field.metadata)
     return {name: mark for name, mark in marks if isinstance(mark, Asks)}
-
-
-def asked_capabilities(schema: type[BaseModel]) -> dict[str, str]:
-    """Each field of ``schema`` that asks an engine for a capability, and that capability."""
-    return {name: asks.name or name for name, asks in _asking(schema).items()}
 
 
 def _rename(body: BaseModel, name: str, proper: str, value: Any, *, was_given: bool = False) -> None:
