@@ -38,29 +38,37 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids ready for prefill; ``text`` is what they were made from, where that is known."""
+    """Token ids ready for prefill; ``text`` is what they were made from, where that is known, and
+    ``variables`` are those that a request gave the chat template."""
 
     token_ids: tuple[int, ...]
     text: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """The rules by which the next token is drawn.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch their filter off.
+    ``temperature`` 0 is greedy. ``top_k`` 0, and ``top_p``, ``typical_p`` 1 and ``min_p`` 0 switch their
+    filter off; not every engine has typical sampling (`engines.descriptor`).
     ``presence_penalty`` and ``frequency_penalty`` see generated tokens only; ``repetition_penalty``
     (1 = off) sees the prompt too. ``logit_bias`` pairs a token id with what is added to its logit.
+    ``allowed_token_ids`` are all that may be drawn; None: any. None of ``bad_words`` is generated, neither
+    as it is nor behind a space, unless nothing else may be.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
     seed: int | None = None
 
 
@@ -83,6 +91,10 @@ class GenerationRequest:
     names a LoRA adapter that the model was loaded with. An engine refuses with `UnsupportedFeature`
     what its capabilities do not name.
 
+    ``stop_token_ids`` end an answer as the model's end tokens do, also with ``ignore_eos``. What ends an
+    answer, a stop string or such a token, is no part of its text, except with ``include_stop``. Special
+    tokens have no text, except with ``show_special``.
+
     ``generated`` are token ids of this answer that were generated before, elsewhere. They count as
     generated (``max_tokens``, ``min_tokens``, penalties, `Usage.completion_tokens`) but are not sent again,
     neither as `Chunk.token_ids` nor as text; what of their text was held back (half a character, the
@@ -97,6 +109,9 @@ class GenerationRequest:
     max_tokens: int | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop: bool = False
+    show_special: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
     structure: Structure | None = None
@@ -111,6 +126,24 @@ class GenerationRequest:
         if seed is None or not self.generated:
             return seed
         return zlib.crc32(b"%d/%d" % (seed, len(self.generated)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """The way in which a chat becomes a prompt.
+
+    ``template_args`` are further variables of the chat template. ``reasoning_effort`` is given to templates
+    that take one, or switches their reasoning on or off. ``add_generation_prompt``: the prompt ends where the
+    answer begins. ``continue_final``: it ends inside the last message instead, with that message's text.
+    """
+
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_effort: str | None = None
+    add_generation_prompt: bool = True
+    continue_final: bool = False
+
+
+NEW_ANSWER = Rendering()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,13 +290,12 @@ class Generates(Protocol):
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        template_args: Mapping[str, Any] | None = None,
+        rendering: Rendering = NEW_ANSWER,
     ) -> Prompt:
         """Apply the model's own chat template. ``tools`` are function definitions in OpenAI's form.
 
-        Raises `UnsupportedFeature` if the model has none and `RequestError` if the template refuses
-        the messages.
+        Raises `UnsupportedFeature` if the model has none, or one that takes no ``reasoning_effort``, and
+        `RequestError` if the template refuses the messages.
         """
         ...
 

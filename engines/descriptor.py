@@ -73,7 +73,8 @@ class EngineDescriptor:
     ``name`` is what settings, the catalog and requests write; ``label`` is for people. ``formats`` are those
     of the models that it loads; an engine without any needs no model file. ``capabilities`` (of those of
     `EngineInfo`) are all that some model of it may have; ``help`` says, for a capability, what to do about a
-    model that lacks it nevertheless.
+    model that lacks it nevertheless. ``request_fields`` are fields of requests that not every engine can
+    meet, and that this one meets for every model.
 
     ``install`` names, for people, what they install. ``packages`` looks for the packages that the engine is
     built on: the import names of those that are there, with their versions ("" if unknown); it imports none.
@@ -97,6 +98,7 @@ class EngineDescriptor:
     formats: frozenset[ModelFormat] = frozenset()
     install: str = ""
     help: Mapping[str, str] = field(default_factory=dict)
+    request_fields: frozenset[str] = frozenset()
     packages: Callable[[], Mapping[str, str]] = _no_packages
     shares_weights: bool = False
     brings_templates: bool = False

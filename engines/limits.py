@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engines.base import GenerationRequest
@@ -28,6 +28,8 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
             f"this model's context is {context_length} tokens, but the request needs {asked}: "
             "shorten the prompt or lower max_tokens"
         )
+    check_token_ids(request.stop_token_ids, n_vocab, param="stop_token_ids")
+    check_token_ids(request.sampling.allowed_token_ids or (), n_vocab, param="allowed_token_ids")
     limit = context_length - len(prompt) if wanted is None else wanted
     if request.generated:
         _check_continuation(request, limit, n_vocab)
@@ -47,6 +49,19 @@ def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "pro
     """Raise `RequestError` unless every id is in the vocabulary."""
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < n_vocab):
         raise RequestError(f"token ids must be between 0 and {n_vocab - 1}", param=param)
+
+
+def check_choice(request: GenerationRequest, is_end: Callable[[int], bool]) -> None:
+    """Raise `RequestError` if every token that may be drawn is one that must not be; ``is_end`` says that the
+    model ends an answer with a token."""
+    allowed = request.sampling.allowed_token_ids
+    if allowed is None or not (request.ignore_eos or request.min_tokens):
+        return
+    if all(is_end(token) or token in request.stop_token_ids for token in allowed):
+        raise RequestError(
+            "allowed_token_ids has only tokens that end the answer, which min_tokens or ignore_eos forbid",
+            param="allowed_token_ids",
+        )
 
 
 def _check_continuation(request: GenerationRequest, limit: int, n_vocab: int) -> None:

@@ -35,7 +35,7 @@ def resume(
     most tokens of the answer, ``piece`` a token's bytes; ``is_end`` says that a token ends an answer.
     """
     for count, token in enumerate(request.generated, 1):
-        is_last = is_end(token) and not request.ignore_eos
+        is_last = token in request.stop_token_ids or (is_end(token) and not request.ignore_eos)
         if is_last or assembler.push(piece(token)).stopped:
             return _last(request, assembler, "stop", count)
     if len(request.generated) >= limit:

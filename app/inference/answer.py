@@ -25,10 +25,12 @@ class Answer:
     text: str = ""
     reasoning: str = ""
     calls: dict[int, CalledTool] = field(default_factory=dict)
+    token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
 
     def add(self, chunk: Chunk) -> None:
+        self.token_ids += chunk.token_ids
         if self.reader is None:
             self._add(chunk.text, chunk.logprobs, chunk.finish_reason)
             return

@@ -5,10 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engines.base import EngineInfo
+from engines.descriptor import EngineDescriptor
 from engines.errors import UnsupportedFeature
 from engines.registry import ENGINES
 
-_FEATURES = {"tools": "tool calling", "structured": "structured output", "adapters": "LoRA adapters"}
+FEATURES = {
+    "tools": "tool calling",
+    "structured": "structured output",
+    "adapters": "LoRA adapters",
+    # Ways of drawing tokens.
+    "typical_p": "typical sampling",
+    "min_keep": "least number of tokens that filters leave",
+    "mirostat": "Mirostat sampling",
+    "dry_multiplier": "DRY penalty",
+    "xtc_probability": "XTC sampling",
+    "top_n_sigma": "top-n-sigma sampling",
+    "dynatemp_range": "dynamic temperature",
+    "samplers": "choice of the samplers' order",
+    "repeat_last_n": "window of the penalties (they see the whole answer)",
+    "logits_processors": "logits processors of requests",
+    "use_beam_search": "beam search",
+    "grammar": "GBNF grammars",
+    "stop_regex": "stopping at regular expressions",
+    "repetition_detection": "detection of repetitions",
+    "thinking_token_budget": "budget of reasoning tokens",
+    "t_max_predict_ms": "limit of a request's time",
+    "vllm_xargs": "arguments of vLLM's plugins",
+    "lora": "choice of adapters by number (a model's adapters are chosen by name, as `model`)",
+    # Prompts.
+    "truncate_prompt_tokens": "truncation of prompts",
+    "add_special_tokens": "special tokens in front of a rendered chat",
+    "cache_salt": "separation of prefix caches",
+    "chat_template": "chat templates of requests",
+    "documents": "documents beside the messages",
+    "mm_processor_kwargs": "input other than text",
+    # Answers.
+    "prompt_logprobs": "log probabilities of the prompt",
+    "n_probs": "log probabilities by that name (ask for logprobs)",
+    "logprob_token_ids": "log probabilities of chosen tokens",
+    "return_tokens_as_token_ids": "log probabilities by token id",
+    "spaces_between_special_tokens": "way of leaving out spaces between special tokens",
+    "return_hidden_states": "hidden states",
+    "echo": "repetition of the last message in front of the answer",
+    "include_reasoning": "way of leaving reasoning out",
+    "separate_reasoning": "way of leaving reasoning in the content",
+}
+"""What each capability is, for people."""
 
 
 def check(needs: Mapping[str, str], engine: EngineInfo) -> None:
@@ -16,18 +58,21 @@ def check(needs: Mapping[str, str], engine: EngineInfo) -> None:
 
     ``needs`` pairs a capability with the field of the request that asks for it.
     """
+    if not needs:
+        return
+    descriptor = ENGINES.get(engine.engine)
+    able = engine.capabilities if descriptor is None else engine.capabilities | descriptor.request_fields
     for capability, param in needs.items():
-        if capability not in engine.capabilities:
-            raise UnsupportedFeature(_refusal(capability, engine), param=param)
+        if capability not in able:
+            raise UnsupportedFeature(_refusal(capability, param, engine, descriptor), param=param)
 
 
-def _refusal(capability: str, engine: EngineInfo) -> str:
-    feature, descriptor = _FEATURES[capability], ENGINES.get(engine.engine)
+def _refusal(capability: str, param: str, engine: EngineInfo, descriptor: EngineDescriptor | None) -> str:
+    feature = FEATURES[capability]
     label = engine.engine if descriptor is None else descriptor.label
     if descriptor is not None and capability in descriptor.capabilities:
         help = descriptor.help.get(capability, f"{label} lacks it here")
         return f"model {engine.model} has no {feature}: {help}"
-    able = [each.label for each in ENGINES.values() if capability in each.capabilities]
-    return (
-        f"model {engine.model} runs on {label}, which has no {feature} yet: load it with {' or '.join(able)}"
-    )
+    able = [each.label for each in ENGINES.values() if capability in each.capabilities | each.request_fields]
+    advice = f"load it with {' or '.join(able)}" if able else f"leave `{param}` out"
+    return f"model {engine.model} runs on {label}, which has no {feature} yet: {advice}"

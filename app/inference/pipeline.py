@@ -184,7 +184,7 @@ async def run(
             answer_id=request.own_id,
             choices=len(sequences),
             readers=readers,
-            echoes=[prompt.text or "" for prompt in prompts for _ in range(task.n)] if task.echo else (),
+            prompts=[sequence.prompt for sequence in sequences],
             resume_point=resume_point,
         ),
     )
@@ -214,6 +214,9 @@ def generation_requests(
             max_tokens=task.max_tokens,
             min_tokens=task.min_tokens,
             stop=task.stop,
+            stop_token_ids=task.stop_token_ids,
+            include_stop=task.include_stop,
+            show_special=task.show_special,
             ignore_eos=task.ignore_eos,
             logprobs=task.logprobs,
             structure=task.structure,
@@ -230,11 +233,11 @@ async def _prompts(task: Task, engine: Engine) -> list[Prompt]:
     """The prompts of a task, rendered and tokenised; token ids are taken as they are."""
     if task.messages is not None:
         tools = task.tools.definitions if task.tools is not None else None
-        return [await engine.render_chat(task.messages, tools=tools)]
+        return [await engine.render_chat(task.messages, tools=tools, rendering=task.rendering)]
     prompts: list[Prompt] = []
     for item in task.prompts:
         if isinstance(item, str):
-            prompts.append(Prompt(await engine.tokenize(item), item))
+            prompts.append(Prompt(await engine.tokenize(item, add_special=task.add_special), item))
         else:
             prompts.append(Prompt(item, await engine.detokenize(item) if task.echo else None))
     return prompts

@@ -9,7 +9,7 @@ from typing import Any
 
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
-from engines.base import Sampling, Structure
+from engines.base import NEW_ANSWER, Rendering, Sampling, Structure
 from engines.text.tool_use import ToolUse
 
 # More of a conversation tells no two apart.
@@ -21,24 +21,31 @@ class Task:
     """A request for answers, in terms of no API.
 
     ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
-    tool calls); without one, each of ``prompts`` is a text or its token ids. ``n`` answers are generated for
-    each prompt. ``max_tokens`` None is up to the context's end; ``logprobs`` as in `GenerationRequest`.
+    tool calls), made a prompt as ``rendering`` says; without one, each of ``prompts`` is a text or its token
+    ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are generated
+    for each prompt. ``max_tokens`` None is up to the context's end; ``logprobs`` as in `GenerationRequest`.
     ``needs`` pairs a capability that not every engine has with the field that asks for it.
 
-    ``include_usage`` ends a stream with the token counts; ``echo`` puts the prompt in front of its answers.
-    Of requests that wait, those with the lowest ``priority`` go first; ``keep_alive`` as in `Call`.
+    ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
+    every event; ``tell_token_ids`` tells the tokens themselves. ``echo`` puts the prompt in front of its
+    answers. Of requests that wait, those with the lowest ``priority`` go first; ``keep_alive`` as in `Call`.
     ``defaults`` are sampling fields, as the API names them, that the catalog or the model sets and the client
     did not.
     """
 
     target: Target
     messages: tuple[Mapping[str, Any], ...] | None = None
+    rendering: Rendering = NEW_ANSWER
     prompts: tuple[str | tuple[int, ...], ...] = ()
+    add_special: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
     max_tokens: int | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop: bool = False
+    show_special: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
     tools: ToolUse | None = None
@@ -46,6 +53,8 @@ class Task:
     needs: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
     include_usage: bool = False
+    continuous_usage: bool = False
+    tell_token_ids: bool = False
     echo: bool = False
     priority: int = 0
     keep_alive: float | None = None

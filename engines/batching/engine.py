@@ -9,12 +9,22 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, Generic, TypeVar
 
-from engines.base import EngineInfo, EngineStats, GenerationRequest, Health, Prompt, Structure
+from engines.base import (
+    NEW_ANSWER,
+    EngineInfo,
+    EngineStats,
+    GenerationRequest,
+    Health,
+    Prompt,
+    Rendering,
+    Structure,
+)
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError
 from engines.limits import (
+    check_choice,
     generation_limit,
     no_chat_template,
     no_structures,
@@ -22,7 +32,8 @@ from engines.limits import (
     refuse_tools,
 )
 from engines.stream import ChunkStream, ended, resume
-from engines.text.output import TextAssembler
+from engines.text.chat_prompt import OpenEnd, variables
+from engines.text.output import TextAssembler, piece_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
 
@@ -68,18 +79,22 @@ class BatchingEngine(ABC, Generic[S]):
         messages: Seq[Mapping[str, Any]],
         *,
         tools: Seq[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        template_args: Mapping[str, Any] | None = None,
+        rendering: Rendering = NEW_ANSWER,
     ) -> Prompt:
         refuse_tools(tools)
         if self._closed:
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
-        chat = await self._tokenizer.guard(messages)
+        chat = await self._tokenizer.guard(messages, template_args=rendering.template_args)
+        end = OpenEnd.of(rendering)
         text = await self._template.render(
-            chat.messages, add_generation_prompt=add_generation_prompt, template_args=template_args
+            chat.messages if end is None else end.mark(chat.messages),
+            add_generation_prompt=rendering.add_generation_prompt,
+            template_args=variables(rendering, chat.template_args, self._template.source),
         )
+        if end is not None:
+            text = end.cut(text)
         return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
 
     def answer_parser(
@@ -104,8 +119,9 @@ class BatchingEngine(ABC, Generic[S]):
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
         )
-        assembler = TextAssembler(request.stop, request.logprobs is not None)
-        last = resume(request, assembler, limit=limit, piece=vocabulary.piece, is_end=vocabulary.is_end)
+        check_choice(request, vocabulary.is_end)
+        assembler, piece = TextAssembler.of(request), piece_of(request, vocabulary)
+        last = resume(request, assembler, limit=limit, piece=piece, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         stream = ChunkStream(on_close=lambda: thread.abort(sequence))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from engines.text.output import Released, TextAssembler
 
 
 class Sequence:
@@ -54,11 +54,12 @@ class Sequence:
             )
         return Chunk(released.text, (token,), released.logprobs)
 
-    def end(self) -> Chunk:
-        """The last chunk, after the model's end token: that counts, but is no part of the text."""
+    def end(self, piece: bytes = b"", logprob: TokenLogprob | None = None) -> Chunk:
+        """The last chunk, after a token that ends the answer: it counts, and adds ``piece`` to the text."""
         self.completion_tokens += 1
+        released = self._assembler.push(piece, logprob) if piece else Released()
         rest = self._assembler.finish()
-        return self._last((), rest.text, rest.logprobs, "stop")
+        return self._last((), released.text + rest.text, released.logprobs + rest.logprobs, "stop")
 
     def _last(
         self, token_ids: tuple[int, ...], text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason

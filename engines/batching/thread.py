@@ -22,6 +22,7 @@ from engines.batching.sequence import Sequence
 from engines.batching.stepper import Drawn, Failed, Stepper
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError, ModelLoadError
+from engines.text.output import piece_of
 
 logger = logging.getLogger("engines.batching")
 
@@ -196,10 +197,11 @@ class EngineThread(Generic[S]):
 
     def _extend(self, drawn: Drawn[S]) -> Chunk:
         sequence, token, logprob = drawn
-        vocabulary = self._stepper.vocabulary
-        if vocabulary.is_end(token):
-            return sequence.end()
-        return sequence.extend(token, vocabulary.piece(token), logprob)
+        vocabulary, request = self._stepper.vocabulary, sequence.request
+        piece = piece_of(request, vocabulary)
+        if vocabulary.is_end(token) or token in request.stop_token_ids:
+            return sequence.end(piece(token), logprob) if request.include_stop else sequence.end()
+        return sequence.extend(token, piece(token), logprob)
 
     def _die(self, error: EngineError) -> None:
         self.failure = error

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from engines.text.output import TokenTexts
 from engines.text.tokenizer import TextVocabulary
 
 
-class ModelVocabulary(TextVocabulary, Protocol):
+class ModelVocabulary(TextVocabulary, TokenTexts, Protocol):
     """A loaded model's tokens and chat template. Immutable: any thread may use it.
 
     ``n_vocab`` is how many token ids there are; ``bos_text`` and ``eos_text`` are empty where the model has
@@ -25,8 +26,4 @@ class ModelVocabulary(TextVocabulary, Protocol):
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that ``token`` adds to the text, perhaps part of a character; control tokens add none."""
         ...

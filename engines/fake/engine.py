@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from engines.base import (
+    NEW_ANSWER,
     AnswerParser,
     Candidate,
     Chunk,
@@ -22,14 +23,18 @@ from engines.base import (
     GenerationRequest,
     Health,
     Prompt,
+    Rendering,
+    Sampling,
     Structure,
     TokenLogprob,
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake.vocabulary import WordVocabulary
-from engines.limits import generation_limit, no_structures, refuse_extras, refuse_tools
+from engines.limits import check_choice, generation_limit, no_structures, refuse_extras, refuse_tools
 from engines.stream import ChunkStream, resume
+from engines.text.bad_words import token_runs
+from engines.text.chat_prompt import variables
 from engines.text.output import Released, TextAssembler
 from engines.text.tokenizer import Tokenizer
 
@@ -44,7 +49,7 @@ class FakeEngine:
 
     With "tools", "reasoning", "structured" or "adapters" in ``capabilities`` it accepts what asks for
     them: ``make_parser`` tells its answers' parts apart, ``answer`` is what fits a structure, and
-    ``last_request`` is what it was asked.
+    ``last_request`` and ``last_rendering`` are what it was asked.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class FakeEngine:
         self.fail_next: EngineError | None = None
         self.answer = answer
         self.last_request: GenerationRequest | None = None
+        self.last_rendering: Rendering | None = None
         self._delay = token_delay
         self._make_parser = make_parser
         self._vocabulary = WordVocabulary()
@@ -90,12 +96,14 @@ class FakeEngine:
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        template_args: Mapping[str, Any] | None = None,
+        rendering: Rendering = NEW_ANSWER,
     ) -> Prompt:
         self._check_tools(tools)
-        chat = await self._tokenizer.guard(messages, tools)
+        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
+        variables(rendering, chat.template_args, source=None)
+        self.last_rendering = rendering
         text = "".join(f"{message['role']}: {message['content'] or ''}\n" for message in chat.messages)
+        text = text[:-1] if rendering.continue_final else text
         return await self._tokenizer.prompt(text, chat, add_special=True)
 
     def answer_parser(
@@ -122,6 +130,7 @@ class FakeEngine:
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=WordVocabulary.n_vocab
         )
+        check_choice(request, _never)
         self._vocabulary.check(request.prompt.token_ids)
         source = self._source(request)
         self._vocabulary.check(request.generated, param="continuation")
@@ -179,7 +188,7 @@ class FakeEngine:
     async def _emit(
         self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
     ) -> None:
-        assembler = TextAssembler(request.stop, request.logprobs is not None)
+        assembler = TextAssembler.of(request)
         last = resume(request, assembler, limit=limit, piece=self._vocabulary.piece, is_end=_never)
         if last is not None:
             stream.put(last)
@@ -193,6 +202,11 @@ class FakeEngine:
             token = source[count % len(source)]
             self._completion_tokens += 1
             piece = self._vocabulary.piece(token)
+            if token in request.stop_token_ids and count >= request.min_tokens:
+                text = assembler.push(piece).text if request.include_stop else ""
+                rest = assembler.finish()
+                stream.put(_last(rest._replace(text=text + rest.text), (), "stop", request, count + 1))
+                return
             released = assembler.push(piece, self._logprob(request, token, piece))
             if released.stopped:
                 stream.put(_last(released, (token,), "stop", request, count + 1))
@@ -221,10 +235,21 @@ class FakeEngine:
         """What to say: the fixed answer or the prompt, started at a place the seed decides."""
         tokens = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
         sampling = request.sampling
+        tokens = self._choose(tokens, sampling)
         if sampling.temperature <= 0 or sampling.seed is None:
             return tokens
         start = zlib.crc32(str(sampling.seed).encode()) % len(tokens)
         return tokens[start:] + tokens[:start]
+
+    def _choose(self, tokens: tuple[int, ...], sampling: Sampling) -> tuple[int, ...]:
+        """Those of ``tokens`` that may be said; what may be said at all, if there are none."""
+        allowed = sampling.allowed_token_ids
+        bad = {run[0] for run in token_runs(sampling.bad_words, self._vocabulary)}
+        self._vocabulary.check(allowed or (), param="allowed_token_ids")
+        for choice in (tuple(t for t in tokens if allowed is None or t in allowed), allowed or ()):
+            if kept := tuple(t for t in choice if t not in bad):
+                return kept
+        return allowed or tokens
 
     def _logprob(self, request: GenerationRequest, token: int, piece: bytes) -> TokenLogprob | None:
         if request.logprobs is None:

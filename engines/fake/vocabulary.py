@@ -33,6 +33,9 @@ class WordVocabulary:
     def piece(self, token: int) -> bytes:
         return self._pieces[token]
 
+    def label(self, token: int) -> bytes:
+        return self._pieces[token]
+
     def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         """ASCII words with their leading space are one token each; anything else is one a byte."""
         tokens: list[int] = []

@@ -89,6 +89,7 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset({"chat", "completion", "sleep"}),
+    request_fields=frozenset({"typical_p"}),
     packages=_packages,
     judge=_judge,
     estimate=_estimate,

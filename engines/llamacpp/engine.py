@@ -19,6 +19,7 @@ from engines.llamacpp.sequence import LlamaSequence
 from engines.llamacpp.stepper import LlamaStepper
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ChunkStream
+from engines.text.bad_words import token_runs
 from engines.text.output import TextAssembler
 from engines.text.renderer import TemplateWorker
 
@@ -89,7 +90,8 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
     ) -> LlamaSequence:
-        sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab)
+        bad_words = token_runs(request.sampling.bad_words, self._model)
+        sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
         return LlamaSequence(request, stream, assembler, limit, sampler)
 
     def _lacks_special(self, text: str) -> bool:

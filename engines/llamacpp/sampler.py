@@ -6,6 +6,7 @@ Greedy rows need no chain: the stepper takes the arg max of all of them at once.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -14,41 +15,60 @@ import numpy.typing as npt
 
 from engines.base import Candidate, GenerationRequest, Sampling, TokenLogprob
 from engines.llamacpp.model import LlamaModel
+from engines.text.bad_words import UNWANTED, BadWords, Run
 
 Row = npt.NDArray[np.float32]
 
 UINT32 = 2**32
-_FOREVER = 2**62
 
 
 class Sampler:
     """The sampling state of one sequence. It survives preemption, so that a seed still decides."""
 
-    def __init__(self, request: GenerationRequest, eog_ids: npt.NDArray[np.int32], n_vocab: int) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        eog_ids: npt.NDArray[np.int32],
+        n_vocab: int,
+        bad_words: Sequence[Run] = (),
+    ) -> None:
+        """``bad_words`` are the tokens of those that ``request`` names."""
         sampling = request.sampling
         self.is_greedy = sampling.temperature <= 0.0
         self._sampling = sampling
-        self._eog_ids = eog_ids
-        self._ban_end_until = _FOREVER if request.ignore_eos else request.min_tokens
         self._generated = len(request.generated)
+        self._min_tokens = request.min_tokens
+        stops = np.array(request.stop_token_ids, dtype=np.int32)
+        self._end_ids = np.union1d(eog_ids, stops) if request.min_tokens else stops
+        self._never_ids = np.setdiff1d(eog_ids, stops) if request.ignore_eos else None
+        self._forbidden = _forbidden(sampling, n_vocab)
+        self._bad_words = BadWords(bad_words, request.generated) if bad_words else None
         self._bias_ids, self._biases = _bias(sampling, n_vocab)
         self._penalties = _Penalties.of(request, n_vocab)
         self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed)
 
     def edit(self, row: Row) -> None:
-        """Apply bias, penalties and the ban on ending to ``row``, in place."""
+        """Apply bias, penalties and bans to ``row``, in place."""
         if self._bias_ids is not None:
             row[self._bias_ids] += self._biases
         if self._penalties is not None:
             self._penalties.apply(row)
-        if self._generated < self._ban_end_until:
-            row[self._eog_ids] = -np.inf
+        if self._forbidden is not None:
+            row[self._forbidden] = -np.inf
+        if self._bad_words is not None:
+            row[self._bad_words.banned()] -= UNWANTED
+        if self._generated < self._min_tokens:
+            row[self._end_ids] = -np.inf
+        if self._never_ids is not None:
+            row[self._never_ids] = -np.inf
 
     def accept(self, token: int) -> None:
         """Note that ``token`` was drawn."""
         self._generated += 1
         if self._penalties is not None:
             self._penalties.add(token)
+        if self._bad_words is not None:
+            self._bad_words.add(token)
 
     def close(self) -> None:
         chain, self.chain = self.chain, None
@@ -122,11 +142,22 @@ def _bias(sampling: Sampling, n_vocab: int) -> tuple[npt.NDArray[np.int64] | Non
     return np.array(ids, dtype=np.int64), np.array(biases, dtype=np.float32)
 
 
+def _forbidden(sampling: Sampling, n_vocab: int) -> npt.NDArray[np.bool_] | None:
+    """The tokens that are not among those that may be drawn."""
+    if sampling.allowed_token_ids is None:
+        return None
+    forbidden = np.ones(n_vocab, dtype=np.bool_)
+    forbidden[list(sampling.allowed_token_ids)] = False
+    return forbidden
+
+
 def _chain(sampling: Sampling, seed: int | None) -> Any:
-    """top-k → top-p → min-p → temperature → draw: llama.cpp's own order."""
+    """top-k → typical-p → top-p → min-p → temperature → draw: llama.cpp's own order."""
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     if sampling.top_k > 0:
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(sampling.top_k))
+    if sampling.typical_p < 1.0:
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_typical(sampling.typical_p, 1))
     if sampling.top_p < 1.0:
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
     if sampling.min_p > 0.0:

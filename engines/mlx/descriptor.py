@@ -70,6 +70,7 @@ DESCRIPTOR = EngineDescriptor(
     install="mlx-lm",
     formats=frozenset({"hf", "mlx"}),
     capabilities=frozenset({"chat", "completion"}),
+    request_fields=frozenset({"typical_p"}),
     packages=_packages,
     judge=_judge,
     estimate=_estimate,

@@ -16,6 +16,7 @@ from engines.mlx.pacing import MlxPacer
 from engines.mlx.prefix_cache import MlxPrefixCache
 from engines.mlx.sampling import LogitsEditor, LogprobRecorder, RawLogprob, SharedSamplers, draw_greedy
 from engines.mlx.sequence import MlxSequence
+from engines.text.bad_words import token_runs
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
@@ -50,7 +51,9 @@ class Runtime:
         caches, known = (None, 0) if self._prefixes is None else self._prefixes.take(sequence.tokens)
         request = sequence.request
         generated = sequence.tokens[len(request.prompt.token_ids) :]
-        editor = LogitsEditor.of(request, generated, self.vocabulary.end_ids, self.vocabulary.n_vocab)
+        vocabulary = self.vocabulary
+        bad_words = token_runs(request.sampling.bad_words, vocabulary)
+        editor = LogitsEditor.of(request, generated, vocabulary.end_ids, vocabulary.n_vocab, bad_words)
         sampler = self._samplers.get(request.sampling, len(generated))
         processors: list[Any] = [editor] if editor is not None else []
         recorder = None

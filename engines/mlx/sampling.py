@@ -11,13 +11,14 @@ import hashlib
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from engines.base import GenerationRequest, Sampling
+from engines.text.bad_words import UNWANTED, Run
 
 Sampler = Callable[[mx.array], mx.array]
 Processor = Callable[[mx.array, mx.array], mx.array]
@@ -53,10 +54,12 @@ def _key(seed: int, position: int) -> int:
 
 
 def keep_likely(logprobs: mx.array, sampling: Sampling) -> mx.array:
-    """top-k, then top-p, then min-p: what they drop becomes -inf. Each row keeps its best token."""
+    """top-k, typical-p, top-p, then min-p: what they drop becomes -inf. Each row keeps its best token."""
     if 0 < sampling.top_k < logprobs.shape[-1]:
         least = mx.min(mx.topk(logprobs, sampling.top_k, axis=-1), axis=-1, keepdims=True)
         logprobs = mx.where(logprobs < least, -mx.inf, logprobs)
+    if sampling.typical_p < 1.0:
+        logprobs = _typical(logprobs, sampling.typical_p)
     if sampling.top_p < 1.0:
         logprobs = _top_p(logprobs, sampling.top_p)
     if sampling.min_p > 0.0:
@@ -76,11 +79,25 @@ def _top_p(logprobs: mx.array, top_p: float) -> mx.array:
     return mx.where(logprobs < least, -mx.inf, logprobs)
 
 
+def _typical(logprobs: mx.array, typical_p: float) -> mx.array:
+    """Keep the fewest tokens whose probability reaches ``typical_p``, those first whose information is
+    nearest to what is expected (Meister et al. 2022)."""
+    logprobs = logprobs - mx.logsumexp(logprobs, axis=-1, keepdims=True)
+    chances = mx.exp(logprobs)
+    entropy = -mx.sum(mx.where(chances > 0, chances * logprobs, 0.0), axis=-1, keepdims=True)
+    distance = mx.abs(logprobs + entropy)
+    order = mx.argsort(distance, axis=-1)
+    nearest = mx.take_along_axis(distance, order, axis=-1)
+    reached = mx.cumsum(mx.take_along_axis(chances, order, axis=-1), axis=-1, inclusive=False)
+    last = mx.maximum(mx.sum(reached < typical_p, axis=-1, keepdims=True), 1) - 1
+    return mx.where(distance > mx.take_along_axis(nearest, last, axis=-1), -mx.inf, logprobs)
+
+
 class SharedSamplers:
     """One sampler for all requests that draw alike and have no seed: a batch of them is drawn in one go."""
 
     def __init__(self) -> None:
-        self._samplers: dict[tuple[float, float, int, float], TokenSampler] = {}
+        self._samplers: dict[tuple[float, ...], TokenSampler] = {}
 
     def get(self, sampling: Sampling, position: int) -> Sampler:
         """The sampler for a request whose next draw is number ``position``."""
@@ -88,7 +105,8 @@ class SharedSamplers:
             return draw_greedy
         if sampling.seed is not None:
             return TokenSampler(sampling, sampling.seed, position)
-        alike = (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)
+        filters = (sampling.top_p, sampling.top_k, sampling.min_p, sampling.typical_p)
+        alike = (sampling.temperature, *filters)
         if alike not in self._samplers:
             if len(self._samplers) >= MOST_SHARED:
                 self._samplers.clear()
@@ -97,16 +115,28 @@ class SharedSamplers:
 
 
 class LogitsEditor:
-    """Bias, penalties and the ban on ending of one sequence; penalties mean what they mean in vLLM."""
+    """Bias, penalties and bans of one sequence; penalties mean what they mean in vLLM."""
 
     def __init__(
-        self, request: GenerationRequest, generated: Sequence[int], end_ids: Sequence[int], n_vocab: int
+        self,
+        request: GenerationRequest,
+        generated: Sequence[int],
+        end_ids: Sequence[int],
+        n_vocab: int,
+        bad_words: Sequence[Run] = (),
     ) -> None:
-        """``generated`` are the answer's tokens so far, if the sequence was preempted or resumes."""
+        """``generated`` are the answer's tokens so far, if the sequence was preempted or resumes.
+        ``bad_words`` are the tokens of those that ``request`` names."""
         sampling = request.sampling
         self._sampling = sampling
-        self._banned_draws = math.inf if request.ignore_eos else request.min_tokens - len(generated)
-        self._end_ids = mx.array(list(end_ids), dtype=mx.uint32)
+        self._banned_draws = request.min_tokens - len(generated)
+        stops = set(request.stop_token_ids)
+        self._end_ids = _ids({*end_ids, *stops} if request.min_tokens else ())
+        self._never_ids = _ids({*end_ids} - stops if request.ignore_eos else ())
+        self._forbidden = _forbidden(sampling, n_vocab)
+        self._single = _ids(run[0] for run in bad_words if len(run) == 1)
+        self._runs = [(mx.array(run[:-1]), run[-1]) for run in bad_words if len(run) > 1]
+        self._generated = len(generated)
         pairs = [(token, bias) for token, bias in sampling.logit_bias if 0 <= token < n_vocab]
         self._bias_ids = mx.array([token for token, _ in pairs], dtype=mx.uint32)
         self._biases = mx.array([bias for _, bias in pairs], dtype=mx.float32)
@@ -119,13 +149,20 @@ class LogitsEditor:
 
     @classmethod
     def of(
-        cls, request: GenerationRequest, generated: Sequence[int], end_ids: Sequence[int], n_vocab: int
+        cls,
+        request: GenerationRequest,
+        generated: Sequence[int],
+        end_ids: Sequence[int],
+        n_vocab: int,
+        bad_words: Sequence[Run] = (),
     ) -> LogitsEditor | None:
         """None if nothing is to be edited."""
         sampling = request.sampling
-        bans = bool(end_ids) and (request.ignore_eos or request.min_tokens > len(generated))
-        if bans or sampling.logit_bias or _penalises(sampling):
-            return cls(request, generated, end_ids, n_vocab)
+        ends = bool(end_ids or request.stop_token_ids)
+        bans = ends and (request.ignore_eos or request.min_tokens > len(generated))
+        limits = bool(bad_words) or sampling.allowed_token_ids is not None
+        if bans or limits or sampling.logit_bias or _penalises(sampling):
+            return cls(request, generated, end_ids, n_vocab, bad_words)
         return None
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
@@ -136,9 +173,24 @@ class LogitsEditor:
             logits = logits.at[:, self._bias_ids].add(self._biases)
         if self._counts is not None:
             logits = self._penalise(logits, self._counts)
+        if self._forbidden is not None:
+            logits = mx.where(self._forbidden, -mx.inf, logits)
+        logits = self._discourage(tokens, logits)
         if self._draws < self._banned_draws and self._end_ids.size:
             logits[:, self._end_ids] = -mx.inf
+        if self._never_ids.size:
+            logits[:, self._never_ids] = -mx.inf
         self._draws += 1
+        return logits
+
+    def _discourage(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Make bad words what is drawn only if all else is forbidden."""
+        if self._single.size:
+            logits = logits.at[:, self._single].add(-UNWANTED)
+        for before, last in self._runs:
+            if before.size <= self._generated + self._draws:
+                completes = mx.all(tokens[-before.size :] == before)
+                logits = logits.at[:, last].add(mx.where(completes, -UNWANTED, 0.0))
         return logits
 
     def _penalise(self, logits: mx.array, counts: mx.array) -> mx.array:
@@ -148,6 +200,19 @@ class LogitsEditor:
             repeated = mx.where(logits > 0, logits / rate, logits * rate)
             logits = mx.where(self._prompt + counts > 0, repeated, logits)
         return logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
+
+
+def _ids(tokens: Iterable[int]) -> mx.array:
+    return mx.array(sorted(tokens), dtype=mx.uint32)
+
+
+def _forbidden(sampling: Sampling, n_vocab: int) -> mx.array | None:
+    """The tokens that are not among those that may be drawn."""
+    if sampling.allowed_token_ids is None:
+        return None
+    forbidden = np.ones(n_vocab, dtype=np.bool_)
+    forbidden[list(sampling.allowed_token_ids)] = False
+    return mx.array(forbidden)
 
 
 def _penalises(sampling: Sampling) -> bool:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-from engines.base import TokenLogprob
+from engines.base import GenerationRequest, TokenLogprob
 from engines.text.detokenizer import Utf8Stream
 from engines.text.stops import StopMatcher
+
+
+class TokenTexts(Protocol):
+    """The part of a vocabulary that gives the bytes of tokens."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that ``token`` adds to the text, perhaps part of a character; control tokens add none."""
+        ...
+
+    def label(self, token: int) -> bytes:
+        """The bytes that name ``token``, control tokens included."""
+        ...
+
+
+def piece_of(request: GenerationRequest, vocabulary: TokenTexts) -> Callable[[int], bytes]:
+    """The bytes that a token adds to the text of the answer to ``request``."""
+    return vocabulary.label if request.show_special else vocabulary.piece
 
 
 class Released(NamedTuple):
@@ -30,14 +48,22 @@ class TextAssembler:
 
     __slots__ = ("_decoded", "_logprobs", "_matcher", "_plain", "_released", "_stopped", "_utf8")
 
-    def __init__(self, stops: tuple[str, ...] = (), want_logprobs: bool = False) -> None:
+    def __init__(
+        self, stops: tuple[str, ...] = (), want_logprobs: bool = False, *, include_stop: bool = False
+    ) -> None:
+        """``include_stop``: the stop string that ends the output is part of it."""
         self._utf8 = Utf8Stream()
-        self._matcher = StopMatcher(stops) if any(stops) else None
+        self._matcher = StopMatcher(stops, keeps=include_stop) if any(stops) else None
         self._logprobs: deque[tuple[int, TokenLogprob]] | None = deque() if want_logprobs else None
         self._plain = self._matcher is None and not want_logprobs
         self._decoded = 0  # characters that left the decoder
         self._released = 0  # characters that were handed out
         self._stopped = False
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> TextAssembler:
+        """The output that ``request`` asks for."""
+        return cls(request.stop, request.logprobs is not None, include_stop=request.include_stop)
 
     def push(self, piece: bytes, logprob: TokenLogprob | None = None) -> Released:
         """Take one token's bytes. After a stop string, everything is discarded."""

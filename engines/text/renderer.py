@@ -202,7 +202,7 @@ class ChatTemplate:
         worker: TemplateWorker | None = None,
     ) -> None:
         """``worker`` is shared and stays its owner's; without one the template has its own."""
-        self._source = source
+        self.source = source
         self._timeout = timeout
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._owns_worker = worker is None
@@ -225,7 +225,7 @@ class ChatTemplate:
             raise RequestError(f"the chat template argument {min(taken)!r} is set by the server")
         # Many templates ask "tools is not none", which holds for what is undefined.
         context = {"tools": None, "documents": None, **args, **own}
-        return await self._worker.render(self._source, context, timeout=self._timeout)
+        return await self._worker.render(self.source, context, timeout=self._timeout)
 
     async def close(self) -> None:
         """End the template's own worker; a shared one is left alone. Idempotent."""

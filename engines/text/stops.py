@@ -17,9 +17,11 @@ class StopMatcher:
     current node *is* the length of the suffix that may still become a stop string.
     """
 
-    __slots__ = ("_children", "_depth", "_fallback", "_first", "_found", "_held", "_match", "_node")
+    __slots__ = ("_children", "_depth", "_fallback", "_first", "_found", "_held", "_keeps", "_match", "_node")
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
+    def __init__(self, stops: tuple[str, ...], *, keeps: bool = False) -> None:
+        """``keeps``: the stop string that was found is passed on too, whole."""
+        self._keeps = keeps
         self._children: list[dict[str, int]] = [{}]
         self._fallback = [0]
         self._depth = [0]
@@ -45,7 +47,7 @@ class StopMatcher:
         for index, char in enumerate(text, 1):
             node = self._step(node, char)
             if self._match[node]:
-                return self._stop(text, index - self._match[node])
+                return self._stop(text, index if self._keeps else index - self._match[node])
         self._node = node
         text = self._held + text
         safe = len(text) - self._depth[node]
@@ -57,9 +59,9 @@ class StopMatcher:
         held, self._held, self._node = self._held, "", 0
         return held
 
-    def _stop(self, text: str, start: int) -> tuple[str, bool]:
-        """``start`` counts from the start of ``text``; it is negative if the match began before."""
-        safe = (self._held + text)[: len(self._held) + start]
+    def _stop(self, text: str, end: int) -> tuple[str, bool]:
+        """``end`` counts from the start of ``text``; it is negative if the match began before."""
+        safe = (self._held + text)[: len(self._held) + end]
         self._found = True
         self._held = ""
         return safe, True

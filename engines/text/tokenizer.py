@@ -54,6 +54,7 @@ class GuardedChat:
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] | None
+    template_args: Mapping[str, Any]
     mark: str = ""
 
 
@@ -82,16 +83,19 @@ class Tokenizer:
         return await self._run(len(token_ids), lambda check: self._vocabulary.detokenize(token_ids))
 
     async def guard(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_args: Mapping[str, Any] | None = None,
     ) -> GuardedChat:
         """The chat in which no client has written a control token."""
-        whole = [messages, tools]
+        chat = GuardedChat(messages, tools, template_args or {})
         try:
-            texts = texts_of(whole, INLINE)
+            texts = texts_of([messages, tools, chat.template_args], INLINE)
             size = size_of(texts)
             if size > INLINE:  # there are more
-                return await self._run(size, lambda check: self._guard(messages, tools, check))
-            return await self._run(size, lambda check: self._guard(messages, tools, check, texts))
+                return await self._run(size, lambda check: self._guard(chat, check))
+            return await self._run(size, lambda check: self._guard(chat, check, texts))
         except RecursionError as error:
             raise RequestError("the messages nest too deep", param="messages") from error
 
@@ -118,23 +122,18 @@ class Tokenizer:
 
     # -- perhaps in a thread -----------------------------------------------------------------------
 
-    def _guard(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
-        check: Check,
-        texts: list[str] | None = None,
-    ) -> GuardedChat:
-        texts = texts_of([messages, tools]) if texts is None else texts
+    def _guard(self, chat: GuardedChat, check: Check, texts: list[str] | None = None) -> GuardedChat:
+        messages, tools, args = chat.messages, chat.tools, chat.template_args
+        texts = texts_of([messages, tools, args]) if texts is None else texts
         # A template may leave much of it out, but not nearly all.
         self._check_characters(size_of(texts))
         special = self._vocabulary.special_tokens
         if self._allows:
-            return GuardedChat(messages, tools)
+            return chat
         count = special.count_controls(texts, self._context)
         check_prompt_length(count, self._context)
         if not count:
-            return GuardedChat(messages, tools)
+            return chat
         # Whoever guessed it would take apart what they wrote themselves.
         mark = chr(0xF0000 + secrets.randbelow(0xFFFE))
 
@@ -145,7 +144,9 @@ class Tokenizer:
                 found.append(special.hide(item, mark))
             return found
 
-        return GuardedChat(hidden(messages), None if tools is None else hidden(tools), mark)
+        return GuardedChat(
+            hidden(messages), None if tools is None else hidden(tools), special.hide(args, mark), mark
+        )
 
     def _check_characters(self, characters: int) -> None:
         check_prompt_length(characters // self._vocabulary.special_tokens.longest, self._context)

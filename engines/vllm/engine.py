@@ -10,23 +10,27 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engines.base import (
+    NEW_ANSWER,
     EngineInfo,
     EngineStats,
     GenerationRequest,
     Health,
     Prompt,
+    Rendering,
     Structure,
     TokenStream,
 )
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import generation_limit, no_chat_template, refuse_tools
+from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ended, resume
-from engines.text.output import TextAssembler
+from engines.text.chat_prompt import variables
+from engines.text.output import TextAssembler, piece_of
 from engines.text.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.caches import forget_models
@@ -94,24 +98,20 @@ class VllmEngine:
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        template_args: Mapping[str, Any] | None = None,
+        rendering: Rendering = NEW_ANSWER,
     ) -> Prompt:
         parts = self._open()
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
-        chat = await self._tokenizer.guard(messages, tools)
-        rendered = await parts.renderer.render(
-            chat.messages,
-            tools=chat.tools,
-            add_generation_prompt=add_generation_prompt,
-            template_args=template_args,
-        )
+        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
+        given = variables(rendering, chat.template_args, parts.renderer.source(chat.tools))
+        rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
         if not isinstance(rendered, str):
-            return Prompt(rendered)
+            return Prompt(rendered, variables=given)
         # The template writes the special tokens that the model wants.
-        return await self._tokenizer.prompt(rendered, chat, add_special=False)
+        prompt = await self._tokenizer.prompt(rendered, chat, add_special=False)
+        return replace(prompt, variables=given)
 
     def answer_parser(
         self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
@@ -137,8 +137,9 @@ class VllmEngine:
             raise EngineError(DIED)
         adapter, vocabulary = _adapter(parts, request.adapter), parts.vocabulary
         limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
-        assembler = TextAssembler(request.stop, request.logprobs is not None)
-        last = resume(request, assembler, limit=limit, piece=vocabulary.piece, is_end=vocabulary.is_end)
+        check_choice(request, vocabulary.is_end)
+        assembler, piece = TextAssembler.of(request), piece_of(request, vocabulary)
+        last = resume(request, assembler, limit=limit, piece=piece, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         params = sampling_params(request, limit)

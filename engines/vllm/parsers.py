@@ -44,8 +44,11 @@ class AnswerParsers:
         """None where all text is content. Raises `RequestError` for malformed tools."""
         if self._parser_class is None or (not tools and not self.reasoning):
             return None
-        request = _chat_request(tools)
-        parser = self._parser_class(self._tokenizer, request.tools, model_config=self._model_config)
+        given = {} if prompt is None else dict(prompt.variables)
+        request = _chat_request(tools, given)
+        parser = self._parser_class(
+            self._tokenizer, request.tools, model_config=self._model_config, chat_template_kwargs=given
+        )
         if prompt is not None:
             return VllmAnswerParser(parser, request, list(prompt.token_ids))
         # vLLM looks for tool calls only once it has seen by the prompt that no reasoning is open.
@@ -98,11 +101,15 @@ def _tool_call(call: Any) -> ToolCallDelta:
     return ToolCallDelta(call.index, call.id if name else None, name, arguments or "")
 
 
-def _chat_request(tools: Sequence[Mapping[str, Any]] | None) -> Any:
+def _chat_request(
+    tools: Sequence[Mapping[str, Any]] | None, template_args: Mapping[str, Any] | None = None
+) -> Any:
     from pydantic import ValidationError
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
     fields: dict[str, Any] = {"messages": [{"role": "user", "content": ""}]}
+    if template_args:
+        fields["chat_template_kwargs"] = template_args
     if tools:
         fields |= {"tools": [dict(tool) for tool in tools], "tool_choice": "auto"}
     try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engines.base import Rendering
 from engines.errors import RequestError, UnsupportedFeature
+from engines.text.chat_prompt import OpenEnd
 from engines.vllm.sampling import is_request_fault, request_error
-
-_OURS = frozenset({"messages", "conversation", "tools", "add_generation_prompt", "chat_template", "tokenize"})
 
 
 class ChatRenderer:
@@ -35,22 +35,23 @@ class ChatRenderer:
     async def render(
         self,
         messages: Sequence[Mapping[str, Any]],
-        *,
         tools: Sequence[Mapping[str, Any]] | None,
-        add_generation_prompt: bool,
-        template_args: Mapping[str, Any] | None,
+        rendering: Rendering,
+        given: Mapping[str, Any],
     ) -> str | tuple[int, ...]:
-        """The prompt's text, or its token ids from a tokenizer that renders chats itself.
+        """The prompt's text, or its token ids from a tokenizer that renders chats itself. ``given`` are the
+        variables of `chat_prompt.variables`.
 
         Raises `RequestError` if the template refuses, `UnsupportedFeature` for more than text.
         """
         from vllm.renderers.params import ChatParams
 
-        args = dict(template_args or {})
-        if taken := _OURS & args.keys():
-            raise RequestError(f"the chat template argument {min(taken)!r} is set by the server")
-        args |= {
-            "add_generation_prompt": add_generation_prompt,
+        end = OpenEnd.of(rendering)
+        if end is not None:
+            messages = end.mark(messages)
+        args = {
+            **given,
+            "add_generation_prompt": rendering.add_generation_prompt,
             "tools": [dict(tool) for tool in tools] if tools else None,
             "tokenize": False,
         }
@@ -66,5 +67,11 @@ class ChatRenderer:
         if "multi_modal_data" in prompt:
             raise UnsupportedFeature("images, audio and video are not supported yet", param="messages")
         if "prompt_token_ids" in prompt:
+            if end is not None:
+                raise UnsupportedFeature(
+                    "this model's tokenizer renders chats itself: a last message cannot be continued",
+                    param="continue_final_message",
+                )
             return tuple(prompt["prompt_token_ids"])
-        return str(prompt["prompt"])
+        text = str(prompt["prompt"])
+        return text if end is None else end.cut(text)

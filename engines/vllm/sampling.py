@@ -30,6 +30,9 @@ def sampling_params(request: GenerationRequest, limit: int) -> Any:
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
             logit_bias=_logit_bias(request) or None,
+            allowed_token_ids=None if sampling.allowed_token_ids is None else [*sampling.allowed_token_ids],
+            bad_words=[*sampling.bad_words],
+            stop_token_ids=[*request.stop_token_ids],
             seed=None if seed is None else seed % 2**63,
             max_tokens=limit - len(request.generated),
             min_tokens=max(0, request.min_tokens - len(request.generated)),
@@ -80,7 +83,9 @@ def structured_outputs(structure: Structure | None) -> Any:
 
 def may_be_invalid(request: GenerationRequest) -> bool:
     """Whether only the loaded model can tell if the request is valid."""
-    return bool(request.structure or request.logprobs or _logit_bias(request))
+    sampling = request.sampling
+    lists = sampling.allowed_token_ids is not None or sampling.bad_words
+    return bool(request.structure or request.logprobs or lists or _logit_bias(request))
 
 
 def is_request_fault(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.errors import EngineError
-from engines.text.output import TextAssembler
+from engines.text.output import TextAssembler, piece_of
 from engines.vllm.sampling import is_request_fault, request_error
 from engines.vllm.vocabulary import VllmVocabulary
 
@@ -30,6 +30,7 @@ class VllmStream:
         "_ended",
         "_error",
         "_on_end",
+        "_piece",
         "_request",
         "_start",
         "_vocabulary",
@@ -47,6 +48,7 @@ class VllmStream:
         called once; True means that vLLM must be told."""
         self._request = request
         self._vocabulary = vocabulary
+        self._piece = piece_of(request, vocabulary)
         self._start = start
         self._on_end: Callable[[VllmStream, bool], None] | None = on_end
         self._collector: Any = None
@@ -109,7 +111,9 @@ class VllmStream:
         tokens = tuple(completion.token_ids)
         # The token that ends an answer counts, but is no part of it.
         shown = tokens[:-1] if reason == "stop" else tokens
-        text, logprobs, used = self._release(shown, completion.logprobs)
+        text, logprobs, used = self._release(
+            tokens if self._request.include_stop else shown, completion.logprobs
+        )
         if used is not None:
             self._completion_tokens += used
             self._end(abort=reason is None)
@@ -126,7 +130,7 @@ class VllmStream:
         self, tokens: tuple[int, ...], logprobs: Any
     ) -> tuple[str, tuple[TokenLogprob, ...], int | None]:
         """Text and log probabilities of ``tokens``, and how many of them there were up to a stop string."""
-        push, piece = self._assembler.push, self._vocabulary.piece
+        push, piece = self._assembler.push, self._piece
         if len(tokens) == 1 and not logprobs:
             text, _, stopped = push(piece(tokens[0]))
             return text, (), 1 if stopped else None

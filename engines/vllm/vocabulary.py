@@ -19,6 +19,7 @@ class VllmVocabulary:
         self._end_ids = frozenset(end_ids)
         self._tokenizer = tokenizer
         self._pieces: dict[int, bytes] = {}
+        self._labels: dict[int, bytes] = {}
         self._special = frozenset() if keep_special else frozenset(tokenizer.all_special_ids)
         decoder = getattr(tokenizer, "added_tokens_decoder", {})
         self._added: dict[int, str] = {token: added.content for token, added in decoder.items()}
@@ -40,8 +41,15 @@ class VllmVocabulary:
         """The bytes that ``token`` adds to a text in progress."""
         piece = self._pieces.get(token)
         if piece is None:
-            piece = self._pieces[token] = self._find(token)
+            piece = self._pieces[token] = b"" if token in self._special else self.label(token)
         return piece
+
+    def label(self, token: int) -> bytes:
+        """The bytes that name ``token``, special tokens included."""
+        label = self._labels.get(token)
+        if label is None:
+            label = self._labels[token] = self._find(token)
+        return label
 
     def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         """Token ids; what is no Unicode scalar value is read as "?"."""
@@ -53,8 +61,6 @@ class VllmVocabulary:
         return b"".join(map(self.piece, token_ids)).decode("utf-8", "replace")
 
     def _find(self, token: int) -> bytes:
-        if token in self._special:
-            return b""
         if token in self._added:
             return self._added[token].encode("utf-8", "replace")
         name = self._tokenizer.convert_ids_to_tokens(token)

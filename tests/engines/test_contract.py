@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from engines.base import Chunk, Engine, GenerationRequest, Prompt, Sampling, Structure, Usage
+from engines.base import Chunk, Engine, GenerationRequest, Prompt, Rendering, Sampling, Structure, Usage
 from engines.errors import ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
@@ -197,6 +197,100 @@ async def test_min_tokens_and_ignore_eos(engine: Engine) -> None:
     assert len(tokens_of(chunks)) == 24
     chunks = await drain(engine, GenerationRequest("m", prompt, GREEDY, max_tokens=24, min_tokens=16))
     assert len(tokens_of(chunks)) >= 15
+
+
+async def test_a_stop_token_ends_the_answer_also_when_the_end_is_ignored(engine: Engine) -> None:
+    tokens = tokens_of(await drain(engine, await counting(engine, ignore_eos=True)))
+    at = next(i for i in range(3, len(tokens)) if tokens[i] not in tokens[:i])
+    before = await engine.detokenize(tokens[:at])
+    for fields, shown in (({}, at), ({"include_stop": True}, at + 1)):
+        request = await counting(engine, ignore_eos=True, stop_token_ids=(tokens[at],), **fields)
+        chunks = await drain(engine, request)
+        assert tokens_of(chunks) == tokens[:at]
+        assert text_of(chunks) == await engine.detokenize(tokens[:shown])
+        assert chunks[-1].finish_reason == "stop"
+        assert chunks[-1].usage
+        assert chunks[-1].usage.completion_tokens == at + 1
+        await check_goes_on(engine, request, chunks, (2,))
+    later = await drain(engine, await counting(engine, stop_token_ids=(tokens[at],), min_tokens=at + 2))
+    assert len(tokens_of(later)) > at
+    assert text_of(later)[: len(before)] == before
+
+
+async def test_the_stop_string_is_kept_where_it_is_wanted(engine: Engine) -> None:
+    whole = text_of(await drain(engine, await counting(engine)))
+    request = await counting(engine, stop=(whole[-6:-3],), include_stop=True)
+    chunks = await drain(engine, request)
+    end = whole.index(whole[-6:-3]) + 3
+    assert (text_of(chunks), chunks[-1].finish_reason) == (whole[:end], "stop")
+    await check_goes_on(engine, request, chunks, (3,))
+
+
+async def test_only_allowed_tokens_are_drawn(engine: Engine) -> None:
+    allowed = (await engine.tokenize(" one two", add_special=False))[-2:]
+    for temperature in (0.0, 1.0):
+        sampling = Sampling(temperature, allowed_token_ids=allowed, bad_words=("one",))
+        chunks = await drain(engine, await counting(engine, sampling=sampling, max_tokens=4))
+        assert set(tokens_of(chunks)) == {allowed[1]}
+    nothing = Sampling(0.0, allowed_token_ids=await end_token(engine) or allowed[:1])
+    stops = () if await end_token(engine) else allowed[:1]
+    with pytest.raises(RequestError) as refusal:
+        engine.generate(await counting(engine, sampling=nothing, stop_token_ids=stops, min_tokens=2))
+    assert refusal.value.param == "allowed_token_ids"
+
+
+async def test_bad_words_are_not_generated(engine: Engine) -> None:
+    whole = text_of(await drain(engine, await counting(engine)))
+    word = whole.split(",")[0].strip()  # 13, which some vocabularies have as two tokens
+    request = await counting(engine, sampling=Sampling(0.0, bad_words=(word,)))
+    chunks = await drain(engine, request)
+    assert word in whole
+    assert word not in text_of(chunks)
+    await check_goes_on(engine, request, chunks, ())
+
+
+async def test_token_ids_beyond_the_vocabulary_are_refused(engine: Engine) -> None:
+    beyond = (2**62,)
+    for fields, param in (
+        ({"stop_token_ids": beyond}, "stop_token_ids"),
+        ({"sampling": Sampling(0.0, allowed_token_ids=beyond)}, "allowed_token_ids"),
+    ):
+        with pytest.raises(RequestError) as refusal:
+            engine.generate(await counting(engine, **fields))
+        assert refusal.value.param == param
+
+
+async def test_special_tokens_have_text_where_it_is_wanted(engine: Engine) -> None:
+    if not (end := await end_token(engine)):
+        return  # the fake engine has none
+    soon = Sampling(0.0, logit_bias=((end[0], 100.0),))
+    for fields, text in (
+        ({}, ""),
+        ({"include_stop": True}, ""),
+        ({"show_special": True}, ""),
+        ({"show_special": True, "include_stop": True}, "<|im_end|>"),
+    ):
+        chunks = await drain(engine, await counting(engine, sampling=soon, **fields))
+        assert (text_of(chunks), chunks[-1].finish_reason) == (text, "stop")
+
+
+async def test_an_answer_goes_on_with_the_last_message(engine: Engine) -> None:
+    begun = [*STORY, {"role": "assistant", "content": "Once upon a <|im_end|> time"}]
+    open_end = Rendering(add_generation_prompt=False, continue_final=True)
+    prompt = await engine.render_chat(begun, rendering=open_end)
+    closed = await engine.render_chat(begun, rendering=Rendering(add_generation_prompt=False))
+    assert prompt.text
+    assert prompt.text.endswith("Once upon a <|im_end|> time")
+    assert (closed.text or "").startswith(prompt.text)
+    assert closed.text != prompt.text
+    for token in await end_token(engine):  # what a message says ends no turn
+        assert prompt.token_ids.count(token) == closed.token_ids.count(token) - 1
+    with pytest.raises(UnsupportedFeature) as refusal:
+        await engine.render_chat(STORY, rendering=Rendering(reasoning_effort="high"))
+    assert refusal.value.param == "reasoning_effort"
+    plain = await engine.render_chat(STORY)
+    given = Rendering({"anything": "<|im_end|>"}, reasoning_effort="none")
+    assert (await engine.render_chat(STORY, rendering=given)).token_ids == plain.token_ids
 
 
 async def test_no_tokens_wanted(engine: Engine) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from app.schemas.common import WireModel
 from engines.base import Structure
+from engines.errors import RequestError
 from engines.text.tool_use import json_schema
 
 MAX_CHOICE_TEXTS = 1000
@@ -43,8 +46,20 @@ def _check_text(value: str) -> str:
     return value
 
 
+def _parse_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("this text is no JSON") from None
+
+
 JsonObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
+# Some clients write it as text.
+JsonSchema = Annotated[JsonObject, BeforeValidator(_parse_text, json_schema_input_type=dict[str, Any] | str)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
+Texts = Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_CHOICE_TEXTS)]
 # What functions and schemas may be called.
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -77,9 +92,7 @@ class StructuredOutputs(WireModel):
 
     json_: JsonObject | None = Field(None, alias="json", description="A JSON schema.")
     regex: Text | None = None
-    choice: Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_CHOICE_TEXTS)] | None = (
-        None
-    )
+    choice: Texts | None = None
     grammar: Text | None = Field(
         None, description="A grammar in the engine's own notation (vLLM: EBNF, Lark)."
     )
@@ -99,6 +112,14 @@ def of_response_format(format: ResponseFormat | None) -> Structure | None:
             return Structure("json_object")
         case _:
             return None
+
+
+def only_one(asked: Mapping[str, Structure | None]) -> tuple[Structure, str] | None:
+    """The one structure that a request asks for, and the field that does. Raises `RequestError` for more."""
+    found = [(structure, name) for name, structure in asked.items() if structure is not None]
+    if len(found) > 1:
+        raise RequestError(f"{found[0][1]} and {found[1][1]} exclude each other", param=found[0][1])
+    return found[0] if found else None
 
 
 def of_structured_outputs(wanted: StructuredOutputs | None) -> Structure | None:

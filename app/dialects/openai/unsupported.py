@@ -17,7 +17,6 @@ _CHAT: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "audio": ("audio output", lambda value: False),
     "prediction": ("predicted output", lambda value: False),
     "web_search_options": ("web search", lambda value: False),
-    "reasoning_effort": ("a choice of reasoning effort", lambda value: value == "none"),
     "verbosity": ("a choice of verbosity", lambda value: value == "medium"),
 }
 

@@ -9,14 +9,15 @@ EOG = np.array([3], dtype=np.int32)
 
 
 def sampler(prompt: tuple[int, ...] = (1,), **fields: object) -> Sampler:
-    known = {"min_tokens", "ignore_eos", "generated"}
+    known = {"min_tokens", "ignore_eos", "generated", "stop_token_ids"}
+    bad_words = fields.pop("bad_runs", ())
     request = GenerationRequest(
         "r",
         Prompt(prompt),
         Sampling(temperature=0, **{k: v for k, v in fields.items() if k not in known}),  # type: ignore[arg-type]
         **{k: v for k, v in fields.items() if k in known},  # type: ignore[arg-type]
     )
-    return Sampler(request, EOG, n_vocab=5)
+    return Sampler(request, EOG, 5, bad_words)  # type: ignore[arg-type]
 
 
 def row() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -55,6 +56,27 @@ def test_the_end_is_banned_until_min_tokens() -> None:
     logits = row()
     banning.edit(logits)
     assert logits[3] == 4.0
+
+
+def test_a_stop_token_is_banned_until_min_tokens_only() -> None:
+    logits = row()
+    sampler(stop_token_ids=(1,), min_tokens=1).edit(logits)
+    assert np.flatnonzero(np.isneginf(logits)).tolist() == [1, 3]
+    logits = row()
+    sampler(stop_token_ids=(1, 3), ignore_eos=True).edit(logits)
+    assert logits.tolist() == row().tolist()
+
+
+def test_what_is_not_allowed_and_what_completes_a_bad_word_are_not_drawn() -> None:
+    limited = sampler(allowed_token_ids=(0, 1, 4), bad_runs=((1,), (4, 0)))
+    logits = row()
+    limited.edit(logits)
+    assert logits.argmax() == 0
+    assert np.flatnonzero(np.isneginf(logits)).tolist() == [2, 3]
+    limited.accept(4)
+    logits = row()
+    limited.edit(logits)
+    assert logits.argmax() == 4
 
 
 def test_what_was_generated_elsewhere_counts() -> None:

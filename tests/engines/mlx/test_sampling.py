@@ -16,6 +16,7 @@ from engines.mlx.sampling import (
     draw_greedy,
     keep_likely,
 )
+from engines.text.bad_words import UNWANTED
 
 ROW = [math.log(p) for p in (0.1, 0.4, 0.2, 0.3)]
 
@@ -26,9 +27,11 @@ def likely(**fields: Any) -> list[int]:
 
 
 def editor(generated: tuple[int, ...] = (), **fields: Any) -> LogitsEditor:
-    request_fields = {name: fields.pop(name) for name in ("min_tokens", "ignore_eos") if name in fields}
+    names = ("min_tokens", "ignore_eos", "stop_token_ids")
+    request_fields = {name: fields.pop(name) for name in names if name in fields}
+    bad_words = fields.pop("bad_runs", ())
     request = GenerationRequest("r", Prompt((0, 1)), Sampling(**fields), **request_fields)
-    made = LogitsEditor.of(request, generated, end_ids=(3,), n_vocab=4)
+    made = LogitsEditor.of(request, generated, (3,), 4, bad_words)
     assert made is not None
     return made
 
@@ -48,6 +51,24 @@ def test_filters_keep_the_likely() -> None:
     assert likely(top_p=1e-9) == [1]
     assert likely(min_p=0.6) == [1, 3]
     assert likely(top_k=3, top_p=0.5, min_p=0.9) == [1]
+    # The entropy is 1.28: 0.3 (1.20) is nearest to it, then 0.2 (1.61), 0.4 (0.92) and 0.1 (2.30).
+    assert likely(typical_p=1e-9) == [3]
+    assert likely(typical_p=0.4) == [2, 3]
+    assert likely(typical_p=0.6) == [1, 2, 3]
+
+
+def test_stop_tokens_are_banned_until_min_tokens_only() -> None:
+    flat = [0.0, 0.0, 0.0, 0.0]
+    assert edit(editor(stop_token_ids=(1,), min_tokens=1), [0, 1], flat) == [0, -math.inf, 0, -math.inf]
+    assert edit(editor(stop_token_ids=(1, 3), ignore_eos=True), [0, 1], flat) == flat
+
+
+def test_what_is_not_allowed_and_what_completes_a_bad_word_are_not_drawn() -> None:
+    limited = editor(allowed_token_ids=(0, 1, 2), bad_runs=((1,), (2, 0), (0, 1, 2)))
+    row = [0.0, 1.0, -1.0, 2.0]
+    assert edit(limited, [0, 1], row) == [0, 1 - UNWANTED, -1, -math.inf]
+    assert edit(limited, [0, 1, 2], row) == [-UNWANTED, 1 - UNWANTED, -1, -math.inf]
+    assert edit(limited, [0, 1, 2, 0], row) == [0, 1 - UNWANTED, -1, -math.inf]
 
 
 def test_draws_follow_the_distribution() -> None:

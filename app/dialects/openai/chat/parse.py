@@ -7,7 +7,7 @@ from typing import Any
 
 from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
 from app.dialects.openai.sampling import check_min_tokens, with_defaults
-from app.dialects.openai.structure import of_response_format, of_structured_outputs
+from app.dialects.openai.structure import of_response_format, of_structured_outputs, only_one
 from app.dialects.openai.tools import ToolCall, check_arguments, tool_use
 from app.dialects.openai.unsupported import refuse_in_chat
 from app.inference.dialect import Resolve
@@ -33,19 +33,25 @@ def parse(document: Any, resolve: Resolve) -> Task:
     check_min_tokens(body, body.limit)
     tools = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
     structure, asked_in = _structure(body, tools)
+    messages = tuple(_message(message, f"messages.{i}") for i, message in enumerate(body.messages))
     needs = {
+        **body.needs(),
         "tools": "tools" if tools is not None else _earlier_call(body),
         "structured": asked_in,
         "adapters": "model" if resolved.target.adapter is not None else None,
     }
     return Task(
         target=resolved.target,
-        messages=tuple(_message(message, f"messages.{i}") for i, message in enumerate(body.messages)),
+        messages=messages,
+        rendering=body.rendering(messages),
         sampling=body.sampling(),
         n=body.n,
         max_tokens=body.limit,
         min_tokens=body.min_tokens,
         stop=body.stops,
+        stop_token_ids=tuple(body.stop_token_ids),
+        include_stop=body.include_stop_str_in_output,
+        show_special=not body.skip_special_tokens,
         ignore_eos=body.ignore_eos,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         tools=tools,
@@ -53,6 +59,8 @@ def parse(document: Any, resolve: Resolve) -> Task:
         needs={capability: param for capability, param in needs.items() if param is not None},
         stream=body.stream,
         include_usage=body.include_usage,
+        continuous_usage=body.continuous_usage,
+        tell_token_ids=body.return_token_ids,
         priority=body.priority,
         keep_alive=body.keep_alive,
         defaults=defaults,
@@ -63,19 +71,19 @@ def _structure(
     body: ChatCompletionRequest, tools: ToolUse | None
 ) -> tuple[Structure, str] | tuple[None, None]:
     """The one structure there can be, and the field that asks for it."""
+    call = tools.structure() if tools is not None else None
+    # A response format is about content, of which a forced call has none.
+    content = of_response_format(body.response_format) if call is None else None
     asked = {
-        "response_format": of_response_format(body.response_format),
+        "response_format": content,
         "structured_outputs": of_structured_outputs(body.structured_outputs),
-        "tool_choice": tools.structure() if tools is not None else None,
+        **body.structures(),
+        "tool_choice": call,
     }
-    found = [(structure, name) for name, structure in asked.items() if structure is not None]
-    if asked["tool_choice"] is not None and asked["response_format"] is not None:
-        del found[0]  # a response format is about content, of which a forced call has none
-    if not found:
+    found = only_one(asked)
+    if found is None:
         return None, None
-    structure, name = found[0]
-    if len(found) > 1:
-        raise RequestError(f"{name} and {found[1][1]} exclude each other", param=name)
+    structure, name = found
     if tools is not None and not tools.is_forced:
         raise UnsupportedFeature(
             f"{name} together with tools that the model may call is not supported yet: leave one of them "

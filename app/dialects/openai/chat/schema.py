@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields, UsageInfo
+from app.dialects.openai.chat.template import TemplateFields
+from app.dialects.openai.peers import MAX_TOKENS
+from app.dialects.openai.sampling import MAX_TOP_LOGPROBS, SamplingFields, UsageInfo
 from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
 from app.dialects.openai.tools import ToolCalls, ToolChoice, Tools
 from app.schemas.common import WireModel
@@ -45,7 +47,7 @@ class Message(WireModel):
     parsed: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
 
-class ChatCompletionRequest(SamplingFields):
+class ChatCompletionRequest(SamplingFields, TemplateFields):
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)] = Field(
         description=f"At most {MAX_MESSAGES}."
     )
@@ -78,7 +80,6 @@ class ChatCompletionRequest(SamplingFields):
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
-    reasoning_effort: Any = None
     verbosity: Any = None
 
     # They change nothing about the answer here, and SDKs send them.

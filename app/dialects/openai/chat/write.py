@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.dialects.openai.events import TextFrames, now, printable, usage_info
+from app.dialects.openai.events import TextFrames, TokenFacts, now, printable, usage_info
 from app.dialects.openai.wire import DONE
 from app.inference.answer import Answer, CalledTool
 from app.inference.dialect import AnswerContext
@@ -32,8 +32,13 @@ class ChatWriter:
         self._tells_usage = task.include_usage
         # With include_usage every event has the field: null until the last.
         self._usage = {"usage": None} if task.include_usage else {}
-        self._content = TextFrames(lambda index, text: self._event(index, {"content": text}))
-        self._reasoning = TextFrames(lambda index, text: self._event(index, {"reasoning_content": text}))
+        facts = self._facts = TokenFacts(task, context)
+        self._content = TextFrames(
+            lambda index, text: self._event(index, {"content": text}), alike=not facts.wanted
+        )
+        self._reasoning = TextFrames(
+            lambda index, text: self._event(index, {"reasoning_content": text}), alike=not facts.wanted
+        )
 
     # -- streams -----------------------------------------------------------------------------------
 
@@ -41,9 +46,12 @@ class ChatWriter:
         if not self._opens:
             return b""
         # Where there may be no content, none is announced.
-        return sse(self._event(index, {"role": "assistant", "content": None if self._readers else ""}))
+        event = self._event(index, {"role": "assistant", "content": None if self._readers else ""})
+        return sse({**event, **self._facts.of_prompt(index)})
 
     def write(self, index: int, chunk: Chunk) -> bytes:
+        if self._facts.wanted:
+            self._facts.note(index, chunk)
         part: Chunk | AnswerPart = chunk
         data = b""
         if self._readers:
@@ -60,6 +68,8 @@ class ChatWriter:
         if part.finish_reason is not None:
             # An event of its own: some clients drop text that comes with the finish reason.
             data += sse(self._event(index, {}, finish_reason=part.finish_reason))
+        elif self._facts.untold(index):
+            data += sse(self._event(index, {}))
         return data
 
     def closing(self, usage: Usage) -> bytes:
@@ -82,10 +92,12 @@ class ChatWriter:
                 "message": _message(answer),
                 "logprobs": _logprobs(answer.logprobs),
                 "finish_reason": answer.finish_reason,
+                **self._facts.of_answer(answer),
             }
             for index, answer in enumerate(answers)
         ]
-        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage_info(usage)}
+        whole = {"object": "chat.completion", "choices": choices, "usage": usage_info(usage)}
+        return {**self._head, **whole, **self._facts.of_prompt(0)}
 
     def _event(
         self,
@@ -99,8 +111,10 @@ class ChatWriter:
             "delta": delta,
             "logprobs": _logprobs(logprobs),
             "finish_reason": finish_reason,
+            **self._facts.of_choice(index),
         }
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **self._usage}
+        usage = self._facts.of_event(index) or self._usage
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage}
 
 
 def _message(answer: Answer) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.dialects.openai.completions.schema import CompletionRequest
 from app.dialects.openai.sampling import MAX_CHOICES, check_min_tokens, with_defaults
-from app.dialects.openai.structure import of_structured_outputs
+from app.dialects.openai.structure import of_structured_outputs, only_one
 from app.dialects.openai.unsupported import refuse_in_completion
 from app.inference.dialect import Resolve
 from app.inference.task import Task
@@ -26,10 +26,13 @@ def parse(document: Any, resolve: Resolve) -> Task:
             f"{len(prompts)} prompts with {body.n} answers each are more than {MAX_CHOICES} answers",
             param="n",
         )
-    structure = of_structured_outputs(body.structured_outputs)
-    needs = {}
+    found = only_one(
+        {"structured_outputs": of_structured_outputs(body.structured_outputs), **body.structures()}
+    )
+    structure, asked_in = found or (None, "")
+    needs = body.needs()
     if structure is not None:
-        needs["structured"] = "structured_outputs"
+        needs["structured"] = asked_in
     if resolved.target.adapter is not None:
         needs["adapters"] = "model"
     return Task(
@@ -40,12 +43,18 @@ def parse(document: Any, resolve: Resolve) -> Task:
         max_tokens=body.max_tokens,
         min_tokens=body.min_tokens,
         stop=body.stops,
+        stop_token_ids=tuple(body.stop_token_ids),
+        include_stop=body.include_stop_str_in_output,
+        show_special=not body.skip_special_tokens,
+        add_special=body.add_special_tokens,
         ignore_eos=body.ignore_eos,
         logprobs=body.logprobs,
         structure=structure,
         needs=needs,
         stream=body.stream,
         include_usage=body.include_usage,
+        continuous_usage=body.continuous_usage,
+        tell_token_ids=body.return_token_ids,
         echo=body.echo,
         priority=body.priority,
         keep_alive=body.keep_alive,

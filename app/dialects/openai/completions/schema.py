@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.dialects.openai.peers import MAX_TOKENS, TokenId
 from app.dialects.openai.sampling import (
     MAX_CHOICES,
-    MAX_TOKENS,
     FinishReason,
     SamplingFields,
-    TokenId,
     UsageInfo,
 )
 from app.dialects.openai.structure import StructuredOutputs
@@ -30,6 +29,9 @@ class CompletionRequest(SamplingFields):
     max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS, description="null: up to the context's end.")
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool = Field(False, description="Put the prompt in front of the answer.")
+    add_special_tokens: bool = Field(
+        True, description="false: the prompt gets no token in front of it that it does not have."
+    )
     structured_outputs: StructuredOutputs | None = Field(
         None, description="What the answer must match, under the names that vLLM gives it."
     )

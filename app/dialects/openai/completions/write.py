@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.dialects.openai.events import TextFrames, now, printable, usage_info
+from app.dialects.openai.events import TextFrames, TokenFacts, now, printable, usage_info
 from app.dialects.openai.wire import DONE
 from app.inference.answer import Answer
 from app.inference.dialect import AnswerContext
@@ -21,8 +21,11 @@ class CompletionWriter:
         begun = context.resume_point
         self.created = now() if begun is None else begun.created
         self._choices = context.choices
+        self._prompts = context.prompts
+        self._echoes = task.echo
+        facts = self._facts = TokenFacts(task, context)
         # Of an answer that another backend began, the echo was sent there.
-        self._echoes = context.echoes if begun is None else ()
+        self._has_opening = begun is None and (task.echo or task.tell_token_ids)
         self._head = {
             "id": f"cmpl-{context.answer_id}",
             "object": "text_completion",
@@ -32,15 +35,21 @@ class CompletionWriter:
         self._tells_usage = task.include_usage
         # With include_usage every event has the field: null until the last.
         self._usage = {"usage": None} if task.include_usage else {}
-        self._frames = TextFrames(self._event)
+        self._frames = TextFrames(self._event, alike=not facts.wanted)
         self._offsets: dict[int, int] = {}
 
     # -- streams -----------------------------------------------------------------------------------
 
     def opening(self, index: int) -> bytes:
-        return sse(self._event(index, self._echoes[index])) if self._echoes else b""
+        if not self._has_opening:
+            return b""
+        event = self._event(index, self._echo(index))
+        event["choices"][0] |= self._facts.of_prompt(index)
+        return sse(event)
 
     def write(self, index: int, chunk: Chunk) -> bytes:
+        if self._facts.wanted:
+            self._facts.note(index, chunk)
         data = b""
         if chunk.logprobs:
             data = sse(self._event(index, chunk.text, chunk.logprobs))
@@ -49,6 +58,8 @@ class CompletionWriter:
         if chunk.finish_reason is not None:
             # An event of its own: some clients drop text that comes with the finish reason.
             data += sse(self._event(index, finish_reason=chunk.finish_reason))
+        elif self._facts.untold(index):
+            data += sse(self._event(index))
         return data
 
     def closing(self, usage: Usage) -> bytes:
@@ -65,13 +76,18 @@ class CompletionWriter:
         choices = [
             {
                 "index": index,
-                "text": (self._echoes[index] if self._echoes else "") + answer.text,
+                "text": self._echo(index) + answer.text,
                 "logprobs": self._logprobs(index, answer.logprobs),
                 "finish_reason": answer.finish_reason,
+                **self._facts.of_prompt(index),
+                **self._facts.of_answer(answer),
             }
             for index, answer in enumerate(answers)
         ]
         return {**self._head, "choices": choices, "usage": usage_info(usage)}
+
+    def _echo(self, index: int) -> str:
+        return (self._prompts[index].text or "") if self._echoes else ""
 
     def _event(
         self,
@@ -85,8 +101,9 @@ class CompletionWriter:
             "text": text,
             "logprobs": self._logprobs(index, logprobs),
             "finish_reason": finish_reason,
+            **self._facts.of_choice(index),
         }
-        return {**self._head, "choices": [choice], **self._usage}
+        return {**self._head, "choices": [choice], **(self._facts.of_event(index) or self._usage)}
 
     def _logprobs(self, index: int, entries: Sequence[TokenLogprob]) -> Any:
         """Parallel lists; offsets count characters of the answer and go on from event to event."""

@@ -1,0 +1,181 @@
+"""Fields that other servers add to OpenAI's API: vLLM, llama.cpp, SGLang, Ollama, LM Studio, TGI.
+
+They change the answer, so none is ignored. A field with `Asks` is a capability that not every engine has, and
+that some have none of yet; the engine refuses it by name unless its value asks for nothing. Requests that
+other servers answer are passed on with all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from app.dialects.openai.structure import JsonSchema, Text, Texts
+from app.schemas.common import WireModel
+from engines.base import Structure
+from engines.text.tool_use import json_schema
+
+MAX_STOP_TOKENS = 1024
+MAX_ALLOWED_TOKENS = 2**17
+MAX_BAD_WORDS = 128
+MAX_BAD_WORD = 256
+MAX_TOKENS = 2**31 - 1
+
+# Engines know how many tokens there are, and refuse others.
+TokenId = Annotated[int, Field(ge=0, le=2**53)]
+BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_WORD)]
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Mark of a field that asks an engine for a capability: that of ``name``, else of the field's own name.
+
+    The values ``neutral`` ask for nothing, as does null. A field ``of`` others only counts where one of them
+    is not at its default.
+    """
+
+    neutral: tuple[Any, ...] = ()
+    name: str | None = None
+    of: tuple[str, ...] = ()
+
+
+# What is made of the fields that say what the answer must match.
+_STRUCTURES: dict[str, Callable[[Any], Structure]] = {
+    "guided_json": json_schema,
+    "guided_regex": lambda value: Structure("regex", value),
+    "guided_choice": lambda value: Structure("choice", choices=tuple(value)),
+    "guided_grammar": lambda value: Structure("grammar", value),
+    "json_schema": json_schema,
+    "regex": lambda value: Structure("regex", value),
+    "ebnf": lambda value: Structure("grammar", value),
+}
+PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+
+
+class PeerFields(WireModel):
+    """Those of chat and text completions alike."""
+
+    repeat_penalty: float | None = Field(
+        None, gt=0, le=10, description="Another name of repetition_penalty, from llama.cpp."
+    )
+    n_predict: int | None = Field(
+        None, ge=-1, le=MAX_TOKENS, description="Another name of max_tokens, from llama.cpp; -1: no limit."
+    )
+    num_predict: int | None = Field(None, ge=-1, le=MAX_TOKENS, description="The same, from Ollama.")
+    typical_p: Annotated[float, Asks((1.0,))] = Field(
+        1.0, gt=0, le=1, description="Keep the most typical tokens up to this probability; 1: all."
+    )
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_STOP_TOKENS)] = Field(
+        [], description="Tokens that end the answer, also with ignore_eos."
+    )
+    include_stop_str_in_output: bool = Field(
+        False, description="Leave the stop string, or the text of the stop token, in the answer."
+    )
+    skip_special_tokens: bool = Field(True, description="false: special tokens are part of the text.")
+    bad_words: Annotated[list[BadWord], Field(fail_fast=True, max_length=MAX_BAD_WORDS)] = Field(
+        [], description="Texts that are not generated."
+    )
+    allowed_token_ids: (
+        Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
+    ) = Field(None, description="The only tokens that may be generated.")
+    return_token_ids: bool = Field(
+        False, description="Tell the token ids of the prompt and of the answer too, as vLLM does."
+    )
+
+    # Structure under the names that vLLM, llama.cpp and SGLang gave it.
+    guided_json: JsonSchema | None = Field(None, description="`structured_outputs.json`.")
+    guided_regex: Text | None = Field(None, description="`structured_outputs.regex`.")
+    guided_choice: Texts | None = Field(None, description="`structured_outputs.choice`.")
+    guided_grammar: Text | None = Field(None, description="`structured_outputs.grammar`.")
+    json_schema: JsonSchema | None = Field(None, description="`structured_outputs.json`.")
+    regex: Text | None = Field(None, description="`structured_outputs.regex`.")
+    ebnf: Text | None = Field(None, description="`structured_outputs.grammar`.")
+
+    # What no engine here can do yet.
+    min_keep: Annotated[Any, Asks((0, 1))] = None
+    mirostat: Annotated[Any, Asks((0,))] = None
+    mirostat_tau: Any = Field(None, description="Counts with mirostat.")
+    mirostat_eta: Any = Field(None, description="Counts with mirostat.")
+    dry_multiplier: Annotated[Any, Asks((0,))] = None
+    dry_base: Any = Field(None, description="Counts with dry_multiplier.")
+    dry_allowed_length: Any = Field(None, description="Counts with dry_multiplier.")
+    dry_penalty_last_n: Any = Field(None, description="Counts with dry_multiplier.")
+    dry_sequence_breakers: Any = Field(None, description="Counts with dry_multiplier.")
+    xtc_probability: Annotated[Any, Asks((0,))] = None
+    xtc_threshold: Any = Field(None, description="Counts with xtc_probability.")
+    top_n_sigma: Annotated[Any, Asks((-1, 0))] = None
+    dynatemp_range: Annotated[Any, Asks((0,))] = None
+    dynatemp_exponent: Any = Field(None, description="Counts with dynatemp_range.")
+    samplers: Annotated[Any, Asks(([],))] = None
+    repeat_last_n: Annotated[Any, Asks((-1,), of=PENALTIES)] = None
+    logits_processors: Annotated[Any, Asks(([],))] = None
+    custom_logit_processor: Annotated[Any, Asks(("",), name="logits_processors")] = None
+    use_beam_search: Annotated[Any, Asks((False,))] = None
+    length_penalty: Any = Field(None, description="Counts with use_beam_search.")
+    early_stopping: Any = Field(None, description="Counts with use_beam_search.")
+    grammar: Annotated[Any, Asks(("",))] = None
+    stop_regex: Annotated[Any, Asks(("", []))] = None
+    repetition_detection: Annotated[Any, Asks()] = None
+    thinking_token_budget: Annotated[Any, Asks((-1,))] = None
+    t_max_predict_ms: Annotated[Any, Asks((0, -1))] = None
+    vllm_xargs: Annotated[Any, Asks(({},))] = None
+    lora: Annotated[Any, Asks(([],))] = None
+    truncate_prompt_tokens: Annotated[Any, Asks()] = None
+    cache_salt: Annotated[Any, Asks()] = None
+    prompt_logprobs: Annotated[Any, Asks()] = None
+    n_probs: Annotated[Any, Asks((0,))] = None
+    logprob_token_ids: Annotated[Any, Asks(([],))] = None
+    return_tokens_as_token_ids: Annotated[Any, Asks((False,))] = None
+    spaces_between_special_tokens: Annotated[Any, Asks((True,))] = None
+    return_hidden_states: Annotated[Any, Asks((False,))] = None
+
+    # They change nothing about the answer here.
+    cache_prompt: Any = Field(None, description="Accepted and not used.")
+    id_slot: Any = Field(None, description="Accepted and not used.")
+
+    @model_validator(mode="after")
+    def _other_names(self) -> Self:
+        _rename(self, "repeat_penalty", "repetition_penalty", self.repeat_penalty)
+        for name in ("n_predict", "num_predict"):
+            value = getattr(self, name)
+            if value is not None:
+                _rename(self, name, "max_tokens", None if value < 0 else value, was_given=True)
+        return self
+
+    def structures(self) -> dict[str, Structure]:
+        """The structures that this request asks for in these fields."""
+        given = [name for name in _STRUCTURES if name in self.model_fields_set]
+        return {name: _STRUCTURES[name](v) for name in given if (v := getattr(self, name)) is not None}
+
+    def needs(self) -> dict[str, str]:
+        """The capabilities that this request asks an engine for, each with the field that does."""
+        given, fields = self.model_fields_set, asked_capabilities(type(self))
+        asking = [name for name in fields if name in given]
+        return {fields[name].name or name: name for name in asking if self._asks(name, fields[name])}
+
+    def _asks(self, name: str, asks: Asks) -> bool:
+        value = getattr(self, name)
+        if value is None or value in asks.neutral:
+            return False
+        defaults = type(self).model_fields
+        return not asks.of or any(getattr(self, each) != defaults[each].default for each in asks.of)
+
+
+@cache
+def asked_capabilities(schema: type[BaseModel]) -> Mapping[str, Asks]:
+    """The fields of ``schema`` that ask an engine for a capability."""
+    marks = ((name, mark) for name, field in schema.model_fields.items() for mark in field.metadata)
+    return {name: mark for name, mark in marks if isinstance(mark, Asks)}
+
+
+def _rename(body: BaseModel, name: str, proper: str, value: Any, *, was_given: bool = False) -> None:
+    """Set the field ``proper`` to what was given as ``name``. Raises `ValueError` if they differ."""
+    if value is None and not was_given:
+        return
+    if proper in body.model_fields_set and getattr(body, proper) not in (None, value):
+        raise ValueError(f"{name} is another name of {proper}: give one of them")
+    setattr(body, proper, value)
