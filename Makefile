@@ -14,7 +14,7 @@ FIND_PYTHON = command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found
 SET_UP = $(FIND_PYTHON); $(PYTHON) scripts/setup_env.py --venv $(VENV) --extras
 
 .DEFAULT_GOAL := help
-.PHONY: help serve check test lint typecheck bench soak chaos doctor settings-docs lock clean distclean set-up set-up-dev set-up-test
+.PHONY: help serve check test test-clients lint typecheck bench soak chaos doctor settings-docs lock lock-clients clean distclean set-up set-up-dev set-up-test
 # Only one set-up may write to an environment.
 .NOTPARALLEL:
 
@@ -44,6 +44,9 @@ else
 	$(BIN)/pytest $(ARGS)
 endif
 
+test-clients: set-up ## Test client libraries, in environments of their own (ARGS="-k streamed")
+	@$(BIN)/python -m scripts.client_matrix $(ARGS)
+
 lint: set-up-dev ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,12 +73,15 @@ lock: ## Write deploy/constraints.txt, for images, from the versions that are in
 	@$(SET_UP) llama,mlx,modelscope
 	@$(BIN)/python -m scripts.lock
 
+lock-clients: set-up ## Choose new versions of the client libraries, within their ranges
+	@$(BIN)/python -m scripts.client_matrix --lock
+
 clean: ## Remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find app balancer benchmarks engines scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## Remove the virtual environment too
-	rm -rf $(VENV)
+distclean: clean ## Remove the virtual environments too
+	rm -rf $(VENV) .venv-clients
 
 set-up:
 	@$(SET_UP) $(ENGINES)

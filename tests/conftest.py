@@ -13,6 +13,8 @@ import pytest
 from app.settings import Settings
 
 END_TO_END = Path(__file__).parent / "e2e"
+# They have environments of their own (`make test-clients`).
+collect_ignore = ["clients"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,1 @@
+"""The matrix of client libraries: their environments, and the tests in them."""

@@ -1,0 +1,10 @@
+"""The server that the tests talk to: ``make test-clients`` starts it and tells where it is."""
+
+from __future__ import annotations
+
+import os
+
+BASE_URL = os.environ.get("ENGINEHOUSE_URL", "http://localhost:8000") + "/v1"
+API_KEY = os.environ.get("ENGINEHOUSE_KEY", "unused")
+MODEL = "SmolLM2-135M-Instruct"
+CONTEXT_LENGTH = int(os.environ.get("ENGINEHOUSE_CONTEXT_LENGTH", "2048"))

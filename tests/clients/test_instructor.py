@@ -1,0 +1,85 @@
+"""instructor, which makes pydantic models of answers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import instructor
+import openai
+import pytest
+from instructor.core import InstructorError, InstructorRetryException
+from pydantic import BaseModel
+
+from clients.expectations import MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
+from clients.server import API_KEY, BASE_URL
+
+
+class City(BaseModel):
+    name: str
+
+
+def make_client(asked: Asked, mode: Any) -> Any:
+    return instructor.from_openai(
+        openai.OpenAI(base_url=BASE_URL, api_key=asked.api_key, max_retries=0), mode=mode
+    )
+
+
+def arguments(asked: Asked) -> dict[str, Any]:
+    messages = [{"role": "user", "content": asked.prompt}]
+    return {"model": asked.model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
+
+
+class Instructor(Library):
+    """Without a response model, instructor hands answers on as they are."""
+
+    missing_model = (openai.NotFoundError, InstructorRetryException)
+    wrong_key = (openai.AuthenticationError, InstructorRetryException)
+    long_prompt = (openai.BadRequestError, InstructorRetryException)
+
+    def ask(self, asked: Asked) -> Answer:
+        client = make_client(asked, instructor.Mode.MD_JSON)
+        completion = client.create(response_model=None, **arguments(asked))
+        choice, usage = completion.choices[0], completion.usage
+        return Answer(
+            choice.message.content, choice.finish_reason, usage.prompt_tokens, usage.completion_tokens
+        )
+
+    def stream(self, asked: Asked) -> list[str]:
+        client = make_client(asked, instructor.Mode.MD_JSON)
+        events = client.create(response_model=None, stream=True, **arguments(asked))
+        return [event.choices[0].delta.content or "" for event in events]
+
+
+class TestInstructor(Expectations):
+    library = Instructor()
+
+
+def test_the_example() -> None:
+    with suppress(InstructorError):  # a model this small need not write JSON
+        # docs: begin
+        import instructor
+        from openai import OpenAI
+        from pydantic import BaseModel
+
+        class Capital(BaseModel):
+            city: str
+            country: str
+
+        server = OpenAI(base_url=BASE_URL, api_key=API_KEY)
+        client = instructor.from_openai(server, mode=instructor.Mode.MD_JSON)
+        capital = client.create(
+            model="SmolLM2-135M-Instruct",
+            response_model=Capital,
+            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            max_tokens=64,
+        )
+        # docs: end
+        assert capital.city
+
+
+@pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA"])
+def test_structured_output_is_answered_or_refused_by_name(mode: str) -> None:
+    client = make_client(Asked(), instructor.Mode[mode])
+    with unless_refused("tool" if mode == "TOOLS" else "response_format"):
+        client.create(response_model=City, max_retries=0, **arguments(Asked()))

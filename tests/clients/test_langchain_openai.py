@@ -1,0 +1,77 @@
+"""LangChain's ChatOpenAI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import langchain_openai
+import openai
+import pytest
+from pydantic import BaseModel
+
+from clients.expectations import MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
+from clients.server import API_KEY, BASE_URL
+
+
+def chat_model(asked: Asked, **options: Any) -> Any:
+    settings = {"temperature": 0, "max_tokens": MAX_TOKENS, "max_retries": 0} | options
+    return langchain_openai.ChatOpenAI(
+        base_url=BASE_URL, api_key=asked.api_key, model=asked.model, **settings
+    )
+
+
+class LangChain(Library):
+    missing_model = openai.NotFoundError
+    wrong_key = openai.AuthenticationError
+    # It is LangChain's own ContextOverflowError where errors show their code, which openai 3's no longer do.
+    long_prompt = openai.BadRequestError
+
+    def ask(self, asked: Asked) -> Answer:
+        message = chat_model(asked).invoke(asked.prompt)
+        usage = message.usage_metadata
+        reason = message.response_metadata["finish_reason"]
+        return Answer(message.content, reason, usage["input_tokens"], usage["output_tokens"])
+
+    def stream(self, asked: Asked) -> list[str]:
+        return [chunk.content for chunk in chat_model(asked).stream(asked.prompt)]
+
+
+class TestLangChain(Expectations):
+    library = LangChain()
+
+
+class City(BaseModel):
+    name: str
+    country: str
+
+
+def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+    # docs: begin
+    from langchain_openai import ChatOpenAI
+
+    llm = ChatOpenAI(base_url=BASE_URL, api_key=API_KEY, model="SmolLM2-135M-Instruct", max_tokens=64)
+    print(llm.invoke("What is the capital of France?").content)
+    # docs: end
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_stream_ends_with_its_usage() -> None:
+    chunks = list(chat_model(Asked(), stream_usage=True).stream("Hello"))
+    assert [chunk.usage_metadata["total_tokens"] > 10 for chunk in chunks if chunk.usage_metadata] == [True]
+
+
+async def test_async_batches() -> None:
+    answers = await chat_model(Asked()).abatch(["Red,", "One, two,", "Yes."])
+    assert all(answer.content for answer in answers)
+
+
+def test_conversations_with_a_system_prompt_and_earlier_answers() -> None:
+    conversation = [("system", "Be brief."), ("human", "Hi"), ("ai", "Hello!"), ("human", "And you are?")]
+    assert chat_model(Asked()).invoke(conversation).content
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
+def test_structured_output_is_answered_or_refused_by_name(method: str) -> None:
+    structured = chat_model(Asked()).with_structured_output(City, method=method, include_raw=True)
+    with unless_refused("tool" if method == "function_calling" else "response_format"):
+        assert structured.invoke("Which city is the capital of France? Answer in JSON.")["raw"]
