@@ -206,7 +206,7 @@ def test_the_templates_variables_are_passed_on() -> None:
 def streamed(dialect: Dialect, task: Task, resume_point: ResumePoint | None = None) -> list[dict[str, Any]]:
     prompt = Prompt((1, 2, 3), "abc")
     writer = dialect.writer(
-        task, AnswerContext(request_id="r", choices=1, prompts=[prompt], resume_point=resume_point)
+        task, AnswerContext(answer_id="r", choices=1, prompts=[prompt], resume_point=resume_point)
     )
     last = Chunk("!", (7,), finish_reason="stop", usage=Usage(3, 4))
     chunks = (Chunk("a", (4,)), Chunk("", (5,)), Chunk("b", (6,)), last)
