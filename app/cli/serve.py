@@ -82,7 +82,7 @@ def server_options(settings: Settings, *, reload: bool) -> dict[str, Any]:
 
 
 def check_model(settings: Settings) -> str:
-    """The name of the model that is loaded first; exit with status 1 if it is missing or nothing can run it."""
+    """The name of the model that is loaded first; exit with status 1 if it is missing or cannot be run."""
     try:
         model = find_model(settings)
     except EngineError as error:
