@@ -46,6 +46,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     engine_errors.ModelFileNotFound: (404, "model_not_found"),
     store.PathNotAllowed: (403, "path_not_allowed"),
     puller.PullError: (400, "pull_failed"),
+    puller.PullRefused: (409, "cannot_run"),
     manager_errors.ModelConflict: (409, "model_conflict"),
     manager_errors.InsufficientMemory: (503, "insufficient_memory"),
     manager_errors.NeverFits: (400, "insufficient_memory"),

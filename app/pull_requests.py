@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from app.pull_names import PullName, read_name
+from engines import selection
 from engines.errors import ModelFileNotFound
+from engines.machine.footprint import Footprint
+from engines.machine.platform import Facts
+from engines.models.formats import ModelFormat
 from engines.models.library import Library
 from engines.models.merger import pull_folder
 from engines.models.model import Model
 from engines.models.pull.puller import PullRequest, SourceName
 
-_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
+# In which repositories have their models; what is for MLX alone shows in a configuration only.
+_FORMATS: tuple[ModelFormat, ...] = ("gguf", "hf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +29,55 @@ class NamedPull:
     request: PullRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Usefulness:
+    """What could be served here: why not models of a format, and the bytes that the largest may have."""
+
+    unusable: Mapping[str, str]
+    largest: int
+
+
+def usefulness(facts: Facts, engine: str, budget: Footprint) -> Usefulness:
+    """``engine`` is INFERENCE_ENGINE, ``budget`` the memory that models may take."""
+    choices = {format: selection.choose_engine(facts, engine, format) for format in _FORMATS}
+    unusable = {str(format): "; ".join(each.reasons) for format, each in choices.items() if not each.engine}
+    return Usefulness(unusable, budget.ram + budget.gpu)
+
+
 def named_pull(
     library: Library,
     name: str,
     source: SourceName | None = None,
     revision: str | None = None,
     include: tuple[str, ...] = (),
+    *,
+    only_for: Usefulness | None = None,
 ) -> NamedPull:
-    """The pull of a catalog model, or of ``org/name`` from a hub. The catalog supplies what is not given.
+    """The pull of a catalog model, or of what a hub has, by any name that `read_name` reads.
 
-    Raises `ModelFileNotFound` if ``name`` is neither.
+    The catalog supplies what is not given. ``only_for``: what could not be served is refused. Raises
+    `ModelFileNotFound` if ``name`` is neither, and `RequestError` for an address of something else.
     """
-    model = _known(library, name)
+    wanted, model = PullName(name), library.get(name)
+    if model is None:
+        wanted = read_name(name)
+        model = library.get(wanted.name)
     hub = model.entry.hub if model else None
-    repository = hub.repository if hub else name
-    if not _REPOSITORY.fullmatch(repository):
+    if hub is None and not wanted.is_repository:
         raise ModelFileNotFound(
-            f"{name!r} is neither a catalog model with a hub nor the id of a repository (org/name)"
+            f"{name[:200]!r} is neither a catalog model with a hub nor the id of a repository (org/name, or "
+            "org/name:Q4_K_M for one quantisation)"
         )
+    repository = hub.repository if hub else wanted.name
+    chosen = include or wanted.include
     request = PullRequest(
         repo=repository,
-        source=source or (hub.hub if hub else "huggingface"),
+        source=source or (hub.hub if hub else wanted.source or "huggingface"),
         target=pull_folder(library.base, repository),
-        revision=revision or (hub.revision if hub else None),
-        include=include or (hub.patterns if hub else ()),
+        revision=revision or wanted.revision or (hub.revision if hub else None),
+        include=chosen or (hub.patterns if hub and wanted.quantization is None else ()),
+        quantization=None if chosen else wanted.quantization,
+        unusable=dict(only_for.unusable) if only_for else {},
+        largest=only_for.largest if only_for else None,
     )
     return NamedPull(model.name if model else repository.split("/")[1], model, request)
-
-
-def _known(library: Library, name: str) -> Model | None:
-    try:
-        return library.find(name)
-    except ModelFileNotFound:
-        return None

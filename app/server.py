@@ -20,7 +20,7 @@ from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
 from app.operations.loads import Loads
-from app.pull_requests import named_pull
+from app.pull_requests import named_pull, usefulness
 from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.cluster import ClusterCollector
@@ -89,6 +89,7 @@ class Server:
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self.large_bodies = asyncio.Lock()
+        self._useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
         self._has_gpu = facts.cuda
         self._gpu_memory = 0
         self._background = BackgroundTasks()
@@ -169,13 +170,21 @@ class Server:
         await self.fleet.unload(model.name, force=force)
 
     def pull(
-        self, name: str, source: SourceName | None, revision: str | None, include: tuple[str, ...]
+        self,
+        name: str,
+        source: SourceName | None,
+        revision: str | None,
+        include: tuple[str, ...],
+        *,
+        force: bool = False,
     ) -> PullJob:
-        """Start or join the download of a catalog model, or of ``org/name`` from a hub.
+        """Start or join the download of a catalog model, or of what a hub has. It ends with `PullRefused` for
+        what could not be served here, unless forced.
 
         Raises `ModelFileNotFound` if ``name`` is neither, and `ModelConflict` if the model is in use.
         """
-        wanted = named_pull(self.library, name, source, revision, include)
+        useful = None if force else self._useful
+        wanted = named_pull(self.library, name, source, revision, include, only_for=useful)
         model = wanted.model
         if model is not None and self.manager.status(model.name).inflight:
             raise ModelConflict(f"model {model.name} is in use: unload it before it is pulled again")

@@ -69,9 +69,8 @@ def open_library(settings: Settings) -> Library:
 
     library = configuration.open_library(settings)
     if library.catalog_error is not None:
-        err.print(
-            f"The catalog has mistakes, and is used without them:\n{library.catalog_error}", markup=False
-        )
+        err.print("The catalog has mistakes, and is used without them:", style="yellow")
+        err.print(str(library.catalog_error), markup=False)
     return library
 
 

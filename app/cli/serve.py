@@ -82,7 +82,7 @@ def server_options(settings: Settings, *, reload: bool) -> dict[str, Any]:
 
 
 def check_model(settings: Settings) -> str:
-    """The name of the model that is loaded first; exit with status 1 if it is missing or nothing can run it."""
+    """The name of the model that is loaded first; exit with status 1 if it is missing or cannot be run."""
     try:
         model = find_model(settings)
     except EngineError as error:
@@ -133,6 +133,7 @@ def print_banner(settings: Settings, model: str) -> None:
 def curl_example(url: str, model: str, with_key: bool) -> str:
     """A command to paste into a shell. It shows no key, only where one goes."""
     key = ' -H "Authorization: Bearer $API_KEY"' if with_key else ""
-    request = {"model": model, "messages": [{"role": "user", "content": "Hello!"}], "stream": True}
+    messages = [{"role": "user", "content": "Hello!"}]
+    request = {"model": model, "messages": messages, "max_tokens": 200, "stream": True}
     body = shlex.quote(json.dumps(request))
     return f"curl -N {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {body}"

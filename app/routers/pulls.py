@@ -38,13 +38,15 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.post("/v1/models/pull", summary="Download a model", response_model=Pulled, responses=_STREAM)
 async def pull_model(body: PullBody, request: Request) -> Any:
-    """Progress as server-sent events, then the result.
+    """Progress as server-sent events, then the result, or an error. What could not be served here is refused
+    (`cannot_run`, 409) before anything is downloaded, unless `force` is true.
 
     Several clients may watch one pull; it stops when the last of them leaves. What arrived is kept, and
     the next pull goes on from there.
     """
     server: Server = request.app.state.server
-    job = server.pull(body.model_name, body.source, body.revision, tuple(body.include or ()))
+    include = tuple(body.include or ())
+    job = server.pull(body.model_name, body.source, body.revision, include, force=body.force)
     watch = job.watch()
     if body.stream:
         return EventResponse(PullEvents(watch))

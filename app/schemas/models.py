@@ -190,7 +190,9 @@ def _patterns(value: object) -> object:
 
 
 class PullBody(WireModel):
-    model_name: Text = Field(description="A catalog model, or `org/name` of a hub.")
+    model_name: Text = Field(
+        description="A catalog model, `org/name` or `org/name:QUANT` of a hub, or a page's address there."
+    )
     source: Literal["huggingface", "modelscope"] | None = Field(
         None, description="Which hub; default: the catalog's, else huggingface."
     )
@@ -198,6 +200,7 @@ class PullBody(WireModel):
     include: (
         Annotated[list[Text], Field(fail_fast=True, max_length=64), BeforeValidator(_patterns)] | None
     ) = Field(None, description="Files to take, such as `*q4_k_m.gguf`; default: what can be served.")
+    force: bool = Field(False, description="Also what no engine here can run, or there is no memory for.")
     stream: bool = Field(
         True, description="Progress as server-sent events. false: one answer when it is done."
     )

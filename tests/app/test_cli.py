@@ -204,7 +204,7 @@ def test_doctor_lists_the_catalogs_mistakes(
     catalog(tmp_path, BROKEN)
     monkeypatch.setattr(selection, "detect", facts)
     result = invoke("doctor")
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     assert "models.yaml:3: models[0].pinn: there is no such field; did you mean pin?" in result.stdout
     assert "models.yaml:4: " in result.stdout
 
@@ -383,14 +383,13 @@ def test_serve_a_model_that_is_not_on_disk(invoke: Invoke, served: dict[str, Any
 
 
 def test_serve_with_a_broken_catalog(invoke: Invoke, served: dict[str, Any], tmp_path: Path) -> None:
+    """One mistake keeps no server from starting; it is told."""
     catalog(tmp_path, BROKEN)
     result = invoke("serve", "--port", "0")
-    assert result.exit_code == 1
-    assert [line.split(": ")[0] for line in result.stderr.splitlines()][:2] == [
-        "models.yaml:3",
-        "models.yaml:4",
-    ]
-    assert served == {}
+    assert result.exit_code == 0, result.output
+    for line in ("models.yaml:3: ", "models.yaml:4: "):
+        assert line in result.stderr
+    assert served != {}
 
 
 def test_the_banners_curl_can_be_pasted(

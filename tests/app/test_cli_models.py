@@ -19,6 +19,9 @@ from app.cli import client, follow, progress
 from app.cli.app import cli
 from app.cli.progress import Bar, Step, download_step
 from app.cli.text import duration_text, size_text
+from app.pull_requests import Usefulness, usefulness
+from engines.machine import platform
+from engines.machine.footprint import Footprint
 from support import hub as stand_in
 from support import stub_server
 from support.gguf import FILE
@@ -315,6 +318,50 @@ def test_pull_without_a_server(no_server: None, hub: Hub, base: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout == f"Pulled far: far.Q4_0.gguf, 300 kB, in {Path('models/acme/far')}\n"
     assert (base / "acme/far/far.Q4_0.gguf").read_bytes() == WEIGHTS
+
+
+def test_pull_by_a_pasted_address(no_server: None, hub: Hub, base: Path) -> None:
+    result = invoke("pull", "https://huggingface.co/acme/far/blob/main/far.Q8_0.gguf?x=1")
+    assert result.exit_code == 0, result.output
+    result = invoke("pull", "hf.co/acme/far:q9_9")
+    assert result.exit_code == 1
+    assert "there is no q9_9: choose one of Q4_0, Q8_0" in result.stderr
+    assert [path.name for path in (base / "acme/far").iterdir()] == ["far.Q8_0.gguf"]
+
+
+@pytest.mark.parametrize("through", ["server", "nobody"])
+def test_pull_asks_about_what_cannot_be_run(
+    through: str, hub: Hub, base: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the size and the reason, before anything is downloaded."""
+    hub.repos["acme/folder"] = {"config.json": b"{}", "model.safetensors": WEIGHTS, "tokenizer.json": b"{}"}
+    monkeypatch.setenv("INFERENCE_ENGINE", "llama_cpp")
+    if through == "server":
+        server = request.getfixturevalue("server")
+        facts = platform.Facts("linux", "x86_64", "3.11", 2, 2, 2**30, 2**30, packages={"llama_cpp": ""})
+        monkeypatch.setattr(server.house, "_useful", usefulness(facts, "llama_cpp", Footprint(ram=2**30)))
+    else:
+        request.getfixturevalue("no_server")
+    for answer in ("n\n", ""):
+        result = invoke("pull", "acme/folder", stdin=answer)
+        assert result.exit_code == 1
+        assert (
+            "acme/folder has 0.0 GB to download, which no engine can run here: llama_cpp: " in result.stderr
+        )
+        assert (hub.downloads, list(base.glob("acme/folder/*"))) == ([], [])
+    assert invoke("pull", "acme/folder", stdin="y\n").exit_code == 0
+    assert invoke("pull", "acme/folder", "--yes").exit_code == 0
+    assert (base / "acme/folder/model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_the_pull_route_refuses_what_cannot_be_run(server: LiveServer, hub: Hub, base: Path) -> None:
+    server.house._useful = Usefulness({}, 1000)
+    wish = {"model_name": "acme/far", "stream": False}
+    refused = httpx.post(f"{server.url}/v1/models/pull", json=wish)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "cannot_run")
+    assert "0.0 GB to download, and models may take 0.0 GB" in refused.json()["error"]["message"]
+    assert hub.downloads == []
+    assert httpx.post(f"{server.url}/v1/models/pull", json=wish | {"force": True}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The catalog: which models there are to be, and how each is loaded and served."""
 
-from engines.models.catalog.catalog import Catalog, load_catalog, parse_catalog
+from engines.models.catalog.catalog import load_catalog, parse_catalog
+from engines.models.catalog.content import Catalog
 from engines.models.catalog.durations import FOREVER, parse_duration
 from engines.models.catalog.engine_name import EngineName
 from engines.models.catalog.errors import CatalogError, Problem

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from engines.models.catalog.content import Catalog, with_defaults
 from engines.models.catalog.errors import CatalogError, Problem
 from engines.models.catalog.schema import (
     AdapterEntry,
@@ -25,20 +25,6 @@ from engines.models.catalog.tree import Path as TreePath
 from engines.models.catalog.tree import Tree, parse
 
 Part = TypeVar("Part", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """The models that the file names, in its order, with the defaults applied, and other servers."""
-
-    entries: tuple[CatalogEntry, ...] = ()
-    defaults: ModelSettings = field(default_factory=ModelSettings)
-    upstreams: tuple[UpstreamEntry, ...] = ()
-
-    def unlisted(self, name: str) -> CatalogEntry:
-        """The entry of a model that the file does not name: nothing but defaults."""
-        # A file's name need not follow the rules for names in the catalog.
-        return _with_defaults(CatalogEntry.model_construct(name=name), self.defaults)
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -70,7 +56,7 @@ def parse_catalog(text: str, file: str) -> Catalog:
 
 
 def _catalog(content: CatalogFile) -> Catalog:
-    entries = tuple(_with_defaults(entry, content.defaults) for entry in content.models)
+    entries = tuple(with_defaults(entry, content.defaults) for entry in content.models)
     return Catalog(entries, content.defaults, content.upstreams)
 
 
@@ -94,19 +80,6 @@ def _right(kind: type[Part], values: Iterable[Any]) -> list[Part]:
         with suppress(ValidationError):
             found.append(kind.model_validate(value))
     return found
-
-
-def _with_defaults(entry: CatalogEntry, defaults: ModelSettings) -> CatalogEntry:
-    """``entry``, where it says nothing, as ``defaults`` says."""
-    given = defaults.model_fields_set - entry.model_fields_set
-    update: dict[str, Any] = {name: getattr(defaults, name) for name in given}
-    both = defaults.model_fields_set & entry.model_fields_set
-    if "sampling" in both:
-        ours = {name: getattr(entry.sampling, name) for name in entry.sampling.model_fields_set}
-        update["sampling"] = defaults.sampling.model_copy(update=ours)
-    if "options" in both:
-        update["options"] = {**defaults.options, **entry.options}
-    return entry.model_copy(update=update) if update else entry
 
 
 def _names_used_twice(parsed: Tree) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
-    from engines.models.catalog.catalog import Catalog
+    from engines.models.catalog.content import Catalog
 
 
 @dataclass(frozen=True, slots=True, order=True)

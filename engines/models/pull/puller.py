@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,10 @@ logger = logging.getLogger("engines.models.pull")
 
 SourceName = Literal["huggingface", "modelscope"]
 PullStatus = Literal["resolving", "downloading", "verifying", "done"]
+
+
+class PullRefused(EngineError):
+    """The model could be pulled, but not be served here; nothing was downloaded."""
 
 
 class PullError(EngineError):
@@ -34,7 +38,10 @@ class PullRequest:
     """A download: a repository, and the folder for it.
 
     ``revision`` is a branch, tag or commit, None the default branch. ``include`` are patterns such as
-    ``*Q8_0.gguf``; without any, what can be served is chosen.
+    ``*Q8_0.gguf``; without any, what can be served is chosen: in ``quantization``, if one is named.
+
+    ``unusable`` says of formats why no engine here runs them, and ``largest`` how many bytes there is memory
+    for: what is beyond that is refused before it is downloaded.
     """
 
     repo: str
@@ -42,6 +49,9 @@ class PullRequest:
     target: Path
     revision: str | None = None
     include: tuple[str, ...] = ()
+    quantization: str | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    largest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,7 @@ class Puller:
         self._backoff = backoff
 
     async def pull(self, request: PullRequest, on_progress: Callable[[PullProgress], None]) -> PulledModel:
-        """Download, verify and move into place. Raises `PullError`.
+        """Download, verify and move into place. Raises `PullError` and `PullRefused`.
 
         Cancelling stops at once. What arrived is kept, here as after an error, and the next pull of the
         target goes on from there.
@@ -97,6 +107,8 @@ class Puller:
         except ChildDied as death:
             message = f"the download of {request.repo} broke off ({death}): pull again to continue it"
             raise PullError(message, retryable=True) from death
+        if "refused" in result:
+            raise PullRefused(result["refused"])
         model = PulledModel(request.target, result["size"], tuple(result["files"]))
         # Whoever lists models now finds their headers read, beside the event loop.
         await asyncio.to_thread(_peek, model)
@@ -111,6 +123,9 @@ class Puller:
             "target": str(request.target.absolute()),
             "revision": request.revision,
             "include": request.include,
+            "quantization": request.quantization,
+            "unusable": dict(request.unusable),
+            "largest": request.largest,
             "backoff": self._backoff,
         }
 

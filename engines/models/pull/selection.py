@@ -16,22 +16,33 @@ GGUF_PREFERENCE = (
     *("IQ3_M", "IQ3_S", "Q2_K", "IQ2_M", "F16", "BF16", "F32"),
 )
 
+# The ends of files with weights, in the order in which they are looked for.
+WEIGHTS = (".safetensors", ".gguf", ".bin")
+
 _PART = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)", re.IGNORECASE)
 _GGUF_HELPERS = re.compile(r"(^|/)[^/]*(mmproj|imatrix)[^/]*$", re.IGNORECASE)
+# The name of a quantisation in a file's, as in m-UD-Q4_K_XL.gguf.
+_QUANTISATION = re.compile(
+    r"(?<![a-z0-9])(?:UD-)?(?:I?Q\d\w*|TQ\d\w*|BF16|F16|F32|MXFP4\w*)(?=[-./]|$)", re.IGNORECASE
+)
 _CONFIGURATION = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 # Copies of the same weights for other runtimes.
 _OTHER_RUNTIMES = {"onnx", "openvino", "coreml", "tensorrt", "original", "metal", "runs"}
 
 
-def choose(paths: Sequence[str], include: Sequence[str]) -> tuple[list[str], str]:
+def choose(
+    paths: Sequence[str], include: Sequence[str], quantization: str | None = None
+) -> tuple[list[str], str]:
     """The files to download, and a word on why these. Raises `JobFailed` if nothing fits."""
+    if quantization is not None:
+        return _quantised(paths, quantization)
     if include:
         chosen = [path for path in paths if any(fnmatchcase(path, pattern) for pattern in include)]
         if not chosen:
             raise JobFailed(f"no file matches {', '.join(include)}; there are: {_some(paths)}")
         return chosen, f"{len(chosen)} files match {', '.join(include)}"
     ours = [path for path in paths if not _OTHER_RUNTIMES & set(PurePosixPath(path).parts[:-1])]
-    for suffix in (".safetensors", ".gguf", ".bin"):
+    for suffix in WEIGHTS:
         weights = [path for path in ours if path.lower().endswith(suffix)]
         if suffix == ".gguf" and (files := _one_gguf(weights)):
             return files, f"chose {files[0]} of {len(weights)} GGUF files; `include` picks another"
@@ -61,16 +72,40 @@ def _main_weights(weights: list[str]) -> list[str]:
 
 def _one_gguf(paths: list[str]) -> list[str]:
     """All parts of the preferred model."""
+    models = _gguf_models(paths)
+    return models[min(models, key=_rank)] if models else []
+
+
+def _quantised(paths: Sequence[str], wanted: str) -> tuple[list[str], str]:
+    """All parts of the model in this quantisation, whatever the case of its name."""
+    models = _gguf_models([path for path in paths if path.lower().endswith(".gguf")])
+    if not models:
+        raise JobFailed(f"there are no GGUF files to choose {wanted} from: leave the :{wanted} out")
+    fitting = [path for path in models if _is_in(path, wanted)]
+    if not fitting:
+        there = sorted({found[0] for path in models if (found := _QUANTISATION.search(path))} or models)
+        raise JobFailed(f"there is no {wanted}: choose one of {_some(there)}")
+    files = models[min(fitting, key=lambda path: (len(path), path))]
+    return files, f"chose {files[0]} for {wanted}"
+
+
+def _gguf_models(paths: Sequence[str]) -> dict[str, list[str]]:
+    """The parts of each model."""
     models: dict[str, list[str]] = {}
     for path in sorted(paths):
         if not _GGUF_HELPERS.search(path):
             models.setdefault(_PART.sub("", path), []).append(path)
-    return models[min(models, key=_rank)] if models else []
+    return models
+
+
+def _is_in(path: str, quantization: str) -> bool:
+    pattern = rf"(?<![a-z0-9]){re.escape(quantization)}(?![a-z0-9_])"
+    return re.search(pattern, path, re.IGNORECASE) is not None
 
 
 def _rank(path: str) -> tuple[int, int, str]:
     for rank, name in enumerate(GGUF_PREFERENCE):
-        if re.search(rf"(?<![a-z0-9]){name}(?![a-z0-9_])", path, re.IGNORECASE):
+        if _is_in(path, name):
             return rank, len(path), path
     return len(GGUF_PREFERENCE), len(path), path
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from engines.machine.job_process import JobFailed, Message, Send, serve_job
 from engines.models.pull.download import Fetcher, retried
 from engines.models.pull.progress import TransferMeter
-from engines.models.pull.selection import check_path, choose
+from engines.models.pull.selection import WEIGHTS, check_path, choose
 from engines.models.pull.sources import RemoteFile, Source, source_named
 from engines.models.pull.staging import Staging
 
@@ -29,15 +29,23 @@ def pull(order: Message, send: Send) -> Message:
     try:
         with staging.held():
             files = _resolve(order, source := source_named(order["source"]), send)
+            if (refusal := _refusal(files, order)) is not None:
+                raise _Refused(refusal)
             missing = _missing(files, staging, meter)
             _download(missing, staging, meter, source, order["backoff"])
             _verify(missing, staging, meter)
             staging.publish(missing)
+    except _Refused as refused:
+        return {"refused": str(refused)}
     except OSError as error:
         raise _explain(error, target) from error
     total = sum(file.size for file in files)
     meter.start("done", total, total)
     return {"size": total, "files": [file.path for file in files]}
+
+
+class _Refused(Exception):
+    """What is to be downloaded could not be served here; what an earlier pull left is kept."""
 
 
 def _resolve(order: Message, source: Source, send: Send) -> list[RemoteFile]:
@@ -47,11 +55,26 @@ def _resolve(order: Message, source: Source, send: Send) -> list[RemoteFile]:
         retries=LISTING_RETRIES,
     )
     by_path = {file.path: file for file in listed}
-    chosen, reason = choose(list(by_path), order["include"])
+    chosen, reason = choose(list(by_path), order["include"], order["quantization"])
     for path in chosen:
         check_path(path)
     send({"notice": reason})
     return [by_path[path] for path in chosen]
+
+
+def _refusal(files: Sequence[RemoteFile], order: Message) -> str | None:
+    """Why ``files`` could not be served here, if they could not."""
+    weights = [file for file in files if file.path.lower().endswith(WEIGHTS)]
+    if not weights:
+        return None
+    total = sum(file.size for file in weights)
+    size = f"{order['repo']} has {total / 1e9:.1f} GB to download"
+    format = "gguf" if weights[0].path.lower().endswith(".gguf") else "hf"
+    if (reason := order["unusable"].get(format)) is not None:
+        return f"{size}, which no engine can run here: {reason}"
+    if order["largest"] is not None and total > order["largest"]:
+        return f"{size}, and models may take {order['largest'] / 1e9:.1f} GB of memory here"
+    return None
 
 
 def _missing(files: Sequence[RemoteFile], staging: Staging, meter: TransferMeter) -> list[RemoteFile]:

@@ -444,8 +444,8 @@ def test_a_catalog_with_mistakes_at_the_start_is_used_without_them(
     assert (names(library), library.find("x").entry.slots) == (["a", "b"], 2)
     assert library.catalog_error is not None
     for words in (
-        "models.yaml:2: defaults.slots",
-        "models.yaml:5: models[1].slot",
+        "yaml:2: defaults.slots",
+        "yaml:5: models[1].slot",
         "'x' is already on line 4",
     ):
         assert words in caplog.text

@@ -46,6 +46,40 @@ def test_one_gguf_of_many() -> None:
     assert choose([*GGUF, "m.Q4_K_M.gguf"], ())[0] == ["m.Q4_K_M.gguf"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("Q8_0", "m-Q8_0.gguf"),
+        ("q4_0", "m-q4_0.gguf"),
+        ("f16", "m-F16.gguf"),
+        ("Q4_K_XL", "m-UD-Q4_K_XL.gguf"),
+    ],
+)
+def test_a_quantisation_by_its_name(wanted: str, chosen: str) -> None:
+    paths = [*GGUF, "m-UD-Q4_K_XL.gguf", "config.json", "model.safetensors"]
+    assert choose(paths, (), wanted)[0] == [chosen]
+
+
+def test_a_quantisation_in_several_files() -> None:
+    parts = [f"Q4_K_M/m-Q4_K_M-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+    assert choose([*GGUF, *parts], (), "q4_k_m")[0] == parts
+
+
+@pytest.mark.parametrize(
+    ("paths", "wanted", "message"),
+    [
+        (GGUF, "Q9_9", "there is no Q9_9: choose one of F16, Q4_0_4_4, Q8_0, q4_0$"),
+        (GGUF, "Q4", "there is no Q4: "),
+        (["a-UD-IQ2_M.gguf", "b.gguf"], "x", "choose one of UD-IQ2_M$"),
+        (["b.gguf"], "x", "choose one of b.gguf$"),
+        (MISTRAL, "Q4_0", "no GGUF files to choose Q4_0 from"),
+    ],
+)
+def test_a_quantisation_that_there_is_not(paths: list[str], wanted: str, message: str) -> None:
+    with pytest.raises(JobFailed, match=message):
+        choose(paths, (), wanted)
+
+
 def test_all_parts_of_a_gguf() -> None:
     parts = [f"Q4_K_M/m-Q4_K_M-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
     assert choose([*GGUF, *reversed(parts)], ())[0] == parts
