@@ -119,6 +119,7 @@ class SamplingFields(ServedFields, PeerFields):
             logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
             allowed_token_ids=None if self.allowed_token_ids is None else tuple(self.allowed_token_ids),
             bad_words=tuple(self.bad_words),
+            rare=self.rare_sampling(),
             seed=self.seed,
         )
 

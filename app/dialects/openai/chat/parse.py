@@ -41,6 +41,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
         target=resolved.target,
         messages=messages,
         rendering=body.rendering(messages),
+        tell_reasoning=body.include_reasoning,
         sampling=body.sampling(),
         n=body.n,
         max_tokens=body.limit,

@@ -131,7 +131,14 @@ def test_bad_values_are_refused(fields: dict[str, Any], param: str) -> None:
 
 
 ASKING = {**asked_capabilities(ChatCompletionRequest), **asked_capabilities(CompletionRequest)}
-VALUES: dict[str, Any] = {"typical_p": 0.5, "repeat_last_n": 64}
+VALUES: dict[str, Any] = {
+    "typical_p": 0.5,
+    "repeat_last_n": 64,
+    "include_reasoning": False,
+    "mirostat": 2,
+    "xtc_probability": 0.5,
+    "dynatemp_range": 0.5,
+}
 
 
 @pytest.mark.parametrize("field", ASKING)
@@ -143,12 +150,13 @@ def test_each_is_refused_by_name_where_an_engine_lacks_it(field: str) -> None:
         asks = asked_capabilities(schema).get(field)
         if asks is None:
             continue
+        default = schema.model_fields[field].default
         penalty = {"repetition_penalty": 1.1} if asks.of else {}
         for engine, descriptor in ENGINES.items():
             task = parse(**penalty, **{field: VALUES.get(field, 7)})
-            has = capability in descriptor.request_fields
+            has = capability in descriptor.request_fields | descriptor.capabilities
             assert refused(task, engine) == (None if has else field)
-            for value in (*asks.neutral, *([] if field == "typical_p" else [None])):
+            for value in (*asks.neutral, *([None] if default is None else [])):
                 assert refused(parse(**penalty, **{field: value}), engine) is None
 
 
