@@ -49,7 +49,7 @@ def _rows() -> Iterator[str]:
     for schema, name in OTHERS:
         yield _row(schema, name)
     for schema in (TemplateFields, PeerFields):
-        for name in schema.model_fields:
+        for name in (name for name in schema.__annotations__ if name in schema.model_fields):
             yield _row(schema, name)
 
 

@@ -8,25 +8,24 @@ other servers answer are passed on with all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from app.dialects.openai.sampling import MAX_TOKENS, SamplingFields, TokenId
 from app.dialects.openai.structure import JsonSchema, Text, Texts
-from app.schemas.common import WireModel
-from engines.base import NOTHING_RARE, RareSampling, Structure
+from engines.base import NOTHING_RARE, RareSampling, Sampling, Structure
+from engines.errors import RequestError
 from engines.text.tool_use import json_schema
 
 MAX_STOP_TOKENS = 1024
+# Of all answers together, as they are looked through for each.
 MAX_ALLOWED_TOKENS = 2**17
 MAX_BAD_WORDS = 128
-MAX_BAD_WORD = 256
-MAX_TOKENS = 2**31 - 1
+MAX_BAD_WORD = 128
 
-# Engines know how many tokens there are, and refuse others.
-TokenId = Annotated[int, Field(ge=0, le=2**53)]
 BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_WORD)]
 
 
@@ -64,8 +63,8 @@ _RARE = frozenset(each.name for each in fields(RareSampling))
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
-class PeerFields(WireModel):
-    """Those of chat and text completions alike."""
+class PeerFields(SamplingFields):
+    """The fields that chat and text completions have in common, with those of other servers."""
 
     repeat_penalty: float | None = Field(
         None, gt=0, le=10, description="Another name of repetition_penalty, from llama.cpp."
@@ -164,13 +163,33 @@ class PeerFields(WireModel):
                 _rename(self, name, "max_tokens", None if value < 0 else value, was_given=True)
         return self
 
+    def sampling(self) -> Sampling:
+        allowed = self.allowed_token_ids
+        return replace(
+            super().sampling(),
+            typical_p=self.typical_p,
+            allowed_token_ids=None if allowed is None else tuple(allowed),
+            bad_words=tuple(self.bad_words),
+            rare=self._rare_sampling(),
+        )
+
+    def check_lists(self, answers: int) -> None:
+        """Raise `RequestError` if lists are too long to be looked through for each of ``answers``."""
+        bad_words, allowed = len(self.bad_words) * answers, len(self.allowed_token_ids or ()) * answers
+        for name, size, most in (
+            ("bad_words", bad_words, MAX_BAD_WORDS),
+            ("allowed_token_ids", allowed, MAX_ALLOWED_TOKENS),
+        ):
+            if size > most:
+                message = f"{name} of all answers together are {size}, but {most} at most may be"
+                raise RequestError(message, param=name)
+
     def structures(self) -> dict[str, Structure]:
         """The structures that this request asks for in these fields."""
         given = [name for name in STRUCTURES if name in self.model_fields_set]
         return {name: STRUCTURES[name](v) for name in given if (v := getattr(self, name)) is not None}
 
-    def rare_sampling(self) -> RareSampling:
-        """The ways of drawing that few engines have."""
+    def _rare_sampling(self) -> RareSampling:
         given = _RARE & self.model_fields_set
         return RareSampling(**{name: getattr(self, name) for name in given}) if given else NOTHING_RARE
 

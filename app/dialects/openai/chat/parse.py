@@ -28,6 +28,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
     resolved = resolve(body.model)
     body, defaults = with_defaults(body, resolved.sampling)
     check_min_tokens(body, body.limit)
+    body.check_lists(body.n)
     tools = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
     structure, asked_in = _structure(body, tools)
     messages = tuple(_message(message, f"messages.{i}") for i, message in enumerate(body.messages))

@@ -188,6 +188,16 @@ def test_older_names_of_structures(fields: dict[str, Any], structure: Structure,
         parse(**fields, structured_outputs={"regex": "b"})
 
 
+def test_long_lists_are_for_few_answers() -> None:
+    """They are tokenised, or looked through, for each: on the event loop."""
+    assert chat(bad_words=["a"] * 16, n=8)
+    for fields in ({"bad_words": ["a"] * 17}, {"allowed_token_ids": [1] * (2**14 + 1)}):
+        for parse, answers in ((chat, {"n": 8}), (complete, {"n": 2, "prompt": ["a"] * 4})):
+            with pytest.raises(RequestError) as refusal:
+                parse(**fields, **answers)  # type: ignore[operator]
+            assert refusal.value.param == next(iter(fields))
+
+
 def test_an_assistants_last_message_is_continued() -> None:
     going_on, new = Rendering(add_generation_prompt=False, continue_final=True), Rendering()
     assert rendering() == new
