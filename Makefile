@@ -68,6 +68,7 @@ doctor: set-up ## Say what this machine can run, and why
 
 settings-docs: set-up ## Write .env.example and the README's table from the settings
 	$(BIN)/python -m scripts.settings_docs
+	$(BIN)/python -m scripts.parameters_docs
 
 lock: ## Write deploy/constraints.txt, for images, from the versions that are installed
 	@$(SET_UP) llama,mlx,modelscope

@@ -47,6 +47,24 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class RareSampling:
+    """Ways of drawing that few engines have (`engines.descriptor`), under llama.cpp's names and as it means
+    them. By default each is off."""
+
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    top_n_sigma: float = 0.0
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+
+
+NOTHING_RARE = RareSampling()
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """The rules by which the next token is drawn.
 
@@ -69,6 +87,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     allowed_token_ids: tuple[int, ...] | None = None
     bad_words: tuple[str, ...] = ()
+    rare: RareSampling = NOTHING_RARE
     seed: int | None = None
 
 

@@ -17,7 +17,6 @@ from app.settings import Settings
 from engines.models.catalog.engine_name import OneOfTheEngines
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 
 _HEADER = """\
 # Copy this file to .env and change what you need. Variables of the environment come before it.
@@ -73,17 +72,19 @@ def readme_table() -> str:
     return "\n".join(rows)
 
 
-def with_table(readme: str) -> str:
-    """``readme`` with the table between its markers replaced. Raises ValueError without markers."""
-    start = readme.index(BEGIN) + len(BEGIN)
-    end = readme.index(END, start)
-    return f"{readme[:start]}\n{readme_table()}\n{readme[end:]}"
+def with_table(text: str, name: str, table: str) -> str:
+    """``text`` with ``table`` between the markers called ``name``. Raises ValueError without markers."""
+    begin = f"<!-- {name} -->"
+    start = text.index(begin) + len(begin)
+    end = text.index(f"<!-- /{name} -->", start)
+    return f"{text[:start]}\n{table}\n{text[end:]}"
 
 
 def outdated(root: Path = ROOT) -> dict[Path, str]:
     """The files that differ from the settings, and what should be in them."""
     readme, example = root / "README.md", root / ".env.example"
-    wanted = {readme: with_table(readme.read_text(encoding="utf-8")), example: env_example()}
+    text = with_table(readme.read_text(encoding="utf-8"), "settings", readme_table())
+    wanted = {readme: text, example: env_example()}
     return {
         path: text
         for path, text in wanted.items()

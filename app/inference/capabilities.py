@@ -13,6 +13,7 @@ FEATURES = {
     "tools": "tool calling",
     "structured": "structured output",
     "adapters": "LoRA adapters",
+    "reasoning": "parser that tells reasoning apart",
     # Ways of drawing tokens.
     "typical_p": "typical sampling",
     "min_keep": "least number of tokens that filters leave",
@@ -47,7 +48,6 @@ FEATURES = {
     "spaces_between_special_tokens": "way of leaving out spaces between special tokens",
     "return_hidden_states": "hidden states",
     "echo": "repetition of the last message in front of the answer",
-    "include_reasoning": "way of leaving reasoning out",
     "separate_reasoning": "way of leaving reasoning in the content",
 }
 """What each capability is, for people."""

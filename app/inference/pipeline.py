@@ -19,7 +19,7 @@ from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
 from engines.base import Engine, GenerationRequest, Prompt
-from engines.text.answer_reader import answer_readers
+from engines.text.answer_reader import AnswerReader, answer_readers
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
 MOST_BYTES = 64 * 2**20
@@ -174,7 +174,7 @@ async def run(
     if task.structure is not None:
         await engine.prepare(task.structure)
     prompts = await _prompts(task, engine)
-    readers = [] if task.messages is None else answer_readers(engine, task.tools, prompts[0], task.n)
+    readers = [] if task.messages is None else _readers(task, engine, prompts[0])
     refuse_readers(resume_point, readers)
     sequences = generation_requests(task, prompts, request.request_id, resume_point)
     generation = merge.start(engine, sequences, record, answers=task.n)
@@ -227,6 +227,10 @@ def generation_requests(
         for prompt in prompts
         for i in range(task.n)
     ]
+
+
+def _readers(task: Task, engine: Engine, prompt: Prompt) -> list[AnswerReader]:
+    return answer_readers(engine, task.tools, prompt, task.n, tell_reasoning=task.tell_reasoning)
 
 
 async def _prompts(task: Task, engine: Engine) -> list[Prompt]:

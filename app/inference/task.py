@@ -27,10 +27,10 @@ class Task:
     ``needs`` pairs a capability that not every engine has with the field that asks for it.
 
     ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
-    every event; ``tell_token_ids`` tells the tokens themselves. ``echo`` puts the prompt in front of its
-    answers. Of requests that wait, those with the lowest ``priority`` go first; ``keep_alive`` as in `Call`.
-    ``defaults`` are sampling fields, as the API names them, that the catalog or the model sets and the client
-    did not.
+    every event; ``tell_token_ids`` tells the tokens themselves, ``tell_reasoning`` what was reasoned.
+    ``echo`` puts the prompt in front of its answers. Of requests that wait, those with the lowest
+    ``priority`` go first; ``keep_alive`` as in `Call`. ``defaults`` are sampling fields, as the API names
+    them, that the catalog or the model sets and the client did not.
     """
 
     target: Target
@@ -55,6 +55,7 @@ class Task:
     include_usage: bool = False
     continuous_usage: bool = False
     tell_token_ids: bool = False
+    tell_reasoning: bool = True
     echo: bool = False
     priority: int = 0
     keep_alive: float | None = None

@@ -6,7 +6,7 @@ Greedy rows need no chain: the stepper takes the arg max of all of them at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -20,6 +20,8 @@ from engines.text.bad_words import UNWANTED, BadWords, Run
 Row = npt.NDArray[np.float32]
 
 UINT32 = 2**32
+# Tokens from which Mirostat 1 estimates: llama.cpp's own number.
+MIROSTAT_M = 100
 
 
 class Sampler:
@@ -45,7 +47,7 @@ class Sampler:
         self._bad_words = BadWords(bad_words, request.generated) if bad_words else None
         self._bias_ids, self._biases = _bias(sampling, n_vocab)
         self._penalties = _Penalties.of(request, n_vocab)
-        self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed)
+        self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed, n_vocab)
 
     def edit(self, row: Row) -> None:
         """Apply bias, penalties and bans to ``row``, in place."""
@@ -151,20 +153,41 @@ def _forbidden(sampling: Sampling, n_vocab: int) -> npt.NDArray[np.bool_] | None
     return forbidden
 
 
-def _chain(sampling: Sampling, seed: int | None) -> Any:
-    """top-k → typical-p → top-p → min-p → temperature → draw: llama.cpp's own order."""
-    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-    if sampling.top_k > 0:
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(sampling.top_k))
-    if sampling.typical_p < 1.0:
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_typical(sampling.typical_p, 1))
-    if sampling.top_p < 1.0:
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
-    if sampling.min_p > 0.0:
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
-    if sampling.temperature != 1.0:
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_temp(sampling.temperature))
-    # 2**32 - 1 means "any seed" to llama.cpp.
+def _chain(sampling: Sampling, seed: int | None, n_vocab: int) -> Any:
+    """A native chain that draws. 2**32 - 1 would mean "any seed" to llama.cpp."""
     seed = secrets.randbelow(UINT32 - 1) if seed is None else seed % (UINT32 - 1)
-    lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(seed))
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    for sampler in _samplers(sampling, seed, n_vocab):
+        lib.llama_sampler_chain_add(chain, sampler)
     return chain
+
+
+def _samplers(sampling: Sampling, seed: int, n_vocab: int) -> Iterator[Any]:
+    """top-n-sigma → top-k → typical-p → top-p → min-p → XTC → temperature → draw: llama.cpp's own order."""
+    rare = sampling.rare
+    if rare.mirostat:  # filters by itself
+        yield lib.llama_sampler_init_temp(sampling.temperature)
+        tau, eta = rare.mirostat_tau, rare.mirostat_eta
+        if rare.mirostat == 1:
+            yield lib.llama_sampler_init_mirostat(n_vocab, seed, tau, eta, MIROSTAT_M)
+        else:
+            yield lib.llama_sampler_init_mirostat_v2(seed, tau, eta)
+        return
+    if rare.top_n_sigma > 0.0:
+        yield lib.llama_sampler_init_top_n_sigma(rare.top_n_sigma)
+    if sampling.top_k > 0:
+        yield lib.llama_sampler_init_top_k(sampling.top_k)
+    if sampling.typical_p < 1.0:
+        yield lib.llama_sampler_init_typical(sampling.typical_p, 1)
+    if sampling.top_p < 1.0:
+        yield lib.llama_sampler_init_top_p(sampling.top_p, 1)
+    if sampling.min_p > 0.0:
+        yield lib.llama_sampler_init_min_p(sampling.min_p, 1)
+    if rare.xtc_probability > 0.0:
+        yield lib.llama_sampler_init_xtc(rare.xtc_probability, rare.xtc_threshold, 1, seed)
+    if rare.dynatemp_range > 0.0:
+        spread, exponent = rare.dynatemp_range, rare.dynatemp_exponent
+        yield lib.llama_sampler_init_temp_ext(sampling.temperature, spread, exponent)
+    elif sampling.temperature != 1.0:
+        yield lib.llama_sampler_init_temp(sampling.temperature)
+    yield lib.llama_sampler_init_dist(seed)

@@ -28,8 +28,9 @@ class AnswerPart:
 class AnswerReader:
     """Reader of one answer: its parser, and OpenAI's rules about calls."""
 
-    def __init__(self, parser: AnswerParser, tools: ToolUse | None) -> None:
+    def __init__(self, parser: AnswerParser, tools: ToolUse | None, *, tell_reasoning: bool = True) -> None:
         self._parser = parser
+        self._tells_reasoning = tell_reasoning
         self._parallel = tools is None or tools.parallel
         # OpenAI's: an answer that had to call one function just ends.
         self._tells_calls = tools is not None and tools.named is None
@@ -42,7 +43,8 @@ class AnswerReader:
         if finish_reason == "stop" and self._called and self._tells_calls:
             finish_reason = "tool_calls"
         logprobs = chunk.logprobs if delta.content else ()
-        return AnswerPart(delta.content, delta.reasoning, calls, logprobs, finish_reason)
+        reasoning = delta.reasoning if self._tells_reasoning else ""
+        return AnswerPart(delta.content, reasoning, calls, logprobs, finish_reason)
 
     def _calls(self, deltas: Iterable[ToolCallDelta]) -> Iterable[ToolCallDelta]:
         for delta in deltas:
@@ -54,12 +56,16 @@ class AnswerReader:
             yield delta
 
 
-def answer_readers(engine: Engine, tools: ToolUse | None, prompt: Prompt, count: int) -> list[AnswerReader]:
+def answer_readers(
+    engine: Engine, tools: ToolUse | None, prompt: Prompt, count: int, *, tell_reasoning: bool = True
+) -> list[AnswerReader]:
     """A reader for each of ``count`` answers to ``prompt``; none if all of their text is content."""
     if tools is None and "reasoning" not in engine.info.capabilities:
         return []
     parsers = [_parser(engine, tools, prompt) for _ in range(count)]
-    return [AnswerReader(parser, tools) for parser in parsers if parser is not None]
+    return [
+        AnswerReader(parser, tools, tell_reasoning=tell_reasoning) for parser in parsers if parser is not None
+    ]
 
 
 def _parser(engine: Engine, tools: ToolUse | None, prompt: Prompt) -> AnswerParser | None:

@@ -105,7 +105,8 @@ class VllmEngine:
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
-        given = variables(rendering, chat.template_args, parts.renderer.source(chat.tools))
+        source = parts.renderer.source(chat.tools) if rendering.reasoning_effort is not None else None
+        given = variables(rendering, chat.template_args, source)
         rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
         if not isinstance(rendered, str):
             return Prompt(rendered, variables=given)

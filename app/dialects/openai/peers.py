@@ -8,25 +8,24 @@ other servers answer are passed on with all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from app.dialects.openai.sampling import MAX_TOKENS, SamplingFields, TokenId
 from app.dialects.openai.structure import JsonSchema, Text, Texts
-from app.schemas.common import WireModel
-from engines.base import Structure
+from engines.base import NOTHING_RARE, RareSampling, Sampling, Structure
+from engines.errors import RequestError
 from engines.text.tool_use import json_schema
 
 MAX_STOP_TOKENS = 1024
+# Of all answers together, as they are looked through for each.
 MAX_ALLOWED_TOKENS = 2**17
 MAX_BAD_WORDS = 128
-MAX_BAD_WORD = 256
-MAX_TOKENS = 2**31 - 1
+MAX_BAD_WORD = 128
 
-# Engines know how many tokens there are, and refuse others.
-TokenId = Annotated[int, Field(ge=0, le=2**53)]
 BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_WORD)]
 
 
@@ -43,8 +42,15 @@ class Asks:
     of: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CountsWith:
+    """Mark of a field that says more about another one, and changes nothing while that one is neutral."""
+
+    name: str
+
+
 # What is made of the fields that say what the answer must match.
-_STRUCTURES: dict[str, Callable[[Any], Structure]] = {
+STRUCTURES: dict[str, Callable[[Any], Structure]] = {
     "guided_json": json_schema,
     "guided_regex": lambda value: Structure("regex", value),
     "guided_choice": lambda value: Structure("choice", choices=tuple(value)),
@@ -53,11 +59,12 @@ _STRUCTURES: dict[str, Callable[[Any], Structure]] = {
     "regex": lambda value: Structure("regex", value),
     "ebnf": lambda value: Structure("grammar", value),
 }
+_RARE = frozenset(each.name for each in fields(RareSampling))
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
-class PeerFields(WireModel):
-    """Those of chat and text completions alike."""
+class PeerFields(SamplingFields):
+    """The fields that chat and text completions have in common, with those of other servers."""
 
     repeat_penalty: float | None = Field(
         None, gt=0, le=10, description="Another name of repetition_penalty, from llama.cpp."
@@ -95,28 +102,38 @@ class PeerFields(WireModel):
     regex: Text | None = Field(None, description="`structured_outputs.regex`.")
     ebnf: Text | None = Field(None, description="`structured_outputs.grammar`.")
 
+    # What only llama.cpp's samplers can do.
+    mirostat: Annotated[Literal[0, 1, 2], Asks((0,))] = Field(
+        0, description="1 or 2: Mirostat, in the place of the other filters."
+    )
+    mirostat_tau: Annotated[float, CountsWith("mirostat")] = Field(5.0, ge=0, le=100)
+    mirostat_eta: Annotated[float, CountsWith("mirostat")] = Field(0.1, ge=0, le=1)
+    xtc_probability: Annotated[float, Asks((0,))] = Field(
+        0.0, ge=0, le=1, description="How often the most likely tokens are left out (XTC)."
+    )
+    xtc_threshold: Annotated[float, CountsWith("xtc_probability")] = Field(0.1, ge=0, le=1)
+    top_n_sigma: Annotated[float, Asks((-1, 0))] = Field(
+        0.0, ge=-1, le=1000, description="Keep tokens within so many standard deviations of the best; 0: all."
+    )
+    dynatemp_range: Annotated[float, Asks((0,))] = Field(
+        0.0, ge=0, le=2, description="How far the temperature may move, by how sure the model is."
+    )
+    dynatemp_exponent: Annotated[float, CountsWith("dynatemp_range")] = Field(1.0, ge=0, le=10)
+
     # What no engine here can do yet.
     min_keep: Annotated[Any, Asks((0, 1))] = None
-    mirostat: Annotated[Any, Asks((0,))] = None
-    mirostat_tau: Any = Field(None, description="Counts with mirostat.")
-    mirostat_eta: Any = Field(None, description="Counts with mirostat.")
     dry_multiplier: Annotated[Any, Asks((0,))] = None
-    dry_base: Any = Field(None, description="Counts with dry_multiplier.")
-    dry_allowed_length: Any = Field(None, description="Counts with dry_multiplier.")
-    dry_penalty_last_n: Any = Field(None, description="Counts with dry_multiplier.")
-    dry_sequence_breakers: Any = Field(None, description="Counts with dry_multiplier.")
-    xtc_probability: Annotated[Any, Asks((0,))] = None
-    xtc_threshold: Any = Field(None, description="Counts with xtc_probability.")
-    top_n_sigma: Annotated[Any, Asks((-1, 0))] = None
-    dynatemp_range: Annotated[Any, Asks((0,))] = None
-    dynatemp_exponent: Any = Field(None, description="Counts with dynatemp_range.")
+    dry_base: Annotated[Any, CountsWith("dry_multiplier")] = None
+    dry_allowed_length: Annotated[Any, CountsWith("dry_multiplier")] = None
+    dry_penalty_last_n: Annotated[Any, CountsWith("dry_multiplier")] = None
+    dry_sequence_breakers: Annotated[Any, CountsWith("dry_multiplier")] = None
     samplers: Annotated[Any, Asks(([],))] = None
     repeat_last_n: Annotated[Any, Asks((-1,), of=PENALTIES)] = None
     logits_processors: Annotated[Any, Asks(([],))] = None
     custom_logit_processor: Annotated[Any, Asks(("",), name="logits_processors")] = None
     use_beam_search: Annotated[Any, Asks((False,))] = None
-    length_penalty: Any = Field(None, description="Counts with use_beam_search.")
-    early_stopping: Any = Field(None, description="Counts with use_beam_search.")
+    length_penalty: Annotated[Any, CountsWith("use_beam_search")] = None
+    early_stopping: Annotated[Any, CountsWith("use_beam_search")] = None
     grammar: Annotated[Any, Asks(("",))] = None
     stop_regex: Annotated[Any, Asks(("", []))] = None
     repetition_detection: Annotated[Any, Asks()] = None
@@ -146,16 +163,41 @@ class PeerFields(WireModel):
                 _rename(self, name, "max_tokens", None if value < 0 else value, was_given=True)
         return self
 
+    def sampling(self) -> Sampling:
+        allowed = self.allowed_token_ids
+        return replace(
+            super().sampling(),
+            typical_p=self.typical_p,
+            allowed_token_ids=None if allowed is None else tuple(allowed),
+            bad_words=tuple(self.bad_words),
+            rare=self._rare_sampling(),
+        )
+
+    def check_lists(self, answers: int) -> None:
+        """Raise `RequestError` if lists are too long to be looked through for each of ``answers``."""
+        bad_words, allowed = len(self.bad_words) * answers, len(self.allowed_token_ids or ()) * answers
+        for name, size, most in (
+            ("bad_words", bad_words, MAX_BAD_WORDS),
+            ("allowed_token_ids", allowed, MAX_ALLOWED_TOKENS),
+        ):
+            if size > most:
+                message = f"{name} of all answers together are {size}, but {most} at most may be"
+                raise RequestError(message, param=name)
+
     def structures(self) -> dict[str, Structure]:
         """The structures that this request asks for in these fields."""
-        given = [name for name in _STRUCTURES if name in self.model_fields_set]
-        return {name: _STRUCTURES[name](v) for name in given if (v := getattr(self, name)) is not None}
+        given = [name for name in STRUCTURES if name in self.model_fields_set]
+        return {name: STRUCTURES[name](v) for name in given if (v := getattr(self, name)) is not None}
+
+    def _rare_sampling(self) -> RareSampling:
+        given = _RARE & self.model_fields_set
+        return RareSampling(**{name: getattr(self, name) for name in given}) if given else NOTHING_RARE
 
     def needs(self) -> dict[str, str]:
         """The capabilities that this request asks an engine for, each with the field that does."""
-        given, fields = self.model_fields_set, asked_capabilities(type(self))
-        asking = [name for name in fields if name in given]
-        return {fields[name].name or name: name for name in asking if self._asks(name, fields[name])}
+        given, known = self.model_fields_set, asked_capabilities(type(self))
+        asking = [name for name in known if name in given]
+        return {known[name].name or name: name for name in asking if self._asks(name, known[name])}
 
     def _asks(self, name: str, asks: Asks) -> bool:
         value = getattr(self, name)

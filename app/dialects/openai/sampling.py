@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from app.dialects.openai.peers import MAX_TOKENS, PeerFields
 from app.schemas.common import KeepAlive, WireModel
 from engines.base import Sampling
 from engines.errors import RequestError
 from engines.models.catalog import SamplingDefaults
 
+MAX_TOKENS = 2**31 - 1
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1024
@@ -25,6 +25,8 @@ _LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 _UNSET = "Unset: as the catalog or the model says."
 _OF_THE_MODEL: dict[str, Any] = {"json_schema_extra": lambda schema: schema.pop("default", None)}
 
+# Engines know how many tokens there are, and refuse others.
+TokenId = Annotated[int, Field(ge=0, le=2**53)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stops = Annotated[list[Stop], Field(fail_fast=True)]
 FinishReason = Literal["stop", "length"]
@@ -65,7 +67,7 @@ class ServedFields(WireModel):
         return options is not None and options.include_usage and options.continuous_usage_stats
 
 
-class SamplingFields(ServedFields, PeerFields):
+class SamplingFields(ServedFields):
     """Fields of a request that say how tokens are drawn, and where an answer ends."""
 
     temperature: float = Field(1.0, ge=0, le=2, description=f"0 is greedy. {_UNSET}", **_OF_THE_MODEL)
@@ -124,13 +126,10 @@ class SamplingFields(ServedFields, PeerFields):
             top_p=self.top_p,
             top_k=max(self.top_k, 0),
             min_p=self.min_p,
-            typical_p=self.typical_p,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             repetition_penalty=self.repetition_penalty,
             logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
-            allowed_token_ids=None if self.allowed_token_ids is None else tuple(self.allowed_token_ids),
-            bad_words=tuple(self.bad_words),
             seed=self.seed,
         )
 

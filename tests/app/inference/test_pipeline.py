@@ -61,13 +61,41 @@ async def test_an_answer_without_http() -> None:
         assert outcome.usage.completion_tokens == answer["usage"]["completion_tokens"]
 
 
+async def test_the_prompt_ends_as_the_request_says() -> None:
+    begun = [*BODY["messages"], {"role": "assistant", "content": "three"}]  # type: ignore[misc]
+    fields: dict[str, Any] = {"messages": begun, "return_token_ids": True, "skip_special_tokens": False}
+    async with running() as server:
+        for more, text in (({}, "three"), ({"add_generation_prompt": True}, "three\n")):
+            body = {**BODY, **fields, **more}
+            task = CHAT.parse(body, server.targets.resolve)
+            _, document = await server.pipeline.answer(task, CHAT, request(body))
+            answer = json.loads(document)
+            (choice,) = answer["choices"]
+            assert choice["message"]["content"] == f"user: one two\nassistant: {text}"
+            assert choice["token_ids"] == answer["prompt_token_ids"]
+
+
 async def test_an_answer_of_a_worker_without_http() -> None:
-    """The worker is told that nothing is to be streamed, although the body says so."""
+    """The worker is told that nothing is to be streamed, although the body says so; and it meets or refuses
+    the fields of other servers as this one would."""
     settings = {"inference_mode": "load_balance", "instance_kind": "process", "instance_port": 18740}
     async with running(cluster_instances=1, auto_scaling=False, **settings) as server:
         task = CHAT.parse(BODY, server.targets.resolve)
         status, document = await server.pipeline.answer(task, CHAT, request(BODY))
         assert (status, json.loads(document)["object"]) == (200, "chat.completion")
+        for fields, param in (
+            ({"mirostat": 2}, "mirostat"),
+            ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ):
+            body = {**BODY, **fields}
+            task = CHAT.parse(body, server.targets.resolve)
+            status, document = await server.pipeline.answer(task, CHAT, request(body))
+            error = json.loads(document)["error"]
+            assert (status, error["code"], error["param"]) == (400, "unsupported_feature", param)
+        body = {**BODY, "return_token_ids": True, "allowed_token_ids": [66], "mirostat": 0, "max_tokens": 3}
+        task = CHAT.parse(body, server.targets.resolve)
+        status, document = await server.pipeline.answer(task, CHAT, request(body))
+        assert json.loads(document)["choices"][0]["token_ids"] == [66]
 
 
 async def test_an_endless_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from engines.base import GenerationRequest, Prompt, Sampling
+from engines.base import GenerationRequest, Prompt, RareSampling, Sampling
 from engines.llamacpp.sampler import Sampler, log_probabilities
 
 EOG = np.array([3], dtype=np.int32)
@@ -102,3 +103,19 @@ def test_log_probabilities_sum_to_one_and_survive_large_logits() -> None:
     result = log_probabilities(logits)
     assert abs(np.exp(result).sum() - 1.0) < 1e-6
     assert abs(result[1] - -0.3132617) < 1e-5
+
+
+def test_a_chain_has_what_was_asked_for() -> None:
+    def names(**fields: object) -> list[str]:
+        made = Sampler(GenerationRequest("r", Prompt((1,)), Sampling(**fields)), EOG, 5)  # type: ignore[arg-type]
+        count = lib.llama_sampler_chain_n(made.chain)
+        found = [lib.llama_sampler_name(lib.llama_sampler_chain_get(made.chain, i)) for i in range(count)]
+        made.close()
+        return [name.decode() for name in found]
+
+    assert names() == ["dist"]
+    assert names(typical_p=0.5, top_p=0.9, temperature=0.5) == ["typical", "top-p", "temp", "dist"]
+    rare = RareSampling(xtc_probability=0.5, top_n_sigma=1.0, dynatemp_range=0.5)
+    assert names(rare=rare, min_p=0.1) == ["top-n-sigma", "min-p", "xtc", "temp-ext", "dist"]
+    assert names(rare=RareSampling(mirostat=1), top_k=5, temperature=0.5) == ["temp", "mirostat"]
+    assert names(rare=RareSampling(mirostat=2), top_k=5, temperature=0.5) == ["temp", "mirostat-v2"]

@@ -31,6 +31,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
         raise no_chat_template(resolved.target.model)
     body, defaults = with_defaults(body, resolved.sampling)
     check_min_tokens(body, body.limit)
+    body.check_lists(body.n)
     tools = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
     structure, asked_in = _structure(body, tools)
     messages = tuple(_message(message, f"messages.{i}") for i, message in enumerate(body.messages))
@@ -44,6 +45,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
         target=resolved.target,
         messages=messages,
         rendering=body.rendering(messages),
+        tell_reasoning=body.include_reasoning,
         sampling=body.sampling(),
         n=body.n,
         max_tokens=body.limit,

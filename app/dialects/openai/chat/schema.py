@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from app.dialects.openai.chat.template import TemplateFields
-from app.dialects.openai.peers import MAX_TOKENS
-from app.dialects.openai.sampling import MAX_TOP_LOGPROBS, SamplingFields, UsageInfo
+from app.dialects.openai.peers import PeerFields
+from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, UsageInfo
 from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
 from app.dialects.openai.tools import ToolCalls, ToolChoice, Tools
 from app.schemas.common import WireModel
@@ -47,7 +47,7 @@ class Message(WireModel):
     parsed: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
 
-class ChatCompletionRequest(SamplingFields, TemplateFields):
+class ChatCompletionRequest(PeerFields, TemplateFields):
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)] = Field(
         description=f"At most {MAX_MESSAGES}."
     )

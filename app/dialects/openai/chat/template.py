@@ -57,13 +57,16 @@ class TemplateFields(WireModel):
         "if the last message is an assistant's and add_generation_prompt is unset.",
     )
 
+    include_reasoning: Annotated[bool, Asks((True,), name="reasoning")] = Field(
+        True, description="false: reasoning is not told. For models whose reasoning is told apart."
+    )
+
     # What no engine here can do yet.
     echo: Annotated[Any, Asks((False,))] = None
     chat_template: Annotated[Any, Asks()] = None
     documents: Annotated[Any, Asks(([],))] = None
     mm_processor_kwargs: Annotated[Any, Asks(({},))] = None
     add_special_tokens: Annotated[Any, Asks((False,))] = None
-    include_reasoning: Annotated[Any, Asks((True,))] = None
     separate_reasoning: Annotated[Any, Asks((True,))] = None
 
     def rendering(self, messages: Sequence[Mapping[str, Any]]) -> Rendering:

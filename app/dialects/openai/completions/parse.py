@@ -26,6 +26,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
             f"{len(prompts)} prompts with {body.n} answers each are more than {MAX_CHOICES} answers",
             param="n",
         )
+    body.check_lists(len(prompts) * body.n)
     found = only_one(
         {"structured_outputs": of_structured_outputs(body.structured_outputs), **body.structures()}
     )

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.dialects.openai.peers import MAX_TOKENS, TokenId
+from app.dialects.openai.peers import PeerFields
 from app.dialects.openai.sampling import (
     MAX_CHOICES,
+    MAX_TOKENS,
     FinishReason,
-    SamplingFields,
+    TokenId,
     UsageInfo,
 )
 from app.dialects.openai.structure import StructuredOutputs
@@ -19,7 +20,7 @@ from app.dialects.openai.structure import StructuredOutputs
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(PeerFields):
     prompt: (
         str
         | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]

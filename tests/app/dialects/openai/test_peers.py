@@ -131,7 +131,14 @@ def test_bad_values_are_refused(fields: dict[str, Any], param: str) -> None:
 
 
 ASKING = {**asked_capabilities(ChatCompletionRequest), **asked_capabilities(CompletionRequest)}
-VALUES: dict[str, Any] = {"typical_p": 0.5, "repeat_last_n": 64}
+VALUES: dict[str, Any] = {
+    "typical_p": 0.5,
+    "repeat_last_n": 64,
+    "include_reasoning": False,
+    "mirostat": 2,
+    "xtc_probability": 0.5,
+    "dynatemp_range": 0.5,
+}
 
 
 @pytest.mark.parametrize("field", ASKING)
@@ -143,12 +150,13 @@ def test_each_is_refused_by_name_where_an_engine_lacks_it(field: str) -> None:
         asks = asked_capabilities(schema).get(field)
         if asks is None:
             continue
+        default = schema.model_fields[field].default
         penalty = {"repetition_penalty": 1.1} if asks.of else {}
         for engine, descriptor in ENGINES.items():
             task = parse(**penalty, **{field: VALUES.get(field, 7)})
-            has = capability in descriptor.request_fields
+            has = capability in descriptor.request_fields | descriptor.capabilities
             assert refused(task, engine) == (None if has else field)
-            for value in (*asks.neutral, *([] if field == "typical_p" else [None])):
+            for value in (*asks.neutral, *([None] if default is None else [])):
                 assert refused(parse(**penalty, **{field: value}), engine) is None
 
 
@@ -178,6 +186,16 @@ def test_older_names_of_structures(fields: dict[str, Any], structure: Structure,
     assert refused(task) == next(iter(fields))
     with pytest.raises(RequestError, match="exclude each other"):
         parse(**fields, structured_outputs={"regex": "b"})
+
+
+def test_long_lists_are_for_few_answers() -> None:
+    """They are tokenised, or looked through, for each: on the event loop."""
+    assert chat(bad_words=["a"] * 16, n=8)
+    for fields in ({"bad_words": ["a"] * 17}, {"allowed_token_ids": [1] * (2**14 + 1)}):
+        for parse, answers in ((chat, {"n": 8}), (complete, {"n": 2, "prompt": ["a"] * 4})):
+            with pytest.raises(RequestError) as refusal:
+                parse(**fields, **answers)  # type: ignore[operator]
+            assert refusal.value.param == next(iter(fields))
 
 
 def test_an_assistants_last_message_is_continued() -> None:
