@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,8 @@ def main() -> int:
     parser.add_argument("--lock", action="store_true", help="choose new versions within the ranges instead")
     options, args = parser.parse_known_args()
     os.chdir(ROOT)
+    # So that the server ends too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if options.lock:
             for environment in environments():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from pathlib import Path
@@ -17,7 +18,7 @@ def shown() -> list[str]:
     """The blocks of code in the chapter, with names in place of the address and the key."""
     text = (ROOT / "docs" / "clients.md").read_text()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [with_names(code, '"' if language == "python" else "") for language, code in blocks]
+    return [plain(with_names(code, '"' if language == "python" else "")) for language, code in blocks]
 
 
 def with_names(code: str, quote: str) -> str:
@@ -31,7 +32,15 @@ def marked(file: Path) -> list[str]:
     regions = re.findall(
         r"^ *# docs: begin\n(.*?)^ *# docs: end$", file.read_text(), re.MULTILINE | re.DOTALL
     )
-    return [textwrap.dedent(region) for region in regions]
+    return [plain(textwrap.dedent(region)) for region in regions]
+
+
+def plain(code: str) -> str:
+    """``code`` without its layout, if it is Python: the formatter fills lines by their length."""
+    try:
+        return ast.unparse(ast.parse(code))
+    except SyntaxError:
+        return code
 
 
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)

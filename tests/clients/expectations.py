@@ -13,7 +13,7 @@ import pytest
 from clients.server import API_KEY, CONTEXT_LENGTH, MODEL
 
 QUESTION = "What is the capital of France?"
-MAX_TOKENS = 24
+MAX_TOKENS = 12
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 
 
