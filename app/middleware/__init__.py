@@ -50,6 +50,7 @@ def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> Non
         admin_keys=settings.admin_api_keys,
         everywhere=is_worker,
         local_admin=settings.manages_locally,
+        own=settings.host,
         guesses=KeyGuesses(settings.rate_limit_wrong_keys),
     )
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_request_bytes)

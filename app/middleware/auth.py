@@ -22,7 +22,7 @@ class AuthMiddleware:
 
     ``scope["state"]["admin"]`` says whether the client has one of ``admin_keys``, or there are none. To who
     may not manage models, ``scope["state"]["admin_refusal"]`` gives the error to raise: all others, and with
-    ``local_admin`` who is not on this machine.
+    ``local_admin`` who is not on this machine, of which ``own`` is an address.
     Who calls is in ``scope["state"]["client"]``: a short id of the key, or the client's address. It names
     the key in logs without giving it away.
     """
@@ -35,6 +35,7 @@ class AuthMiddleware:
         *,
         everywhere: bool = False,
         local_admin: bool = False,
+        own: str = "",
         guesses: KeyGuesses | None = None,
     ) -> None:
         self.app = app
@@ -44,6 +45,7 @@ class AuthMiddleware:
         self._digests = tuple(users | self._admins)
         self._everywhere = everywhere
         self._local_admin = local_admin
+        self._own = own
         self._guesses = guesses or KeyGuesses(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +68,7 @@ class AuthMiddleware:
         state["admin"] = not self._admins or digest in self._admins
         if not state["admin"]:
             state["admin_refusal"] = partial(self._refusal, network, wrong, 403)
-        elif self._local_admin and not is_local(scope):
+        elif self._local_admin and not is_local(scope, self._own):
             state["admin_refusal"] = _not_local
         await self.app(scope, receive, send)
 

@@ -43,11 +43,12 @@ def keys_of(scope: Scope) -> list[bytes]:
     return [key for key in (*keys, *found.values()) if key]
 
 
-def is_local(scope: Scope) -> bool:
+def is_local(scope: Scope, own: str = "") -> bool:
     """Whether a program on this machine sent the request: no proxy for somebody else, and no page in a
-    browser whose name was made to lead here."""
+    browser whose name was made to lead here. ``own`` is the one address that the server listens on, if it is
+    one: who comes from there is here too."""
     client = scope.get("client")
-    if not client or not is_loopback(client[0]):
+    if not client or not (is_loopback(client[0]) or (own and client[0] == own)):
         return False
     for name, value in scope["headers"]:
         if name in _PROXIES_HEADERS:

@@ -54,9 +54,10 @@ dt { font-weight: 600; }
 <dd>metrics for Prometheus</dd>
 </dl>
 <p>In a terminal:</p>
-<pre>enginehouse chat --url $url     # talk to it
-enginehouse ps --url $url       # what is loaded
-enginehouse models --url $url   # what there is</pre>
+<pre>enginehouse chat --url $url   # talk to it
+enginehouse ps --url $url     # what is loaded
+enginehouse models            # what is on this disk and in the catalog
+enginehouse doctor            # what this machine can run</pre>
 </body>
 </html>
 """)
@@ -85,7 +86,7 @@ def _page(request: Request, model: str, state: str, *, has_keys: bool) -> str:
     url = str(request.base_url).rstrip("/")
     asked = {"model": model, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 100}
     key = ' \\\n  -H "Authorization: Bearer $API_KEY"' if has_keys else ""
-    body = json.dumps(asked).replace("'", "'\\''")
+    body = json.dumps(asked, indent=2).replace("'", "'\\''")
     curl = f"curl {url}/v1/chat/completions{key} \\\n  -H 'Content-Type: application/json' \\\n  -d '{body}'"
     facts = {
         "version": __version__,

@@ -262,13 +262,18 @@ class Library:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
         if (reason := self._survey.reason_against(wanted, self.base)) is not None:
             return f"{wanted!r} is no model that can be served: {reason}"
-        close = get_close_matches(wanted.lower(), self._comparable(wanted.lower()), n=MOST_MATCHES)
-        meant = dict.fromkeys(self._by_any_name[name].name for name in close)
+        meant = dict.fromkeys(self._by_any_name[name].name for name in self._close(wanted.lower()))
         hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
         here = [model.name for model in self._models.values() if not model.is_absent]
         more = len(here) - MOST_SHOWN
         there = (", ".join(here[:MOST_SHOWN]) or "none") + (f" and {more:,} more" if more > 0 else "")
         return f"there is no model {wanted!r}{hint} (models here: {there})"
+
+    def _close(self, wanted: str) -> list[str]:
+        """Names that ``wanted`` may be meant for: first those that it is a part of."""
+        names = self._comparable(wanted)
+        longer = [name for name in names if wanted and wanted in name]
+        return [*longer, *get_close_matches(wanted, names, n=MOST_MATCHES)][:MOST_MATCHES]
 
     def _comparable(self, wanted: str) -> list[str]:
         """The names that ``wanted`` is compared with, which takes long: of many, those that begin alike."""

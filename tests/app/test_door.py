@@ -12,13 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
 
 from app import __version__
+from app.cli.app import cli
 from support.server import LiveServer, live_server, wait_until
 
 CHAT = "/v1/chat/completions"
 LIMIT = 2**18
 PAGE = "https://chat.example"
+COMMANDS: Any = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
 ASKED: dict[str, Any] = {
     "model": "fake",
     "messages": [{"role": "user", "content": "one two three"}],
@@ -147,6 +150,9 @@ def test_the_door_is_a_page_that_loads_nothing_from_elsewhere(client: httpx.Clie
     assert "<script" not in page.text
     page = client.get("/", headers={"Accept": accept})
     assert f"curl http://127.0.0.1:{client.base_url.port}/v1/chat/completions" in page.text
+    for command, option in re.findall(r"^(?:<pre>)?enginehouse (\w+) (--url)?", page.text, re.MULTILINE):
+        options = [each for parameter in COMMANDS[command].params for each in parameter.opts]
+        assert not option or option in options, command
     links = re.findall(r'href="([^"]+)"', page.text)
     assert {"/docs", "/v1/models", "/metrics", "/health"} <= set(links)
     assert [client.get(link).status_code for link in links] == [200] * len(links)

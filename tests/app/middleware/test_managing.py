@@ -41,6 +41,8 @@ def make_client(address: str, **settings: Any) -> httpx.AsyncClient:
         (LOCAL, {}, {"X-Forwarded-For": LAN}, False),
         (LOCAL, {}, {"Host": "evil.example"}, False),
         (LAN, {"host": "::"}, {}, False),
+        (LAN, {"host": LAN}, {"Host": f"{LAN}:8000"}, True),  # the commands on its machine come from there
+        (LAN, {"host": "192.168.1.8"}, {}, False),
         (LAN, {"open_admin": True}, {}, True),
         (LOCAL, {"host": "127.0.0.1", "trusted_proxies": LOCAL}, {"X-Forwarded-For": LAN}, False),
         (LOCAL, {"host": "127.0.0.1"}, {"X-Forwarded-For": LAN}, True),  # nobody else is let in

@@ -199,6 +199,8 @@ def test_an_unknown_name_is_told_with_close_ones(shelf: Shelf) -> None:
         ModelFileNotFound, match=r"no model 'smolm2'; did you mean SmolLM2\? \(models here: Qwen"
     ):
         shelf.library().find("smolm2")
+    with pytest.raises(ModelFileNotFound, match=r"did you mean SmolLM2\?"):
+        shelf.library().find("smol")
 
 
 def test_an_endless_name_costs_little(shelf: Shelf) -> None:
