@@ -25,6 +25,7 @@ from engines.stream import ChunkStream, ended, resume
 from engines.text.output import TextAssembler
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
+from engines.text.tool_history import ToolHistory
 
 logger = logging.getLogger("engines.batching")
 
@@ -61,6 +62,7 @@ class BatchingEngine(ABC, Generic[S]):
         self._template = (
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
+        self._history = ToolHistory(self._render_probe)
         self._closed = False
 
     async def render_chat(
@@ -76,7 +78,7 @@ class BatchingEngine(ABC, Generic[S]):
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
-        chat = await self._tokenizer.guard(messages)
+        chat = await self._tokenizer.guard(await self._history.adapt(messages))
         text = await self._template.render(
             chat.messages, add_generation_prompt=add_generation_prompt, template_args=template_args
         )
@@ -112,6 +114,10 @@ class BatchingEngine(ABC, Generic[S]):
         sequence = self._new_sequence(request, stream, assembler, limit)
         thread.submit(sequence)
         return stream
+
+    async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
+        assert self._template is not None
+        return await self._template.render(messages, add_generation_prompt=False)
 
     @property
     def info(self) -> EngineInfo:

@@ -101,7 +101,7 @@ class VllmEngine:
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
-        chat = await self._tokenizer.guard(messages, tools)
+        chat = await self._tokenizer.guard(await parts.history.adapt(messages), tools)
         rendered = await parts.renderer.render(
             chat.messages,
             tools=chat.tools,
