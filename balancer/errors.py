@@ -29,6 +29,14 @@ class NoBackend(BalancerError):
     """No backend of the model is alive."""
 
 
+class CannotServe(BalancerError):
+    """The model cannot be loaded, nor could it be later; ``reason`` says what is wrong."""
+
+    def __init__(self, message: str, reason: EngineError) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class LoopDetected(BalancerError):
     """The request came through the servers that it would be passed on to, or through too many."""
 

@@ -7,10 +7,9 @@ from functools import partial
 from balancer.backends.base import Backend, BackendState, BackendStatus, Verdict
 from balancer.backends.readiness import BUSY, READY, Arrival, Coming, Gone, Readiness
 from balancer.call import Call
-from balancer.errors import DEFAULT_RETRY, BalancerError, ModelLoading, NoBackend, NoRoom
+from balancer.errors import DEFAULT_RETRY, BalancerError, CannotServe, ModelLoading, NoBackend, NoRoom
 from balancer.instances import Instance
 from engines.errors import EngineError
-from engines.lifecycle.errors import InsufficientMemory
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelState
 
@@ -91,10 +90,10 @@ class ManagedBackend(Backend):
     def _refusal(self, key: str, reason: EngineError) -> BalancerError:
         """The error for calls, as the instance of ``key`` cannot be loaded now: this one, or its model's
         first, which a replica that is not loaded follows."""
-        if isinstance(reason, InsufficientMemory):
-            return NoRoom(reason.message, retry_after=DEFAULT_RETRY)
-        retry_after = self._manager.status(key).retry_after
-        return NoBackend(f"model {self.instance.model} cannot be served: {reason.message}", retry_after)
+        message = f"model {self.instance.model} cannot be served: {reason.message}"
+        if reason.is_permanent:
+            return CannotServe(message, reason)
+        return NoBackend(message, self._manager.status(key).retry_after)
 
     def _loading(self) -> ModelLoading:
         status = self._manager.status(self._key)

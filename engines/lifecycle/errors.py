@@ -10,8 +10,14 @@ class ModelConflict(EngineError):
 
 
 class InsufficientMemory(EngineError):
-    """The model does not fit, now or ever; ``retry_after`` seconds later it may, where that is known."""
+    """The model does not fit now; ``retry_after`` seconds later it may, where that is known."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NeverFits(InsufficientMemory):
+    """The model does not fit however long one waits: the budget or what is pinned would have to change."""
+
+    is_permanent = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from engines.base import Resident
 from engines.errors import EngineError, ModelLoadError
-from engines.lifecycle.errors import InsufficientMemory, ModelConflict
+from engines.lifecycle.errors import InsufficientMemory, ModelConflict, NeverFits
 from engines.lifecycle.planner import Occupant
 from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
 from engines.machine.footprint import Footprint
@@ -91,14 +91,16 @@ class Record:
     def obstacle(self, now: float) -> EngineError | None:
         """Why a request that waits for the model now waits in vain, if it does."""
         if self.refusal is not None:
-            return InsufficientMemory(f"model {self.name} cannot be loaded: {self.refusal}")
+            return NeverFits(f"model {self.name} cannot be loaded: {self.refusal}")
         cooling = self.state is ModelState.FAILED and not self.restarting
-        return ModelLoadError(self.detail) if cooling and not self.can_load(now) else None
+        if not cooling or self.can_load(now):
+            return None
+        return self.failure or ModelLoadError(self.detail)
 
     def wait_is_over(self, patient: bool) -> EngineError | None:
         """Why an operator's wait for the load is over, if it is; ``patient``: not for want of room alone."""
         if self.refusal is not None:
-            return InsufficientMemory(f"model {self.name} cannot be loaded: {self.refusal}")
+            return NeverFits(f"model {self.name} cannot be loaded: {self.refusal}")
         if self.state is ModelState.FAILED and not self.restarting:
             return self.failure or ModelLoadError(self.detail)
         if not self.intended and self.state is not ModelState.LOADING:

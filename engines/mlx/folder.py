@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
 from engines.models import hf
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ _LONGEST_HEADER = 100 * 2**20  # the safetensors format's own limit, in bytes
 def check_settings(spec: LoadSpec) -> None:
     """Raise `ModelLoadError` for settings that the MLX engine does not have."""
     if spec.adapters:
-        raise ModelLoadError("the MLX engine has no adapters: fuse one into the model with `mlx_lm.fuse`")
+        raise CannotLoad("the MLX engine has no adapters: fuse one into the model with `mlx_lm.fuse`")
     if spec.options:
-        raise ModelLoadError(f"the MLX engine has no option {min(spec.options)!r}; it takes no options")
+        raise CannotLoad(f"the MLX engine has no option {min(spec.options)!r}; it takes no options")
     if spec.tensor_parallel != 1 or spec.pipeline_parallel != 1:
-        raise ModelLoadError("the MLX engine runs on one device: leave the parallel sizes at 1")
+        raise CannotLoad("the MLX engine runs on one device: leave the parallel sizes at 1")
     if spec.dtype not in (None, "auto", *DTYPES):
-        raise ModelLoadError(f"the MLX engine has no dtype {spec.dtype!r}: use auto, {', '.join(DTYPES)}")
+        raise CannotLoad(f"the MLX engine has no dtype {spec.dtype!r}: use auto, {', '.join(DTYPES)}")
 
 
 def check_folder(path: Path | None) -> tuple[Path, dict[str, Any]]:

@@ -32,7 +32,7 @@ def sampling_params(request: GenerationRequest, limit: int) -> Any:
             logit_bias=_logit_bias(request) or None,
             seed=None if seed is None else seed % 2**63,
             max_tokens=limit - len(request.generated),
-            min_tokens=max(0, request.min_tokens - len(request.generated)),
+            min_tokens=max(0, min(request.min_tokens, limit) - len(request.generated)),
             ignore_eos=request.ignore_eos,
             logprobs=request.logprobs,
             structured_outputs=structured_outputs(request.structure),
