@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from app.schemas.common import KeepAlive, WireModel
+from app.schemas.common import KeepAlive, StrictModel
 from balancer.backends.base import Backend, BackendState
 from engines.lifecycle.states import ModelState, ModelStatus
 from engines.models.catalog import EngineName
@@ -166,7 +166,7 @@ class Accepted(BaseModel):
     status_url: str
 
 
-class LoadRequest(WireModel):
+class LoadRequest(StrictModel):
     model_name: Text = Field(description="A model as in GET /v1/models, or a new name for `model_path`.")
     model_path: Text | None = Field(
         None, description="A GGUF file or model folder under MODEL_BASE_PATH, to be served as `model_name`."
@@ -185,7 +185,7 @@ def _patterns(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class PullBody(WireModel):
+class PullBody(StrictModel):
     model_name: Text = Field(description="A catalog model, or `org/name` of a hub.")
     source: Literal["huggingface", "modelscope"] | None = Field(
         None, description="Which hub; default: the catalog's, else huggingface."
