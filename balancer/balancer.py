@@ -18,6 +18,7 @@ from balancer.backends.readiness import Arrival, Busy, Coming, Gone, Readiness, 
 from balancer.call import Call
 from balancer.errors import (
     DEFAULT_RETRY,
+    BadAnswer,
     BalancerError,
     CannotServe,
     LoopDetected,
@@ -204,7 +205,7 @@ class Balancer:
         gone = [readiness for _, readiness in asked if isinstance(readiness, Gone)]
         if gone and len(gone) == len(asked):
             # Where any of them may come back, to ask again is worth it.
-            raise min((each.explain() for each in gone), key=lambda error: isinstance(error, CannotServe))
+            raise min((each.explain() for each in gone), key=_is_permanent)
 
     def _grant(self, call: Call, candidates: Sequence[Backend]) -> Lease | None:
         """Decision 4: None if as many calls run as may run at once."""
@@ -288,6 +289,10 @@ def _may_take(tried: Tried, backend: Backend, readiness: Readiness) -> bool:
             return arrival is not Arrival.ON_DEMAND
         case Gone():
             return False
+
+
+def _is_permanent(error: BalancerError) -> bool:
+    return isinstance(error, CannotServe | BadAnswer)
 
 
 def _is_starting(readiness: Readiness) -> bool:

@@ -7,6 +7,7 @@ that what passes here means something.
 from __future__ import annotations
 
 import asyncio
+import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +98,7 @@ class FakeEngine:
     ) -> Prompt:
         self._check_tools(tools)
         chat = await self._tokenizer.guard(messages, tools)
-        text = "".join(f"{message['role']}: {message['content'] or ''}\n" for message in chat.messages)
+        text = "".join(map(_line, chat.messages))
         return await self._tokenizer.prompt(text, chat, add_special=True)
 
     def answer_parser(
@@ -235,6 +236,11 @@ class FakeEngine:
         chosen = Candidate(token, piece, -0.1)
         top = [chosen, *(Candidate(i, self._vocabulary.piece(i), -3.0 - n) for n, i in enumerate(others))]
         return TokenLogprob(chosen, tuple(top[: request.logprobs]))
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    calls = message.get("tool_calls")
+    return f"{message['role']}: {message['content'] or ''}{json.dumps(calls) if calls else ''}\n"
 
 
 def _never(token: int) -> bool:

@@ -244,6 +244,21 @@ async def test_a_message_cannot_end_its_turn(engine: Engine) -> None:
         assert (await engine.tokenize(forged)).count(token) == 2
 
 
+async def test_a_history_with_tools_is_shown_even_where_none_can_be_called(engine: Engine) -> None:
+    calls = [
+        {"id": "call00001", "type": "function", "function": {"name": "sail", "arguments": '{"to": "Ithaca"}'}}
+    ]
+    history = [
+        *STORY,
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call00001", "content": "stormy"},
+    ]
+    text = (await engine.render_chat(history)).text or ""
+    shown = text.find("sail"), text.find("Ithaca"), text.find("stormy")
+    assert -1 < shown[0] < shown[1] < shown[2]
+    assert "None" not in text
+
+
 async def test_prompts_beyond_the_context_are_refused_before_they_are_read(engine: Engine) -> None:
     for text in ("<|im_end|>" * 300_000, "a" * 3_000_000, " " * 3_000_000, "a ship " * 20_000):
         with pytest.raises(ContextLengthExceeded):
