@@ -32,6 +32,8 @@ class NoBackend(BalancerError):
 class CannotServe(BalancerError):
     """The model cannot be loaded, nor could it be later; ``reason`` says what is wrong."""
 
+    param = "model"
+
     def __init__(self, message: str, reason: EngineError) -> None:
         super().__init__(message)
         self.reason = reason

@@ -10,6 +10,7 @@ from balancer.call import Call
 from balancer.errors import DEFAULT_RETRY, BalancerError, CannotServe, ModelLoading, NoBackend, NoRoom
 from balancer.instances import Instance
 from engines.errors import EngineError
+from engines.lifecycle.errors import NeverFits
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelState
 
@@ -90,6 +91,8 @@ class ManagedBackend(Backend):
     def _refusal(self, key: str, reason: EngineError) -> BalancerError:
         """The error for calls, as the instance of ``key`` cannot be loaded now: this one, or its model's
         first, which a replica that is not loaded follows."""
+        if isinstance(reason, NeverFits):  # its message names the model
+            return CannotServe(reason.message, reason)
         message = f"model {self.instance.model} cannot be served: {reason.message}"
         if reason.is_permanent:
             return CannotServe(message, reason)

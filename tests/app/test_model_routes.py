@@ -122,6 +122,7 @@ def test_what_can_never_be_loaded_is_not_unavailable_for_a_while(base: Path, tmp
             ):
                 assert code(response) == (400, reason), response.text
                 assert "retry-after" not in response.headers
+                assert response.json()["error"]["param"] == "model"
                 assert name in response.json()["error"]["message"]
 
 
