@@ -67,6 +67,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     operation_errors.UpstreamNotAllowed: (403, "upstream_not_allowed"),
     operation_errors.TooManyUpstreams: (409, "too_many_upstreams"),
     operation_errors.RestartFailed: (503, "restart_failed"),
+    operation_errors.CannotRestart: (500, "restart_failed"),
     # Nobody is left to read the answer; the status only keeps it out of the server's faults.
     ClientDisconnect: (400, "client_disconnected"),
 }
@@ -129,7 +130,8 @@ def to_api_error(exc: Exception) -> ApiError:
         return _from_http(exc)
     if isinstance(exc, puller.PullError) and exc.retryable:
         return ApiError(503, "pull_failed", exc.message, retry_after=PULL_RETRY)
-    for cls in type(exc).__mro__:
+    cause = exc.reason if isinstance(exc, balancer_errors.CannotServe) else exc
+    for cls in type(cause).__mro__:
         if cls in _TABLE:
             return _from_table(exc, *_TABLE[cls])
     return ApiError(500, "internal_error", "The server failed to answer this request. Its log says why.")
@@ -267,6 +269,8 @@ def _leads(node: object, step: object) -> bool:
 def _message(error: Mapping[str, Any]) -> str:
     """Pydantic's message, in words that make sense to someone who sent JSON."""
     kind, message = error["type"], str(error["msg"])
+    if kind == "extra_forbidden":
+        return "there is no such field"
     if kind == "json_invalid":
         return f"The body is not valid JSON: {error.get('ctx', {}).get('error', message)}."
     if tuple(error["loc"]) in ((), ("body",)):

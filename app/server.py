@@ -16,6 +16,7 @@ from app.configuration import (
     worker_library_model,
 )
 from app.inference.grants import Grants
+from app.inference.ignored import IgnoredFields
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
@@ -88,6 +89,7 @@ class Server:
         self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
+        self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
         self._useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
         self._has_gpu = facts.cuda

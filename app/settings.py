@@ -170,6 +170,11 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(
         10 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
     )
+    strict_requests: bool = Field(
+        False,
+        description="Refuse with 400 what is made to fit otherwise: fields that this server does not know, "
+        "which are ignored, and a `max_tokens` beyond the context, which is cut.",
+    )
     receive_timeout: float = Field(
         30.0,
         gt=0,

@@ -16,7 +16,14 @@ from typing import Protocol
 from balancer.backends.base import Backend, BackendStatus
 from balancer.backends.readiness import Arrival, Busy, Coming, Gone, Readiness, Ready
 from balancer.call import Call
-from balancer.errors import DEFAULT_RETRY, BalancerError, LoopDetected, NoBackend, QueueFull, UnknownModel
+from balancer.errors import (
+    DEFAULT_RETRY,
+    BalancerError,
+    LoopDetected,
+    NoBackend,
+    QueueFull,
+    UnknownModel,
+)
 from balancer.lease import Lease
 from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
 from balancer.rates import CompletionRates
@@ -197,7 +204,8 @@ class Balancer:
             raise NoBackend(f"no other backend of {waiter.call.model} is alive", DEFAULT_RETRY)
         gone = [readiness for _, readiness in asked if isinstance(readiness, Gone)]
         if gone and len(gone) == len(asked):
-            raise gone[0].explain()
+            # Where any of them may come back, to ask again is worth it.
+            raise min((each.explain() for each in gone), key=lambda error: error.is_permanent)
 
     def _grant(self, call: Call, candidates: Sequence[Backend]) -> Lease | None:
         """Decision 4: None if as many calls run as may run at once."""
@@ -224,7 +232,7 @@ class Balancer:
             waiter.loading_since = self._clock()
         return waiter.loading_since + self._limits.load_timeout
 
-    def _expired(self, call: Call) -> BalancerError | EngineError:
+    def _expired(self, call: Call) -> BalancerError:
         """Decision 6: a backend's own reason if none serves, first of one that is coming; else the queue."""
         asked = self._ask(call)
         absent = [readiness for _, readiness in asked if isinstance(readiness, Coming | Gone)]

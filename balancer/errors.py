@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from engines.errors import EngineError
 
 # What a client is told to wait when nothing better is known, in seconds.
@@ -9,7 +11,10 @@ DEFAULT_RETRY = 5.0
 
 
 class BalancerError(Exception):
-    """A call was not placed; ``retry_after`` seconds later it may be."""
+    """A call was not placed; ``retry_after`` seconds later it may be. ``is_permanent``: waiting alone mends
+    nothing."""
+
+    is_permanent: ClassVar[bool] = False
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -27,6 +32,17 @@ class QueueFull(BalancerError):
 
 class NoBackend(BalancerError):
     """No backend of the model is alive."""
+
+
+class CannotServe(BalancerError):
+    """The model cannot be loaded, nor could it be later; ``reason`` says what is wrong."""
+
+    is_permanent = True
+    param = "model"
+
+    def __init__(self, message: str, reason: EngineError) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class LoopDetected(BalancerError):
@@ -55,6 +71,8 @@ class BackendFailed(BalancerError):
 
 class BadAnswer(BackendFailed):
     """A backend is there, but what it says is of no use: no HTTP, a redirect, an untrusted certificate."""
+
+    is_permanent = True
 
 
 class NotLetIn(BadAnswer):

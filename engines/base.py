@@ -18,11 +18,11 @@ FinishReason = Literal["stop", "length"]
 class EngineInfo:
     """The facts of a loaded model: its engine, its devices, and its limits.
 
-    ``context_length`` is in tokens, prompt and completion together; ``max_sequences`` is how many
-    sequences can decode at once. ``memory`` is what this engine holds in bytes, as far as it knows:
-    weights, KV cache and work space, on whatever device; ``memory_asleep`` is what of it stays, in main
-    memory, while the engine sleeps. ``capabilities`` are of "chat",
-    "completion", "tools", "reasoning", "structured", "adapters" and "sleep".
+    ``context_length`` is in tokens, prompt and completion together, ``longest_context`` what the model was
+    trained for, 0 if that is unknown; ``max_sequences`` is how many sequences can decode at once. ``memory``
+    is what this engine holds in bytes, as far as it knows: weights, KV cache and work space, on whatever
+    device; ``memory_asleep`` is what of it stays, in main memory, while the engine sleeps. ``capabilities``
+    are of "chat", "completion", "tools", "reasoning", "structured", "adapters" and "sleep".
     """
 
     engine: str
@@ -33,6 +33,7 @@ class EngineInfo:
     capabilities: frozenset[str] = frozenset()
     memory: int = 0
     memory_asleep: int = 0
+    longest_context: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -105,10 +106,10 @@ class Structure:
 class GenerationRequest:
     """One sequence to generate.
 
-    ``max_tokens`` None means "up to the context's end". ``logprobs`` None switches log probabilities
-    off; a number asks for that many alternatives a token (0: the chosen token's only). ``adapter``
-    names a LoRA adapter that the model was loaded with. An engine refuses with `UnsupportedFeature`
-    what its capabilities do not name.
+    ``max_tokens`` None means "up to the context's end"; what it asks for beyond that is cut, or refused if it
+    ``must_fit``. ``logprobs`` None switches log probabilities off; a number asks for that many alternatives a
+    token (0: the chosen token's only). ``adapter`` names a LoRA adapter that the model was loaded with. An
+    engine refuses with `UnsupportedFeature` what its capabilities do not name.
 
     ``stop_token_ids`` end an answer as the model's end tokens do, also with ``ignore_eos``. What ends an
     answer, a stop string or such a token, is no part of its text, except with ``include_stop``. Special
@@ -136,6 +137,7 @@ class GenerationRequest:
     structure: Structure | None = None
     adapter: str | None = None
     generated: tuple[int, ...] = ()
+    must_fit: bool = False
 
     @property
     def generator_seed(self) -> int | None:

@@ -6,9 +6,13 @@ knows of either.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class EngineError(Exception):
-    """The engine failed; the request was not at fault."""
+    """The engine failed; the request was not at fault. ``is_permanent``: waiting alone mends nothing."""
+
+    is_permanent: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -22,17 +26,19 @@ class ModelLoadError(EngineError):
 class CannotLoad(ModelLoadError):
     """The model cannot be loaded in the way that was asked for: another engine or setting is needed."""
 
+    is_permanent = True
+
 
 class BadModelFile(ModelLoadError):
     """What lies at the model's path is no model, or one that is damaged or not whole."""
+
+    is_permanent = True
 
 
 class ModelFileNotFound(ModelLoadError):
     """No file or package provides the model that was asked for."""
 
-
-PERMANENT = (CannotLoad, BadModelFile, ModelFileNotFound)
-"""Reasons why a model cannot be loaded that only somebody can change: trying again changes nothing."""
+    is_permanent = True
 
 
 class RequestError(EngineError):
@@ -44,7 +50,48 @@ class RequestError(EngineError):
 
 
 class ContextLengthExceeded(RequestError):
-    """Prompt plus requested completion do not fit the model's context."""
+    """The prompt does not fit the model's context, or does not beside a completion that must.
+
+    ``needed`` are the tokens asked for, or as many as were counted (``at_least``); ``completion`` of them are
+    for the answer. The message begins as OpenAI's, by which client libraries know this error.
+    """
+
+    def __init__(
+        self,
+        context_length: int,
+        needed: int,
+        *,
+        completion: int = 0,
+        at_least: bool = False,
+        prompt: str = "prompt",
+        help: str = "",
+    ) -> None:
+        about = f"at least {needed}" if at_least else str(needed)
+        if completion:
+            parts = f"({needed - completion} in the {prompt}, {completion} in the completion)"
+            what, shorten = f"you requested {about} tokens {parts}", f"{prompt} or completion"
+        else:
+            what, shorten = f"your {prompt} resulted in {about} tokens", prompt
+        super().__init__(
+            f"This model's maximum context length is {context_length} tokens. However, {what}. "
+            f"Please reduce the length of the {shorten}{help}.",
+            param=prompt,
+        )
+        self.context_length = context_length
+        self.needed = needed
+        self.completion = completion
+        self.at_least = at_least
+
+    def told(self, prompt: str, help: str) -> ContextLengthExceeded:
+        """The same, of what the request calls ``prompt``; ``help`` is another way out."""
+        return ContextLengthExceeded(
+            self.context_length,
+            self.needed,
+            completion=self.completion,
+            at_least=self.at_least,
+            prompt=prompt,
+            help=help,
+        )
 
 
 class UnsupportedFeature(RequestError):

@@ -12,25 +12,23 @@ from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeatu
 def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab: int) -> int:
     """Most tokens ``request`` may generate, perhaps 0; those that another backend generated count.
 
+    What ``max_tokens`` asks for beyond ``context_length`` is cut, unless it ``must_fit``.
+
     Raises `RequestError` for a prompt without tokens, for ids outside the vocabulary and for an answer that
-    cannot be continued, and `ContextLengthExceeded` if prompt and asked-for tokens do not fit
-    ``context_length``.
+    cannot be continued, and `ContextLengthExceeded` for a prompt that leaves no room for what is asked for.
     """
-    prompt = request.prompt.token_ids
-    check_prompt_length(len(prompt), context_length)
+    prompt, wanted = request.prompt.token_ids, request.max_tokens
+    room = context_length - len(prompt)
+    if room < 0 or (room == 0 and wanted != 0):
+        raise ContextLengthExceeded(context_length, len(prompt))
     check_token_ids(prompt, n_vocab)
     if not prompt:
         raise RequestError("the prompt has no tokens", param="prompt")
-    wanted = request.max_tokens
-    if len(prompt) + (1 if wanted is None else wanted) > context_length:
-        asked = f"{len(prompt)} for the prompt" + (f" and {wanted} to generate" if wanted else "")
-        raise ContextLengthExceeded(
-            f"this model's context is {context_length} tokens, but the request needs {asked}: "
-            "shorten the prompt or lower max_tokens"
-        )
+    if request.must_fit and wanted is not None and wanted > room:
+        raise ContextLengthExceeded(context_length, len(prompt) + wanted, completion=wanted)
     check_token_ids(request.stop_token_ids, n_vocab, param="stop_token_ids")
     check_token_ids(request.sampling.allowed_token_ids or (), n_vocab, param="allowed_token_ids")
-    limit = context_length - len(prompt) if wanted is None else wanted
+    limit = room if wanted is None else min(wanted, room)
     if request.generated:
         _check_continuation(request, limit, n_vocab)
     return limit
@@ -39,10 +37,7 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
 def check_prompt_length(least: int, context_length: int) -> None:
     """Raise `ContextLengthExceeded` for a prompt of at least ``least`` tokens, if those are too many."""
     if least > context_length:
-        raise ContextLengthExceeded(
-            f"this model's context is {context_length} tokens, but the prompt alone has {least} or more: "
-            "shorten the prompt"
-        )
+        raise ContextLengthExceeded(context_length, least, at_least=True)
 
 
 def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "prompt") -> None:

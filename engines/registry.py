@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engines.base import Engine
 from engines.descriptor import EngineDescriptor, Load
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 from engines.fake.descriptor import DESCRIPTOR as FAKE
 from engines.llamacpp.descriptor import DESCRIPTOR as LLAMA_CPP
 from engines.load_spec import LoadSpec
@@ -44,7 +44,7 @@ class EngineRegistry:
         """Load a model. Raises `ModelLoadError`."""
         descriptor = ENGINES.get(spec.engine)
         if descriptor is None:
-            raise ModelLoadError(f"there is no engine {spec.engine!r}")
+            raise CannotLoad(f"there is no engine {spec.engine!r}")
         load = self._opened.get(spec.engine)
         if load is None:
             load = self._opened[spec.engine] = descriptor.opener()

@@ -15,8 +15,8 @@ from app.inference.task import Task
 class Grants:
     """The fields of such requests that count. ``priority`` is the most urgent one, so the lowest.
 
-    A field beyond that is ignored, and a header of the answer names it. It is no error: some client
-    libraries send `keep_alive` with every request.
+    A field beyond that is ignored, as `IgnoredFields` tells. It is no error: some client libraries send
+    `keep_alive` with every request.
     """
 
     keep_alive: bool = False

@@ -18,7 +18,8 @@ from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, GenerationRequest, Prompt
+from engines.base import Engine, EngineInfo, GenerationRequest, Prompt
+from engines.errors import ContextLengthExceeded
 from engines.text.answer_reader import AnswerReader, answer_readers
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
@@ -173,11 +174,14 @@ async def run(
     capabilities.check(task.needs, engine.info)
     if task.structure is not None:
         await engine.prepare(task.structure)
-    prompts = await _prompts(task, engine)
-    readers = [] if task.messages is None else _readers(task, engine, prompts[0])
-    refuse_readers(resume_point, readers)
-    sequences = generation_requests(task, prompts, request.request_id, resume_point)
-    generation = merge.start(engine, sequences, record, answers=task.n)
+    try:
+        prompts = await _prompts(task, engine)
+        readers = [] if task.messages is None else _readers(task, engine, prompts[0])
+        refuse_readers(resume_point, readers)
+        sequences = generation_requests(task, prompts, request.request_id, resume_point)
+        generation = merge.start(engine, sequences, record, answers=task.n)
+    except ContextLengthExceeded as error:
+        raise error.told("prompt" if task.messages is None else "messages", _longer(engine.info)) from None
     writer = dialect.writer(
         task,
         AnswerContext(
@@ -222,6 +226,7 @@ def generation_requests(
             structure=task.structure,
             adapter=task.target.adapter,
             generated=resume_point.token_ids if resume_point is not None else (),
+            must_fit=task.must_fit,
         )
         for seed in (task.sampling.seed,)
         for prompt in prompts
@@ -231,6 +236,16 @@ def generation_requests(
 
 def _readers(task: Task, engine: Engine, prompt: Prompt) -> list[AnswerReader]:
     return answer_readers(engine, task.tools, prompt, task.n, tell_reasoning=task.tell_reasoning)
+
+
+def _longer(info: EngineInfo) -> str:
+    """How the model gets a longer context, if it can have one."""
+    if info.context_length >= info.longest_context:
+        return ""
+    return (
+        f", or load the model with a longer context: it can have up to {info.longest_context} tokens "
+        "(CONTEXT_LENGTH, or context_length in models.yaml)"
+    )
 
 
 async def _prompts(task: Task, engine: Engine) -> list[Prompt]:

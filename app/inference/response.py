@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import to_api_error
 from app.inference.disconnect import while_connected
+from app.inference.ignored import HEADER as IGNORED_HEADER
 from app.inference.pipeline import Inference
 from app.telemetry.logs import get_logger
 from balancer.call import ByteStream, Reply
@@ -19,7 +18,6 @@ from balancer.workers.protocol import error_comment
 log = get_logger("http")
 
 BACKEND_HEADER = b"x-enginehouse-backend"
-IGNORED_HEADER = b"x-enginehouse-ignored"
 
 
 class InferenceResponse(Response):
@@ -28,8 +26,8 @@ class InferenceResponse(Response):
     A client that disconnects at any point (queued, in prefill, mid-answer) releases everything.
     """
 
-    def __init__(self, inference: Inference, ignored: Sequence[str] = ()) -> None:
-        """``ignored``: fields of the request that its client may not use (`Grants`)."""
+    def __init__(self, inference: Inference, ignored: str = "") -> None:
+        """``ignored``: the fields of the request that do not count, as `IgnoredFields` tells them."""
         super().__init__()
         self._inference = inference
         self._is_events = False
@@ -56,7 +54,7 @@ class InferenceResponse(Response):
         backend = (BACKEND_HEADER, self._dispatch.backend.encode("latin-1", "replace"))
         headers = [*reply.headers, backend]
         if self._ignored:
-            headers.append((IGNORED_HEADER, ", ".join(self._ignored).encode()))
+            headers.append((IGNORED_HEADER, self._ignored.encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body, data = reply.body, first
         while True:

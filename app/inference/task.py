@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.schemas.unknown_fields import UnknownField
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
 from engines.base import NEW_ANSWER, Rendering, Sampling, Structure
@@ -30,7 +31,9 @@ class Task:
     every event; ``tell_token_ids`` tells the tokens themselves, ``tell_reasoning`` what was reasoned.
     ``echo`` puts the prompt in front of its answers. Of requests that wait, those with the lowest
     ``priority`` go first; ``keep_alive`` as in `Call`. ``defaults`` are sampling fields, as the API names
-    them, that the catalog or the model sets and the client did not.
+    them, that the catalog or the model sets and the client did not. ``unknown`` are fields of the request
+    that nobody knows; with ``must_fit`` a `max_tokens` beyond the context is refused instead of cut to what
+    fits.
     """
 
     target: Target
@@ -60,6 +63,8 @@ class Task:
     priority: int = 0
     keep_alive: float | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    unknown: tuple[UnknownField, ...] = ()
+    must_fit: bool = False
 
     def conversation(self) -> str:
         """The text whose beginning decides what a prefix cache is worth, as far as it counts."""

@@ -48,3 +48,7 @@ class TooManyUpstreams(OperationError):
 
 class RestartFailed(OperationError):
     """An instance did not come back. ``details``: the ids of the restarted, the failed and the untouched."""
+
+
+class CannotRestart(RestartFailed):
+    """An instance did not come back, nor will it as it is."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from app.operations.errors import RestartFailed
+from app.operations.errors import CannotRestart, RestartFailed
 from balancer.fleet import Fleet
 from engines.errors import EngineError
 from engines.lifecycle.errors import ModelConflict
@@ -76,6 +76,8 @@ class Restarts:
             "untouched": self._left[1:],
         }
         message = f"{instance_id} did not come back: {error.message}"
+        if error.is_permanent:
+            return CannotRestart(message, details=details)
         return RestartFailed(message, retry_after=RETRY, details=details)
 
     def _over(self, task: asyncio.Task[list[Restart]]) -> None:

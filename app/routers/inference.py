@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import State
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +19,7 @@ from app.dialects.openai.completions.schema import Completion, CompletionRequest
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
+from app.inference.ignored import refuse
 from app.inference.pipeline import WireRequest
 from app.inference.response import InferenceResponse
 from app.schemas.common import ERROR_RESPONSES
@@ -89,30 +92,37 @@ async def serve(request: Request, dialect: Dialect) -> Response:
     its model. What is right or wrong with such a request is theirs to say."""
     server: Server = request.app.state.server
     wire = await _wire_request(request, is_worker=server.is_worker)
-    is_admin = request.state.admin
     if json_body.is_small(wire.body):
-        return _begin(server, dialect, wire, json_body.parse(wire.body), is_admin=is_admin)
+        return _begin(server, dialect, wire, json_body.parse(wire.body), request.state)
     # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
     async with server.large_bodies:
         document = await json_body.parse_large(wire.body)
-        return _begin(server, dialect, wire, document, is_admin=is_admin)
+        return _begin(server, dialect, wire, document, request.state)
 
 
-def _begin(server: Server, dialect: Dialect, wire: WireRequest, document: Any, *, is_admin: bool) -> Response:
-    pipeline, grants = server.pipeline, server.grants
-    ignored = () if is_admin else grants.ignored(document)
-    if ignored:
+def _begin(server: Server, dialect: Dialect, wire: WireRequest, document: Any, client: State) -> Response:
+    """``client`` is what `AuthMiddleware` says of it."""
+    pipeline, grants, told = server.pipeline, server.grants, server.ignored
+    beyond = () if client.admin else grants.ignored(document)
+    if beyond:
         wire = grants.limit_wire(wire, document)
     name = document.get("model") if isinstance(document, dict) else None
     foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
     if foreign is not None:
+        ignored = told.tell(client.client, beyond) if beyond else ""
         return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored)
     try:
         task = dialect.parse(document, server.targets.resolve)
     except ValidationError as error:
         raise invalid_value(error, document) from None
-    if not is_admin:
+    if not client.admin:
         task = grants.limit_task(task)
+    if server.settings.strict_requests:
+        refuse(task.unknown)
+        task = replace(task, must_fit=True)
+    names = (*beyond, *(field.name for field in task.unknown))
+    # A worker's parent has told it.
+    ignored = told.tell(client.client, names) if names and not server.is_worker else ""
     return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
 
 

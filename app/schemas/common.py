@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engines.models.catalog import parse_duration
 
@@ -23,10 +23,55 @@ KeepAlive = Annotated[
 ]
 
 
-class WireModel(BaseModel):
-    """Strict: a number in quotes is a mistake of the caller, and so is a field nobody knows."""
+def _document_known_fields(schema: dict[str, Any]) -> None:
+    """Examples are made from the schema, and should have no fields that nobody knows."""
+    if schema.get("additionalProperties") is True:
+        del schema["additionalProperties"]
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+class WireModel(BaseModel):
+    """Base of what clients send: strict about types, liberal about what is there and what is not.
+
+    A number in quotes is a mistake of the caller. A null says nothing where a field may be left out: client
+    libraries send it for what nobody set. Only in the fields ``null_counts`` it is a value of its own. A
+    field that nobody knows is kept apart, see `app.schemas.unknown_fields`. ``nested`` are the fields that
+    may hold further such models, each with its name on the wire.
+    """
+
+    model_config = ConfigDict(
+        strict=True, extra="allow", allow_inf_nan=False, json_schema_extra=_document_known_fields
+    )
+
+    null_counts: ClassVar[frozenset[str]] = frozenset()
+    nested: ClassVar[tuple[tuple[str, str], ...]] = ()
+    _optional: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        fields = cls.model_fields.items()
+        optional = (field.alias or name for name, field in fields if not field.is_required())
+        cls._optional = frozenset(optional) - cls.null_counts
+        cls.nested = tuple((name, field.alias or name) for name, field in fields if _nests(field.annotation))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        return {name: value for name, value in data.items() if value is not None or name not in cls._optional}
+
+
+def _nests(annotation: Any) -> bool:
+    if isinstance(annotation, type) and not get_args(annotation):
+        return issubclass(annotation, WireModel)
+    return any(map(_nests, get_args(annotation)))
+
+
+class StrictModel(WireModel):
+    """Base of what operators send to manage the server: a field nobody knows is a mistake, often a typo."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class ErrorInfo(BaseModel):

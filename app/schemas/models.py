@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from app.schemas.common import KeepAlive, WireModel
+from app.schemas.common import KeepAlive, StrictModel
 from balancer.backends.base import Backend, BackendState
 from engines.lifecycle.states import ModelState, ModelStatus
 from engines.models.catalog import EngineName
@@ -170,7 +170,7 @@ class Accepted(BaseModel):
     status_url: str
 
 
-class LoadRequest(WireModel):
+class LoadRequest(StrictModel):
     model_name: Text = Field(description="A model as in GET /v1/models, or a new name for `model_path`.")
     model_path: Text | None = Field(
         None, description="A GGUF file or model folder under MODEL_BASE_PATH, to be served as `model_name`."
@@ -189,7 +189,7 @@ def _patterns(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class PullBody(WireModel):
+class PullBody(StrictModel):
     model_name: Text = Field(
         description="A catalog model, `org/name` or `org/name:QUANT` of a hub, or a page's address there."
     )

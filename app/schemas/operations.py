@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 from app.operations.cluster import Rescaled
 from app.operations.restarts import Restart
 from app.schemas.cluster import UpstreamReport
-from app.schemas.common import WireModel
+from app.schemas.common import StrictModel
 from balancer.backends.upstream_config import MAX_CONCURRENT, MAX_KEY, MAX_URL, Upstream, upstream_at
 from balancer.instances import MOST_INSTANCES
 from balancer.policies import Strategy
@@ -20,7 +20,7 @@ from engines.errors import RequestError
 from engines.models.catalog import MAX_RENAMED, MAX_WEIGHT, check_name
 
 
-class ScaleRequest(WireModel):
+class ScaleRequest(StrictModel):
     action: Literal["scale_up", "scale_down"]
     count: int = Field(1, ge=1, le=MOST_INSTANCES, description="How many instances come or go.")
     model: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
@@ -59,7 +59,7 @@ class Scaled(BaseModel):
         )
 
 
-class StrategyRequest(WireModel):
+class StrategyRequest(StrictModel):
     strategy: Annotated[Strategy, Field(strict=False)]
 
 
@@ -68,7 +68,7 @@ class StrategySet(BaseModel):
     load_balancer_strategy: Strategy
 
 
-class RestartRequest(WireModel):
+class RestartRequest(StrictModel):
     instance_id: str = Field(description="Such as `instance_0`; `all`: one after the other.")
     wait: bool = Field(True, description="false: answer 202 at once.")
 
@@ -123,7 +123,7 @@ MAX_NAMES = 1024
 Name = Annotated[str, AfterValidator(check_name)]
 
 
-class NewUpstream(WireModel):
+class NewUpstream(StrictModel):
     url: Annotated[str, Field(min_length=1, max_length=MAX_URL), AfterValidator(_address)] = Field(
         description="Base URL, such as `http://gpu1:8000/v1`."
     )

@@ -7,9 +7,9 @@ from functools import partial
 from balancer.backends.base import Backend, BackendState, BackendStatus, Verdict
 from balancer.backends.readiness import BUSY, READY, Arrival, Coming, Gone, Readiness
 from balancer.call import Call
-from balancer.errors import DEFAULT_RETRY, BalancerError, ModelLoading, NoBackend, NoRoom
+from balancer.errors import DEFAULT_RETRY, BalancerError, CannotServe, ModelLoading, NoBackend, NoRoom
 from balancer.instances import Instance
-from engines.errors import PERMANENT, EngineError
+from engines.errors import EngineError
 from engines.lifecycle.errors import InsufficientMemory, NeverFits
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelState
@@ -88,15 +88,17 @@ class ManagedBackend(Backend):
             return Gone(partial(self._refusal, key, refusal))
         return self._restarting if state is ModelState.FAILED else self._at_rest
 
-    def _refusal(self, key: str, reason: EngineError) -> BalancerError | EngineError:
+    def _refusal(self, key: str, reason: EngineError) -> BalancerError:
         """The error for calls, as the instance of ``key`` cannot be loaded now: this one, or its model's
         first, which a replica that is not loaded follows."""
-        if isinstance(reason, (NeverFits, *PERMANENT)):
-            return type(reason)(reason.message)
+        if isinstance(reason, NeverFits):  # its message names the model
+            return CannotServe(reason.message, reason)
         if isinstance(reason, InsufficientMemory):
             return NoRoom(reason.message, retry_after=DEFAULT_RETRY)
-        retry_after = self._manager.status(key).retry_after
-        return NoBackend(f"model {self.instance.model} cannot be served: {reason.message}", retry_after)
+        message = f"model {self.instance.model} cannot be served: {reason.message}"
+        if reason.is_permanent:
+            return CannotServe(message, reason)
+        return NoBackend(message, self._manager.status(key).retry_after)
 
     def _loading(self) -> ModelLoading:
         status = self._manager.status(self._key)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from balancer.errors import BalancerError
-from engines.errors import EngineError
 
-Explain = Callable[[], BalancerError | EngineError]
+Explain = Callable[[], BalancerError]
 """Makes the error that a call is told: a new one each time, as a raised error keeps its traceback."""
 
 

@@ -13,7 +13,7 @@ from balancer.backends.base import Backend, BackendState, BackendStatus
 from balancer.backends.readiness import Arrival, Coming, Gone
 from balancer.backends.upstream_config import Upstream
 from balancer.call import Call, Reply, ResumePoint
-from balancer.errors import DEFAULT_RETRY, BackendFailed, NoBackend, NotLetIn
+from balancer.errors import DEFAULT_RETRY, BackendFailed, BadAnswer, BalancerError, NoBackend, NotLetIn
 from balancer.health.prober import PROBE_SECONDS, Prober, ProbeResult
 from balancer.proxy.client import ProxyClient
 from balancer.proxy.guard import Guard
@@ -112,9 +112,12 @@ class UpstreamBackend(Backend):
             return Coming(Arrival.STARTING, self._absent)
         return Gone(self._absent)
 
-    def _absent(self) -> NoBackend:
+    def _absent(self) -> BalancerError:
         """The error for calls that find it starting, unhealthy or draining."""
-        return NoBackend(f"upstream {self.name} is {self.state}{self._because}", DEFAULT_RETRY)
+        message = f"upstream {self.name} is {self.state}{self._because}"
+        if self._is_refused:
+            return BadAnswer(f"{message}: that is for this server's operator to mend")
+        return NoBackend(message, DEFAULT_RETRY)
 
     @property
     def _because(self) -> str:

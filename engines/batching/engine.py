@@ -36,6 +36,7 @@ from engines.text.chat_prompt import OpenEnd, variables
 from engines.text.output import TextAssembler, piece_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
+from engines.text.tool_history import ToolHistory
 
 logger = logging.getLogger("engines.batching")
 
@@ -72,6 +73,7 @@ class BatchingEngine(ABC, Generic[S]):
         self._template = (
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
+        self._history = ToolHistory(self._render_probe)
         self._closed = False
 
     async def render_chat(
@@ -86,7 +88,9 @@ class BatchingEngine(ABC, Generic[S]):
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
-        chat = await self._tokenizer.guard(messages, template_args=rendering.template_args)
+        chat = await self._tokenizer.guard(
+            await self._history.adapt(messages), template_args=rendering.template_args
+        )
         end = OpenEnd.of(rendering)
         text = await self._template.render(
             chat.messages if end is None else end.mark(chat.messages),
@@ -128,6 +132,10 @@ class BatchingEngine(ABC, Generic[S]):
         sequence = self._new_sequence(request, stream, assembler, limit)
         thread.submit(sequence)
         return stream
+
+    async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
+        assert self._template is not None
+        return await self._template.render(messages, add_generation_prompt=False)
 
     @property
     def info(self) -> EngineInfo:

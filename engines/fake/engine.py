@@ -7,6 +7,7 @@ that what passes here means something.
 from __future__ import annotations
 
 import asyncio
+import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -59,6 +60,7 @@ class FakeEngine:
         token_delay: float = 0.0,
         answer: str | None = None,
         context_length: int = 8192,
+        longest_context: int = 8192,
         max_sequences: int = 64,
         capabilities: Iterable[str] = ("chat", "completion"),
         make_parser: Callable[[], AnswerParser] | None = None,
@@ -67,6 +69,7 @@ class FakeEngine:
             engine="fake",
             model=name,
             context_length=context_length,
+            longest_context=longest_context,
             max_sequences=max_sequences,
             devices=("cpu",),
             capabilities=frozenset(capabilities),
@@ -102,7 +105,7 @@ class FakeEngine:
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         variables(rendering, chat.template_args, source=None)
         self.last_rendering = rendering
-        text = "".join(f"{message['role']}: {message['content'] or ''}\n" for message in chat.messages)
+        text = "".join(map(_line, chat.messages))
         text = text[:-1] if rendering.continue_final else text
         return await self._tokenizer.prompt(text, chat, add_special=True)
 
@@ -258,6 +261,11 @@ class FakeEngine:
         chosen = Candidate(token, piece, -0.1)
         top = [chosen, *(Candidate(i, self._vocabulary.piece(i), -3.0 - n) for n, i in enumerate(others))]
         return TokenLogprob(chosen, tuple(top[: request.logprobs]))
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    calls = message.get("tool_calls")
+    return f"{message['role']}: {message['content'] or ''}{json.dumps(calls) if calls else ''}\n"
 
 
 def _never(token: int) -> bool:

@@ -19,3 +19,5 @@ class InsufficientMemory(EngineError):
 
 class NeverFits(InsufficientMemory):
     """The model is larger than all the memory that models may take."""
+
+    is_permanent = True

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from engines.base import Resident
-from engines.errors import PERMANENT, EngineError, ModelLoadError
+from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.errors import InsufficientMemory, ModelConflict, NeverFits
 from engines.lifecycle.planner import Occupant
 from engines.lifecycle.states import DEFAULT_OPTIONS, LoadOptions, ModelState, ModelStatus
@@ -96,9 +96,7 @@ class Record:
         cooling = self.state is ModelState.FAILED and not self.restarting
         if not cooling or self.can_load(now):
             return None
-        # What is wrong with the model or its settings is told as that, not as a fault of the server.
-        kind = type(self.failure) if isinstance(self.failure, PERMANENT) else ModelLoadError
-        return kind(self.detail)
+        return self.failure or ModelLoadError(self.detail)
 
     def wait_is_over(self, patient: bool) -> EngineError | None:
         """Why an operator's wait for the load is over, if it is; ``patient``: not for want of room alone."""

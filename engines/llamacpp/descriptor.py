@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from engines.base import Engine
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
@@ -60,11 +60,11 @@ def _opener() -> Load:
             from engines.llamacpp.engine import LlamaEngine, LlamaOptions
             from engines.llamacpp.model import ModelCache as Cache
         except ImportError as error:
-            raise ModelLoadError(
+            raise CannotLoad(
                 f"llama-cpp-python cannot be imported ({error}): `{_INSTALL}` installs it"
             ) from error
         if spec.path is None:
-            raise ModelLoadError("llama.cpp needs a model file")
+            raise CannotLoad("llama.cpp needs a model file")
         models = models or Cache()
         options = LlamaOptions(
             name=spec.name,

@@ -14,7 +14,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import BadModelFile, EngineError, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, EngineError, ModelLoadError
 from engines.llamacpp import native_log
 from engines.llamacpp.special_tokens import read_special_tokens
 from engines.models.facts import describe
@@ -266,7 +266,7 @@ def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:
         raise kind(f"llama.cpp cannot load {path.name}: {reason or 'no reason given'}")
     if lib.llama_model_has_encoder(handle):
         lib.llama_model_free(handle)
-        raise ModelLoadError(f"{path.name} is an encoder model: this engine generates text only")
+        raise CannotLoad(f"{path.name} is an encoder model: this engine generates text only")
     return handle
 
 

@@ -8,7 +8,7 @@ import llama_cpp.llama_cpp as lib
 import psutil
 
 from engines.base import EngineInfo
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
@@ -53,6 +53,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         engine="llama_cpp",
         model=options.name,
         context_length=context_length,
+        longest_context=model.n_ctx_train,
         max_sequences=options.max_sequences,
         devices=("gpu" if offload else "cpu",),
         capabilities=_capabilities(model, offload),
@@ -79,7 +80,7 @@ def _offload(options: LlamaOptions) -> bool:
     """Whether layers go to a GPU. Raises `ModelLoadError` if they must and cannot."""
     can = bool(lib.llama_supports_gpu_offload())
     if options.offload and not can:
-        raise ModelLoadError(
+        raise CannotLoad(
             "a GPU was asked for (DEVICE_TYPE), but this llama-cpp-python was built without GPU support: "
             'install it again with CMAKE_ARGS="-DGGML_CUDA=on" or set DEVICE_TYPE=auto'
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from engines.base import Engine
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts, is_importable, version_of
@@ -56,7 +56,7 @@ def _opener() -> Load:
         try:
             from engines.mlx.engine import MlxEngine
         except ImportError as error:
-            raise ModelLoadError(
+            raise CannotLoad(
                 f"mlx-lm cannot be imported ({error}): `pip install 'enginehouse[mlx]'` installs it"
             ) from error
         return await MlxEngine.load(spec, progress)

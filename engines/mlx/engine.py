@@ -11,7 +11,7 @@ from engines.base import EngineInfo, GenerationRequest
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import CheckWanted, EngineThread
 from engines.batching.vocabulary import ModelVocabulary
-from engines.errors import EngineError, ModelLoadError, UnsupportedFeature
+from engines.errors import CannotLoad, EngineError, UnsupportedFeature
 from engines.mlx import threads
 from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import MlxSequence
@@ -108,7 +108,7 @@ def _open(spec: LoadSpec, check: CheckWanted, progress: Callable[[float], None] 
     try:
         from engines.mlx.runtime import open_runtime
     except ImportError as error:
-        raise ModelLoadError(
+        raise CannotLoad(
             f"MLX cannot be imported ({error}): `pip install 'enginehouse[mlx]'` installs it"
         ) from error
     return MlxStepper(open_runtime(spec, report))

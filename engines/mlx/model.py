@@ -15,7 +15,7 @@ import mlx.core as mx
 import psutil
 from mlx.utils import tree_flatten
 
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad, ModelLoadError
 from engines.mlx.folder import check_folder
 from engines.mlx.library import load_model, load_tokenizer, make_prompt_cache
 from engines.mlx.memory import KvCost
@@ -74,7 +74,7 @@ def load(spec: LoadSpec, report: Callable[[float], None]) -> LoadedModel:
         logger.info("MLX has no setting for the number of threads: %d is not used", spec.threads)
     model, config = _translate_errors(lambda: load_model(path, lazy=True), config["model_type"], path)
     if spec.quantization is not None and "quantization" not in config:
-        raise ModelLoadError(
+        raise CannotLoad(
             f"{path} is not quantised: `mlx_lm.convert --hf-path {path} -q` makes a folder that is"
         )
     report(0.1)
@@ -82,7 +82,7 @@ def load(spec: LoadSpec, report: Callable[[float], None]) -> LoadedModel:
         model.set_dtype(getattr(mx, str(spec.dtype)))
     size = _evaluate(model, path, report)
     if not all(hasattr(cache, "merge") for cache in make_prompt_cache(model)):
-        raise ModelLoadError(f"mlx-lm cannot batch {config['model_type']} models: use another engine")
+        raise CannotLoad(f"mlx-lm cannot batch {config['model_type']} models: use another engine")
     tokenizer = _translate_errors(
         lambda: load_tokenizer(path, eos_token_ids=config.get("eos_token_id")), config["model_type"], path
     )
@@ -93,7 +93,7 @@ def load(spec: LoadSpec, report: Callable[[float], None]) -> LoadedModel:
 def _choose_device(wanted: bool | None) -> str:
     has_gpu = mx.is_available(mx.gpu)
     if wanted and not has_gpu:
-        raise ModelLoadError(
+        raise CannotLoad(
             "a GPU was asked for (DEVICE_TYPE), but MLX finds none: it uses Apple silicon's, or install "
             "mlx[cuda] for NVIDIA's; or set DEVICE_TYPE=auto"
         )
@@ -109,7 +109,7 @@ def _translate_errors(read: Callable[[], Any], model_type: str, path: Path) -> A
         raise
     except Exception as error:
         if "not supported" in str(error):
-            raise ModelLoadError(
+            raise CannotLoad(
                 f"mlx-lm does not know the architecture {model_type!r}: a newer mlx-lm may "
                 "(`pip install -U mlx-lm`), or another engine"
             ) from error
@@ -141,7 +141,7 @@ def choose_sizes(spec: LoadSpec, loaded: LoadedModel, cost: KvCost, free: int) -
 
     Given sizes are kept; a context never exceeds what the budget holds for one sequence alone.
     """
-    trained = _trained_context(loaded.config)
+    trained = trained_context(loaded.config)
     context = spec.context_length or auto_context(trained)
     if spec.kv_cache_tokens is not None:
         budget = cost.sequence(spec.kv_cache_tokens)
@@ -168,7 +168,8 @@ def free_memory(device: str) -> int:
     return max(0, int(working_set) - mx.get_active_memory())
 
 
-def _trained_context(config: dict[str, Any]) -> int | None:
+def trained_context(config: dict[str, Any]) -> int | None:
+    """Tokens that the model was trained for; None if its configuration does not say."""
     nested = config.get("text_config")
     for place in (config, nested if isinstance(nested, dict) else {}):
         if isinstance(length := place.get("max_position_embeddings"), int):

@@ -186,6 +186,7 @@ def _info(
         engine="mlx",
         model=spec.name,
         context_length=context,
+        longest_context=models.trained_context(loaded.config) or 0,
         max_sequences=spec.max_sequences,
         devices=(loaded.device,),
         capabilities=frozenset({"completion"} | ({"chat"} if has_template else set())),

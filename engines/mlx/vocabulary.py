@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from engines.errors import ModelLoadError
+from engines.errors import BadModelFile
 from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
 
@@ -20,7 +20,7 @@ class MlxVocabulary:
         """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise ModelLoadError(
+            raise BadModelFile(
                 "the model's tokenizer has no fast version: add its tokenizer.json to the folder"
             )
         backend.no_truncation()

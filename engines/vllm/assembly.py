@@ -7,6 +7,8 @@ from typing import Any
 
 from engines.base import EngineInfo
 from engines.load_spec import LoadSpec
+from engines.models.facts import describe
+from engines.text.tool_history import ToolHistory
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
 from engines.vllm.options import own_options
@@ -22,6 +24,7 @@ class Assembled:
     launched: Launched
     renderer: ChatRenderer
     vocabulary: VllmVocabulary
+    history: ToolHistory
     parsers: AnswerParsers
     adapters: dict[str, Any]
     info: EngineInfo
@@ -57,7 +60,8 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         for number, adapter in enumerate(spec.adapters, 1)
     }
     info = _describe(spec, launched, parsers, has_template=template is not None)
-    return Assembled(launched, renderer, vocabulary, parsers, adapters, info)
+    history = ToolHistory(renderer.render_probe)
+    return Assembled(launched, renderer, vocabulary, history, parsers, adapters, info)
 
 
 def _end_ids(llm: Any) -> set[int]:
@@ -82,13 +86,15 @@ def _describe(
         "adapters": bool(spec.adapters),
         "sleep": bool(model.enable_sleep_mode),
     }
-    weights = weight_bytes(check_folder(spec.path))
+    folder = check_folder(spec.path)
+    weights = weight_bytes(folder)
     kind = config.device_config.device_type
     count = config.parallel_config.world_size
     return EngineInfo(
         engine="vllm",
         model=spec.name,
         context_length=model.max_model_len,
+        longest_context=describe(folder).context_length,
         max_sequences=scheduler.max_num_seqs,
         devices=("cpu",) if kind == "cpu" else tuple(f"{kind}:{index}" for index in range(count)),
         capabilities=frozenset(name for name, has in capabilities.items() if has),

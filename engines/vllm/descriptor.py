@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from engines.base import Engine
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.memory import gpu_memory_total
@@ -96,7 +96,7 @@ def _opener() -> Load:
         try:
             from engines.vllm.engine import VllmEngine
         except ImportError as error:
-            raise ModelLoadError(
+            raise CannotLoad(
                 f"vLLM cannot be imported ({error}): `pip install 'enginehouse[vllm]'` installs it; "
                 "for a machine without a GPU see the README"
             ) from error

@@ -104,7 +104,8 @@ class VllmEngine:
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
-        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
+        history = await parts.history.adapt(messages)
+        chat = await self._tokenizer.guard(history, tools, rendering.template_args)
         source = parts.renderer.source(chat.tools) if rendering.reasoning_effort is not None else None
         given = variables(rendering, chat.template_args, source)
         rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)

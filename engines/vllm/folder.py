@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from engines.errors import CannotLoad, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
 from engines.load_spec import Adapter, LoadSpec
 from engines.models import hf
 
@@ -40,16 +40,16 @@ def _quantizations() -> tuple[str, ...]:
 def check_folder(path: Path | None) -> Path:
     """The folder, if vLLM can read it. Raises `ModelLoadError` that says what to do."""
     if path is None:
-        raise ModelLoadError("vLLM needs a model folder in Hugging Face's format")
+        raise CannotLoad("vLLM needs a model folder in Hugging Face's format")
     if not path.exists():
-        raise ModelLoadError(f"there is no {path}")
+        raise ModelFileNotFound(f"there is no {path}")
     if path.suffix.lower() == ".gguf":
-        raise ModelLoadError(
+        raise CannotLoad(
             f"{path.name} is a GGUF file, which llama.cpp runs: use the engine llama_cpp, "
             "or give vLLM the model's folder in Hugging Face's format"
         )
     if hf.is_for_mlx(hf.read_config(path)):
-        raise ModelLoadError(
+        raise CannotLoad(
             f"the weights in {path} are quantised for MLX: use the engine mlx, or the original weights"
         )
     return path
@@ -66,9 +66,9 @@ def largest_rank(adapters: tuple[Adapter, ...]) -> int:
     for adapter in adapters:
         config = adapter.path / "adapter_config.json"
         if not config.is_file():
-            raise ModelLoadError(f"the adapter {adapter.name} has no {config}: PEFT's format is needed")
+            raise BadModelFile(f"the adapter {adapter.name} has no {config}: PEFT's format is needed")
         rank = hf.read_json(config).get("r")
         if not isinstance(rank, int) or rank < 1:
-            raise ModelLoadError(f"{config} says no rank (`r`): is it a LoRA adapter?")
+            raise BadModelFile(f"{config} says no rank (`r`): is it a LoRA adapter?")
         ranks.append(rank)
     return max(ranks, default=0)

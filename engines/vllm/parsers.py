@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines.base import AnswerDelta, Chunk, Prompt, ToolCallDelta
-from engines.errors import EngineError, ModelLoadError, RequestError
+from engines.errors import CannotLoad, EngineError, RequestError
 
 # Marks in chat templates by which well-known formats of tool calls are recognised, most specific first.
 _KNOWN_FORMATS = (
@@ -131,4 +131,4 @@ def _find(tool_parser: str | None, reasoning_parser: str | None, tokenizer: Any)
         )
     except (TypeError, KeyError) as error:
         names = " and ".join(name for name in (tool_parser, reasoning_parser) if name)
-        raise ModelLoadError(f"vLLM's parser {names} cannot be used: {error}") from error
+        raise CannotLoad(f"vLLM's parser {names} cannot be used: {error}") from error

@@ -35,7 +35,7 @@ def sampling_params(request: GenerationRequest, limit: int) -> Any:
             stop_token_ids=[*request.stop_token_ids],
             seed=None if seed is None else seed % 2**63,
             max_tokens=limit - len(request.generated),
-            min_tokens=max(0, request.min_tokens - len(request.generated)),
+            min_tokens=max(0, min(request.min_tokens, limit) - len(request.generated)),
             ignore_eos=request.ignore_eos,
             logprobs=request.logprobs,
             structured_outputs=structured_outputs(request.structure),

@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 
 OLDEST = (0, 32)
 
@@ -18,7 +18,7 @@ def installed_version() -> str:
     """
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
-        raise ModelLoadError(
+        raise CannotLoad(
             "vLLM is not installed: `pip install 'enginehouse[vllm]'` installs it; "
             "for a machine without a GPU see the README"
         )
@@ -35,4 +35,4 @@ def check_version(version: str) -> None:
         return
     if (int(numbers[1]), int(numbers[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise ModelLoadError(f"vLLM {version} is too old: {oldest} or newer is needed: pip install -U vllm")
+        raise CannotLoad(f"vLLM {version} is too old: {oldest} or newer is needed: pip install -U vllm")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -11,13 +11,14 @@ from structlog.testing import capture_logs
 
 from app import errors, middleware
 from app.errors import ApiError, error_body, error_response, to_api_error
-from app.operations.errors import TooManyUpstreams, UpstreamNotAllowed
+from app.operations.errors import CannotRestart, RestartFailed, TooManyUpstreams, UpstreamNotAllowed
 from app.settings import Settings
 from balancer.errors import (
     BackendFailed,
     BackendTimedOut,
     BadAnswer,
     BalancerError,
+    CannotServe,
     LoopDetected,
     ModelLoading,
     NoBackend,
@@ -27,12 +28,15 @@ from balancer.errors import (
 )
 from balancer.proxy.guard import NotAllowed
 from engines.errors import (
+    BadModelFile,
+    CannotLoad,
     ContextLengthExceeded,
     EngineError,
     ModelFileNotFound,
     RequestError,
     UnsupportedFeature,
 )
+from engines.lifecycle.errors import InsufficientMemory, NeverFits
 
 
 class TextPart(BaseModel):
@@ -107,6 +111,12 @@ async def client(raiser: Raiser) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def subclasses(kind: type[EngineError]) -> Iterator[type[EngineError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
 LOADING = ModelLoading("Loading m.", retry_after=2.2, state="loading", progress=0.4, eta_seconds=2.2)
 
 
@@ -114,7 +124,7 @@ LOADING = ModelLoading("Loading m.", retry_after=2.2, state="loading", progress=
     ("exc", "status", "code", "kind"),
     [
         (RequestError("x", "stop"), 400, "invalid_request_error", "invalid_request_error"),
-        (ContextLengthExceeded("x"), 400, "context_length_exceeded", "invalid_request_error"),
+        (ContextLengthExceeded(8, 9), 400, "context_length_exceeded", "invalid_request_error"),
         (UnsupportedFeature("x"), 400, "unsupported_feature", "invalid_request_error"),
         (EngineError("x"), 500, "engine_error", "server_error"),
         (ModelFileNotFound("x"), 404, "model_not_found", "invalid_request_error"),
@@ -131,6 +141,15 @@ LOADING = ModelLoading("Loading m.", retry_after=2.2, state="loading", progress=
         (UpstreamNotAllowed("x"), 403, "upstream_not_allowed", "permission_error"),
         (TooManyUpstreams("x"), 409, "too_many_upstreams", "invalid_request_error"),
         (LOADING, 503, "model_loading", "server_error"),
+        (InsufficientMemory("x"), 503, "insufficient_memory", "server_error"),
+        (RestartFailed("x"), 503, "restart_failed", "server_error"),
+        # What waiting does not mend.
+        (NeverFits("x"), 400, "insufficient_memory", "invalid_request_error"),
+        (CannotRestart("x"), 500, "restart_failed", "server_error"),
+        (CannotServe("x", CannotLoad("y")), 400, "unsupported_feature", "invalid_request_error"),
+        (CannotServe("x", BadModelFile("y")), 400, "invalid_request_error", "invalid_request_error"),
+        (CannotServe("x", ModelFileNotFound("y")), 404, "model_not_found", "invalid_request_error"),
+        (CannotServe("x", NeverFits("y")), 400, "insufficient_memory", "invalid_request_error"),
         (HTTPException(403), 403, "insufficient_scope", "permission_error"),
         (HTTPException(418), 418, "invalid_request_error", "invalid_request_error"),
         (HTTPException(599), 599, "internal_error", "server_error"),
@@ -140,6 +159,17 @@ LOADING = ModelLoading("Loading m.", retry_after=2.2, state="loading", progress=
 def test_each_exception_has_its_status_and_code(exc: Exception, status: int, code: str, kind: str) -> None:
     err = to_api_error(exc)
     assert (err.status, err.code, err.type) == (status, code, kind)
+
+
+def test_what_is_permanent_is_never_503() -> None:
+    """Waiting does not mend it, and client libraries would ask again and again."""
+    permanent = [each for each in subclasses(EngineError) if each.is_permanent]
+    assert {CannotLoad, BadModelFile, ModelFileNotFound, NeverFits} <= set(permanent)
+    for kind in permanent:
+        for exc in (kind("x"), CannotServe("x", kind("x"))):
+            err = to_api_error(exc)
+            assert err.status != 503
+            assert err.retry_after is None
 
 
 def test_the_message_and_param_of_our_errors_reach_the_client() -> None:

@@ -192,7 +192,7 @@ def test_text_is_sent_as_utf_8(client: httpx.Client) -> None:
         ({"n": 129}, "n"),
         ({"n": True}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": -2}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"role": "wizard", "content": "hi"}]}, "messages.0.role"),
@@ -206,7 +206,6 @@ def test_text_is_sent_as_utf_8(client: httpx.Client) -> None:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"stream_options": {"include_usage": True}}, None),
         ({"min_tokens": 7}, "min_tokens"),
-        ({"wat": 1}, "wat"),
         ({"seed": 2**70}, "seed"),
     ],
 )
@@ -229,7 +228,6 @@ def test_bad_fields_are_named(client: httpx.Client, fields: dict[str, Any], para
         {"functions": [{"name": "f"}]},
         {"function_call": {"name": "f"}},
         {"reasoning_effort": "high"},
-        {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]},
         {"messages": [{"role": "function", "content": "x", "name": "f"}]},
         {"messages": [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
@@ -250,6 +248,37 @@ def test_harmless_forms_of_unsupported_fields_pass(client: httpx.Client) -> None
     harmless = {"tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "store": False}
     assert chat(client, **harmless, metadata={"a": "b"}, user="me").status_code == 200
     assert complete(client, suffix="", best_of=1).status_code == 200
+
+
+def test_unknown_fields_are_ignored_and_told(client: httpx.Client) -> None:
+    plain = chat(client)
+    assert "x-enginehouse-ignored" not in plain.headers
+    messages = [{**HELLO[0], "cache_control": {"type": "ephemeral"}, "name": None}]
+    made_up = {"wat": [1], "x" * 500: 1, "é\r\nset-cookie: a": 1, "null": None}
+    ignored = chat(client, messages=messages, **made_up)
+    assert ignored.json()["choices"] == plain.json()["choices"]
+    names = ignored.headers["x-enginehouse-ignored"].split(", ")
+    assert names == ["wat", "x" * 64, "___set-cookie__a", "messages.cache_control"]
+    streamed = chat(client, stream=True, **{f"x{i}": i for i in range(100)})
+    names = streamed.headers["x-enginehouse-ignored"].split(", ")
+    assert names == [*(f"x{i}" for i in range(16)), "+16"]
+    assert complete(client, messages=HELLO).headers["x-enginehouse-ignored"] == "messages"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_strict_requests_are_refused_what_is_made_to_fit_otherwise(stream: bool) -> None:
+    with (
+        live_server(inference_engine="fake", context_length=64, strict_requests=True) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        refused = chat(client, stream=stream, messages=[{**HELLO[0], "wat": 1}])
+        assert (refused.status_code, error(refused)["code"]) == (400, "invalid_request_error")
+        assert error(refused)["param"] == "messages.0.wat"
+        assert error(refused)["message"].startswith("messages.0.wat: ")
+        refused = chat(client, stream=stream, max_tokens=63)
+        assert (refused.status_code, error(refused)["code"]) == (400, "context_length_exceeded")
+        assert " in the messages, 63 in the completion)" in error(refused)["message"]
+        assert chat(client, stream=stream, metadata={}, wat=None).status_code == 200
 
 
 def test_too_many_answers_at_once_are_refused(client: httpx.Client) -> None:
@@ -274,8 +303,24 @@ def test_models(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_beyond_the_context(client: httpx.Client, stream: bool) -> None:
-    response = chat(client, max_tokens=512, stream=stream)
-    assert (response.status_code, error(response)["code"]) == (400, "context_length_exceeded")
+    """Only a prompt that does not fit is an error, in the words that client libraries look for."""
+    long = [{"role": "user", "content": "word " * 600}]
+    for response, prompt in (
+        (chat(client, messages=long, stream=stream), "messages"),
+        (complete(client, prompt="word " * 600, stream=stream), "prompt"),
+    ):
+        found = error(response)
+        assert (response.status_code, found["code"]) == (400, "context_length_exceeded")
+        assert (found["type"], found["param"]) == ("invalid_request_error", prompt)
+        assert found["message"].startswith(
+            f"This model's maximum context length is 512 tokens. However, your {prompt} resulted in "
+        )
+        assert "can have up to 8192 tokens (CONTEXT_LENGTH" in found["message"]
+    for limit in ({"max_tokens": 512}, {"max_completion_tokens": 2**31 - 1, "min_tokens": 600}):
+        response = chat(client, ignore_eos=True, stream=stream, **limit)
+        assert response.status_code == 200
+        found = events(response)[-1] if stream else response.json()
+        assert found["choices"][0]["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -102,7 +102,10 @@ def test_load_and_unload(client: httpx.Client) -> None:
     report = loaded.json()
     assert (report["state"], report["pinned"], report["keep_alive"]) == ("ready", True, 600)
     assert code(client.delete("/v1/models/org/two")) == (409, "model_conflict")
-    assert code(load(client, "one")) == (503, "insufficient_memory")  # the only place is pinned
+    assert code(load(client, "one")) == (400, "insufficient_memory")  # the only place is pinned
+    refused = client.post(CHAT, json=chat("one"))
+    assert code(refused) == (400, "insufficient_memory")
+    assert "retry-after" not in refused.headers
     assert load(client, "org/two", pin=False).json()["pinned"] is False
     assert client.delete("/v1/models/org/two").json()["state"] == "stopped"
     assert client.delete("/v1/models/org/two").json()["state"] == "stopped"
@@ -175,6 +178,28 @@ def test_a_load_takes_up_a_changed_entry(server: LiveServer, client: httpx.Clien
     assert server.house.manager.loads("org/two") == 2
     assert load(client, "org/two").json()["state"] == "ready"
     assert server.house.manager.loads("org/two") == 2
+
+
+def test_what_can_never_be_loaded_is_not_unavailable_for_a_while(base: Path, tmp_path: Path) -> None:
+    (base / "broken.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\xff" * 64)
+    (base / "folder").mkdir()
+    for name, data in (("config.json", "{}"), ("model.safetensors", "x"), ("tokenizer.json", "{}")):
+        (base / "folder" / name).write_text(data)
+    (base / "models.yaml").write_text(f"{CATALOG}  - {{name: folder, engine: llama_cpp}}\n")
+    expected = {"broken": "invalid_request_error", "folder": "unsupported_feature"}
+    with (
+        live_server(model_base_path=base, default_model="one", queue_timeout=5) as server,
+        httpx.Client(base_url=server.url, timeout=20) as client,
+    ):
+        for name, reason in expected.items():
+            for response in (
+                client.post(CHAT, json=chat(name)),
+                client.post(CHAT, json=chat(name, stream=True)),
+            ):
+                assert code(response) == (400, reason), response.text
+                assert "retry-after" not in response.headers
+                assert response.json()["error"]["param"] == "model"
+                assert name in response.json()["error"]["message"]
 
 
 def test_load_without_waiting(client: httpx.Client) -> None:

@@ -341,7 +341,6 @@ def test_an_adapter_is_a_model_by_its_name(client: httpx.Client, server: LiveSer
         ({"tools": [WEATHER], "tool_choice": "required"}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
-        ({"messages": [*QUESTION, {"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.1"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -380,7 +379,6 @@ def assistant(call: Any, **fields: Any) -> dict[str, Any]:
         ({"tools": [function(name=f"f{i}")["tools"][0] for i in range(129)]}, "tools"),
         (function(name="with space"), "tools.0.function.name"),
         (function(name="x" * 65), "tools.0.function.name"),
-        (function(wat=1), "tools.0.function.wat"),
         (function(parameters=[]), "tools.0.function.parameters"),
         (function(parameters={"type": "string"}), "tools.0.function.parameters"),
         (function(parameters=nested(60)), "tools.0.function.parameters"),
@@ -410,10 +408,6 @@ def assistant(call: Any, **fields: Any) -> dict[str, Any]:
             "structured_outputs",
         ),
         (assistant({"type": "function"}), "messages.1.tool_calls.0.id"),
-        (
-            assistant({"id": "1", "function": {"name": "f", "arguments": "[]"}}),
-            "messages.1.tool_calls.0.function.arguments",
-        ),
         (
             assistant({"id": "1", "function": {"name": "f", "arguments": "{}"}}, role="user", content="x"),
             "messages.1.tool_calls",

@@ -14,10 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from balancer import balancer as module
 from balancer.backends.base import BackendState, Verdict
+from balancer.backends.readiness import Gone
 from balancer.balancer import Balancer, QueueLimits
 from balancer.call import Call
 from balancer.errors import (
     BalancerError,
+    CannotServe,
     LoopDetected,
     ModelLoading,
     NoBackend,
@@ -28,6 +30,7 @@ from balancer.errors import (
 from balancer.health.breaker import STREAK, Breaker
 from balancer.lease import Lease
 from balancer.policies import Strategy
+from engines.errors import BadModelFile
 from support.balancing import Clock, StubBackend, StubPool, call, is_ready, turns
 
 READY, STARTING, STOPPED = BackendState.READY, BackendState.STARTING, BackendState.STOPPED
@@ -283,6 +286,18 @@ async def test_a_call_never_goes_where_it_came_from() -> None:
     house = House(Far("far"), Far("farther"))
     assert (await house.acquire(call(hops=("far",)))).backend.name == "farther"
     assert not house.has_other(call(hops=("far", "farther")), {})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_what_is_gone_the_one_that_may_come_back_is_told(order: int) -> None:
+    broken, away = StubBackend("broken"), StubBackend("away")
+    broken._absence = lambda: Gone(lambda: CannotServe("damaged", BadModelFile("damaged")))  # type: ignore[method-assign]
+    away._absence = lambda: Gone(lambda: NoBackend("away", 5))  # type: ignore[method-assign]
+    broken.state = away.state = BackendState.FAILED
+    with pytest.raises(NoBackend, match="away"):
+        await House(*[broken, away][::order]).acquire(call())
+    with pytest.raises(CannotServe, match="damaged"):
+        await House(broken).acquire(call())
 
 
 async def test_a_call_that_can_only_go_where_it_came_from_is_refused_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -150,3 +151,30 @@ def test_errors_are_the_sdks_own(client: OpenAI, model: str) -> None:
     with pytest.raises(openai.BadRequestError) as wrong:
         client.chat.completions.create(model=model, messages=QUESTION, temperature=9)
     assert wrong.value.param == "temperature"
+
+
+def test_a_history_with_tools_and_what_is_made_to_fit(client: OpenAI, model: str) -> None:
+    """On an engine that cannot call tools, with a template that does not know calls."""
+    call = {"id": "1", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+    history: list[Any] = [
+        *QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "Half past nine"},
+    ]
+    raw = client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=history,
+        max_tokens=10_000,
+        temperature=None,
+        n=None,
+        tools=[],
+        tool_choice="none",
+        stop=[" ", "."],
+        extra_body={"wat": 1},
+    )
+    assert raw.headers["x-enginehouse-ignored"] == "wat"
+    plain = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=1)
+    usage, before = raw.parse().usage, plain.usage
+    assert usage is not None
+    assert before is not None
+    assert usage.prompt_tokens > before.prompt_tokens + 20  # the call and its result are in there

@@ -301,17 +301,22 @@ async def test_no_tokens_wanted(engine: Engine) -> None:
     assert chunks[-1].usage.completion_tokens == 0
 
 
-async def test_prompt_and_completion_must_fit_the_context(engine: Engine) -> None:
+async def test_a_prompt_must_fit_the_context_and_what_is_asked_for_is_cut(engine: Engine) -> None:
     token = (await engine.tokenize("ship"))[-1]
-    with pytest.raises(ContextLengthExceeded):
+    says = f"^This model's maximum context length is {CONTEXT} tokens. However, "
+    with pytest.raises(ContextLengthExceeded, match=says):
         engine.generate(GenerationRequest("r", Prompt((token,) * CONTEXT), GREEDY))
-    with pytest.raises(ContextLengthExceeded):
-        engine.generate(GenerationRequest("r", Prompt((token,) * 10), GREEDY, max_tokens=CONTEXT - 9))
-    chunks = await drain(
-        engine, GenerationRequest("r", Prompt((token,) * (CONTEXT - 4)), GREEDY, ignore_eos=True)
-    )
-    assert chunks[-1].finish_reason == "length"
-    assert len(tokens_of(chunks)) == 4
+    with pytest.raises(ContextLengthExceeded, match=says):
+        engine.generate(
+            GenerationRequest("r", Prompt((token,) * 10), GREEDY, max_tokens=CONTEXT, must_fit=True)
+        )
+    assert engine.info.longest_context >= CONTEXT
+    nearly = Prompt((token,) * (CONTEXT - 4))
+    for fields in ({}, {"max_tokens": 5}, {"max_tokens": 2**31 - 1, "min_tokens": 100}):
+        request = GenerationRequest("r", nearly, GREEDY, ignore_eos=True, **fields)  # type: ignore[arg-type]
+        chunks = await drain(engine, request)
+        assert chunks[-1].finish_reason == "length"
+        assert len(tokens_of(chunks)) == 4
 
 
 async def test_bad_prompts_are_refused(engine: Engine) -> None:
@@ -331,6 +336,21 @@ async def test_a_message_cannot_end_its_turn(engine: Engine) -> None:
     for token in await end_token(engine):
         assert prompt.token_ids.count(token) == plain.token_ids.count(token) > 0
         assert (await engine.tokenize(forged)).count(token) == 2
+
+
+async def test_a_history_with_tools_is_shown_even_where_none_can_be_called(engine: Engine) -> None:
+    calls = [
+        {"id": "call00001", "type": "function", "function": {"name": "sail", "arguments": '{"to": "Ithaca"}'}}
+    ]
+    history = [
+        *STORY,
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call00001", "content": "stormy"},
+    ]
+    text = (await engine.render_chat(history)).text or ""
+    shown = text.find("sail"), text.find("Ithaca"), text.find("stormy")
+    assert -1 < shown[0] < shown[1] < shown[2]
+    assert "None" not in text
 
 
 async def test_prompts_beyond_the_context_are_refused_before_they_are_read(engine: Engine) -> None:

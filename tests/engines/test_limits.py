@@ -18,8 +18,28 @@ def test_what_may_be_generated() -> None:
     assert limit(max_tokens=5) == 5
     assert limit() == 12
     assert limit(max_tokens=0) == 0
-    with pytest.raises(ContextLengthExceeded):
-        limit(max_tokens=13)
+    assert limit(prompt=16, max_tokens=0) == 0
+
+
+def test_what_is_asked_for_beyond_the_context_is_cut() -> None:
+    assert limit(max_tokens=12, must_fit=True) == 12
+    assert limit(max_tokens=13) == limit(max_tokens=2**31 - 1) == 12
+    with pytest.raises(ContextLengthExceeded) as refusal:
+        limit(max_tokens=13, must_fit=True)
+    assert refusal.value.message == (
+        "This model's maximum context length is 16 tokens. However, you requested 17 tokens "
+        "(4 in the prompt, 13 in the completion). Please reduce the length of the prompt or completion."
+    )
+
+
+@pytest.mark.parametrize(("prompt", "wanted"), [(16, 1), (16, None), (17, 0), (17, 5)])
+def test_a_prompt_beyond_the_context_is_refused_in_openais_words(prompt: int, wanted: int | None) -> None:
+    with pytest.raises(ContextLengthExceeded) as refusal:
+        limit(prompt, max_tokens=wanted)
+    assert refusal.value.message == (
+        "This model's maximum context length is 16 tokens. "
+        f"However, your prompt resulted in {prompt} tokens. Please reduce the length of the prompt."
+    )
 
 
 def test_what_was_generated_before_is_part_of_it() -> None:

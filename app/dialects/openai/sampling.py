@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from app.schemas.common import KeepAlive, WireModel
 from engines.base import Sampling
@@ -29,6 +29,8 @@ _OF_THE_MODEL: dict[str, Any] = {"json_schema_extra": lambda schema: schema.pop(
 TokenId = Annotated[int, Field(ge=0, le=2**53)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stops = Annotated[list[Stop], Field(fail_fast=True)]
+# Of `max_tokens`: clients of llama-server and LM Studio write -1 where there is no limit.
+MINUS_ONE_IS_NONE = BeforeValidator(lambda value: None if value == -1 else value)
 FinishReason = Literal["stop", "length"]
 
 
@@ -37,6 +39,7 @@ class StreamOptions(WireModel):
     continuous_usage_stats: bool = Field(
         False, description="With include_usage: send the token counts so far with every chunk."
     )
+    include_obfuscation: Any = Field(None, description="Accepted and not used.")
 
 
 class ServedFields(WireModel):
@@ -49,7 +52,7 @@ class ServedFields(WireModel):
     priority: int = Field(
         0, ge=-(2**31), lt=2**31, description="Of requests that wait, those with the lowest go first."
     )
-    user: str | None = Field(None, description="Accepted and not used.")
+    user: Any = Field(None, description="Accepted and not used.")
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> Self:

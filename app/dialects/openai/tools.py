@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -60,7 +59,7 @@ class NamedToolChoice(WireModel):
 
 class CalledFunction(WireModel):
     name: str
-    arguments: str = Field(description="A JSON object, as text.")
+    arguments: str = Field(description="A JSON object, as text, or what a model wrote for one.")
     parsed_arguments: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
 
@@ -92,19 +91,15 @@ def tool_use(tools: list[Tool] | None, choice: ToolChoice | None, *, parallel: b
 
 
 def check_arguments(calls: Iterable[tuple[ToolCall, str]]) -> None:
-    """Raise `RequestError` if one of ``calls``, each with its place in the request, has arguments that are no
-    JSON object, or all of them have too much."""
+    """Raise `RequestError` if all of ``calls``, each with its place in the request, have too many arguments.
+
+    Whether they are JSON is not asked: models write what is none, and a conversation has to go on after that.
+    """
     room = MAX_ARGUMENTS
     for call, where in calls:
-        text, param = call.function.arguments, f"{where}.function.arguments"
-        room -= len(text)
+        room -= len(call.function.arguments)
         if room < 0:
             raise RequestError(
-                f"the arguments of all calls have more than {MAX_ARGUMENTS} characters", param=param
+                f"the arguments of all calls have more than {MAX_ARGUMENTS} characters",
+                param=f"{where}.function.arguments",
             )
-        try:
-            found = json.loads(text or "{}")
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise RequestError("the arguments of a call are a JSON object, as text", param=param)

@@ -1,4 +1,4 @@
-"""Fields of OpenAI's API that no engine here can meet yet: refused by name, never ignored."""
+"""Fields of OpenAI's API that are known and change nothing here; where one would, it is refused by name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,33 @@ from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
 from app.dialects.openai.completions.schema import CompletionRequest
 from engines.errors import UnsupportedFeature
 
-# Field to (what it asks for, whether a value asks for nothing).
+
+def _always(value: Any) -> bool:
+    return True
+
+
+def _never(value: Any) -> bool:
+    return False
+
+
+# Field to (what it asks for, whether the answer is the same without it). Null always is.
 _CHAT: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "functions": ("the older form of `tools`", lambda value: value == []),
+    "audio": ("audio output", _never),
     "function_call": ("the older form of `tool_choice`", lambda value: value in ("none", "auto")),
+    "functions": ("the older form of `tools`", lambda value: value == []),
+    "metadata": ("notes on a stored answer", _always),
     "modalities": ("output other than text", lambda value: value == ["text"]),
-    "audio": ("audio output", lambda value: False),
-    "prediction": ("predicted output", lambda value: False),
-    "web_search_options": ("web search", lambda value: False),
+    "moderation": ("moderation of prompt and answer", _never),
+    "prediction": ("speed for an answer that is known in part", _always),
+    "prompt_cache_key": ("a place in OpenAI's prompt cache", _always),
+    "prompt_cache_options": ("a way to use OpenAI's prompt cache", _always),
+    "prompt_cache_retention": ("a time in OpenAI's prompt cache", _always),
+    "safety_identifier": ("an end user's id", _always),
+    "service_tier": ("a price for a speed", _always),
+    "store": ("storage of the answer", _always),
+    "user": ("an end user's id", _always),
     "verbosity": ("a choice of verbosity", lambda value: value == "medium"),
+    "web_search_options": ("web search", _never),
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad
 from engines.machine.job_process import Message, Send
 
 FOLDER = ".enginehouse"
@@ -74,6 +74,6 @@ def stamp_of(quantization: str, package: str, files: tuple[Path, ...]) -> dict[s
     try:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        raise ModelLoadError(f"quantising needs {package}: `pip install {package}` installs it") from None
+        raise CannotLoad(f"quantising needs {package}: `pip install {package}` installs it") from None
     states = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return {"quantization": quantization, "quantizer": f"{package} {version}", "source": states}

@@ -10,9 +10,10 @@ import pytest
 from balancer import balancer as module
 from balancer.backends.base import BackendState, Verdict
 from balancer.call import ResumePoint
-from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, UnknownModel
+from balancer.errors import BalancerError, CannotServe, ModelLoading, NoBackend, NoRoom, UnknownModel
 from balancer.health.breaker import STREAK
-from engines.errors import ModelLoadError
+from engines.errors import BadModelFile, ModelLoadError
+from engines.lifecycle.errors import NeverFits
 from support.balancing import World, call, is_ready, turns
 
 MakeWorld = Callable[..., World]
@@ -90,8 +91,19 @@ async def test_waiting_too_long_for_room(make_world: MakeWorld) -> None:
 
 
 async def test_what_never_fits_is_refused_at_once(make_world: MakeWorld) -> None:
-    with pytest.raises(NoRoom, match="MAX_MEMORY"):
+    with pytest.raises(CannotServe, match="MAX_MEMORY") as refused:
         await make_world(sizes={"a": 99}, ram=9).balancer.acquire(call("a"))
+    assert isinstance(refused.value.reason, NeverFits)
+
+
+async def test_what_can_never_be_loaded_is_not_told_when_to_come_back(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.loader.failures["a"] = BadModelFile("the file is cut off")
+    for _ in range(2):
+        with pytest.raises(CannotServe, match="model a cannot be served: the file is cut off") as refused:
+            await world.balancer.acquire(call("a"))
+        assert isinstance(refused.value.reason, BadModelFile)
+        assert refused.value.retry_after is None
 
 
 async def test_a_failed_load_says_why_and_when_to_come_back(make_world: MakeWorld) -> None:

@@ -17,7 +17,7 @@ from balancer.backends.readiness import Coming, Gone
 from balancer.backends.upstream import MAX_MODELS, UpstreamBackend
 from balancer.backends.upstream_config import Upstream
 from balancer.call import Call, Reply, ResumePoint, Target
-from balancer.errors import BackendFailed, BalancerError, NoBackend, NotLetIn
+from balancer.errors import BackendFailed, BadAnswer, BalancerError, NoBackend, NotLetIn
 from balancer.health.tracker import WATCH_INTERVAL
 from balancer.proxy.client import ProxyClient
 from support.bad_upstream import DOCUMENT, answer, bad_upstream, reset
@@ -165,6 +165,9 @@ async def test_a_wrong_key_is_told_at_once(key: str | None, detail: str) -> None
     await bench.probe((401, b""))
     assert bench.backend.state is BackendState.UNHEALTHY
     assert detail in bench.backend.status().detail
+    readiness = bench.backend.readiness()
+    assert isinstance(readiness, Gone)
+    assert isinstance(readiness.explain(), BadAnswer)  # waiting does not mend it
     await bench.probe()
     assert bench.backend.state is BackendState.READY
     await bench.backend.stop()

@@ -12,6 +12,7 @@ from app.dialects.openai.tools import ToolCall, check_arguments, tool_use
 from app.dialects.openai.unsupported import refuse_in_chat
 from app.inference.dialect import Resolve
 from app.inference.task import Task
+from app.schemas.unknown_fields import read_body
 from engines.base import Structure
 from engines.errors import RequestError, UnsupportedFeature
 from engines.limits import no_chat_template
@@ -23,7 +24,7 @@ _OF_CLIENTS: Any = {"index": True, "function": {"parsed_arguments"}}
 
 def parse(document: Any, resolve: Resolve) -> Task:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
-    body = ChatCompletionRequest.model_validate(document)
+    body, unknown = read_body(ChatCompletionRequest, document)
     refuse_in_chat(body)
     check_arguments(_calls(body))
     resolved = resolve(body.model)
@@ -37,7 +38,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
     messages = tuple(_message(message, f"messages.{i}") for i, message in enumerate(body.messages))
     needs = {
         **body.needs(),
-        "tools": "tools" if tools is not None else _earlier_call(body),
+        "tools": "tools" if tools is not None else None,
         "structured": asked_in,
         "adapters": "model" if resolved.target.adapter is not None else None,
     }
@@ -66,6 +67,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
         priority=body.priority,
         keep_alive=body.keep_alive,
         defaults=defaults,
+        unknown=unknown,
     )
 
 
@@ -93,14 +95,6 @@ def _structure(
             param=name,
         )
     return structure, name
-
-
-def _earlier_call(body: ChatCompletionRequest) -> str | None:
-    """The first message that has to do with tools."""
-    for index, message in enumerate(body.messages):
-        if message.tool_calls or message.role == "tool":
-            return f"messages.{index}"
-    return None
 
 
 def _calls(body: ChatCompletionRequest) -> Iterator[tuple[ToolCall, str]]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from app.dialects.openai.chat.template import TemplateFields
 from app.dialects.openai.peers import PeerFields
-from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, UsageInfo
+from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, MINUS_ONE_IS_NONE, UsageInfo
 from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
 from app.dialects.openai.tools import ToolCalls, ToolChoice, Tools
 from app.schemas.common import WireModel
@@ -29,6 +29,7 @@ class ContentPart(WireModel):
     input_audio: Any = None
     video_url: Any = None
     file: Any = None
+    prompt_cache_breakpoint: Any = Field(None, description="Accepted and not used.")
 
 
 class Message(WireModel):
@@ -51,11 +52,14 @@ class ChatCompletionRequest(PeerFields, TemplateFields):
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)] = Field(
         description=f"At most {MAX_MESSAGES}."
     )
-    max_tokens: int | None = Field(
+    max_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
         None, ge=1, le=MAX_TOKENS, description="Older name of max_completion_tokens."
     )
-    max_completion_tokens: int | None = Field(
-        None, ge=1, le=MAX_TOKENS, description="Most tokens to generate. Unset: up to the context's end."
+    max_completion_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
+        None,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Most tokens to generate. Unset or -1: up to the context's end.",
     )
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
@@ -73,21 +77,22 @@ class ChatCompletionRequest(PeerFields, TemplateFields):
         None, description="What the answer must match, under the names that vLLM gives it."
     )
 
-    # Refused unless they ask for nothing (see app/dialects/openai/unsupported.py).
-    functions: Any = None
-    function_call: Any = None
-    modalities: Any = None
+    # What becomes of these says the table in app/dialects/openai/unsupported.py.
     audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    metadata: Any = None
+    modalities: Any = None
+    moderation: Any = None
     prediction: Any = None
-    web_search_options: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+    safety_identifier: Any = None
+    service_tier: Any = None
+    store: Any = None
     verbosity: Any = None
-
-    # They change nothing about the answer here, and SDKs send them.
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    web_search_options: Any = None
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:

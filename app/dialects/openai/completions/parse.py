@@ -10,12 +10,13 @@ from app.dialects.openai.structure import of_structured_outputs, only_one
 from app.dialects.openai.unsupported import refuse_in_completion
 from app.inference.dialect import Resolve
 from app.inference.task import Task
+from app.schemas.unknown_fields import read_body
 from engines.errors import RequestError
 
 
 def parse(document: Any, resolve: Resolve) -> Task:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
-    body = CompletionRequest.model_validate(document)
+    body, unknown = read_body(CompletionRequest, document)
     refuse_in_completion(body)
     resolved = resolve(body.model)
     body, defaults = with_defaults(body, resolved.sampling)
@@ -60,6 +61,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
         priority=body.priority,
         keep_alive=body.keep_alive,
         defaults=defaults,
+        unknown=unknown,
     )
 
 

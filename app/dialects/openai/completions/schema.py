@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -10,6 +10,7 @@ from app.dialects.openai.peers import PeerFields
 from app.dialects.openai.sampling import (
     MAX_CHOICES,
     MAX_TOKENS,
+    MINUS_ONE_IS_NONE,
     FinishReason,
     TokenId,
     UsageInfo,
@@ -21,13 +22,17 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
 class CompletionRequest(PeerFields):
+    null_counts: ClassVar[frozenset[str]] = frozenset({"max_tokens"})
+
     prompt: (
         str
         | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
         | TokenIds
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
     ) = Field(description="Text, texts, token ids, or lists of token ids.")
-    max_tokens: int | None = Field(16, ge=0, le=MAX_TOKENS, description="null: up to the context's end.")
+    max_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
+        16, ge=0, le=MAX_TOKENS, description="null or -1: up to the context's end."
+    )
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool = Field(False, description="Put the prompt in front of the answer.")
     add_special_tokens: bool = Field(
