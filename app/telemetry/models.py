@@ -63,8 +63,8 @@ class ModelCollector(Collector):
             if status.unload_seconds is not None:
                 unload.add_metric([status.name], status.unload_seconds)
             if status.info is not None:
-                memory.add_metric([status.name, "ram"], status.memory.ram)
-                memory.add_metric([status.name, "gpu"], status.memory.gpu)
+                memory.add_metric([status.name, "ram"], status.held.ram)
+                memory.add_metric([status.name, "gpu"], status.held.gpu)
         yield from (state, load, unload, memory)
 
     def _of_engines(self) -> Iterator[Metric]:

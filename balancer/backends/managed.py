@@ -123,13 +123,14 @@ class ManagedBackend(Backend):
 
     def status(self) -> BackendStatus:
         status = self._manager.status(self._key)
+        held = None if status.stats is None else status.stats.memory
         return BackendStatus(
             **self.figures(),
             models=(self.instance.model,),
             is_replica=self.instance.is_replica,
             detail=status.detail,
             progress=status.progress,
-            memory_mb=None if status.info is None else status.info.memory / 2**20,
+            memory_mb=None if status.info is None else (held or status.info.memory) / 2**20,
             restarts=status.restarts,
             info=status.info,
             stats=status.stats,

@@ -28,13 +28,14 @@ class Failed(NamedTuple, Generic[S]):
 
 
 class Gauges(NamedTuple):
-    """The batch's part of `EngineStats`; ``kv_used`` and ``kv_total`` in tokens."""
+    """The batch's part of `EngineStats`; ``kv_used`` and ``kv_total`` in tokens, ``memory`` in bytes."""
 
     running: int = 0
     waiting: int = 0
     kv_used: int = 0
     kv_total: int = 0
     preemptions: int = 0
+    memory: int = 0
 
 
 class Stepper(Protocol[S]):

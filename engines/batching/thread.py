@@ -225,6 +225,7 @@ class EngineThread(Generic[S]):
             completion_tokens=self._completion_tokens,
             cached_tokens=self._cached_tokens,
             preemptions=gauges.preemptions,
+            memory=gauges.memory,
             steps=self._steps,
         )
 

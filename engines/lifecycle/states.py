@@ -78,6 +78,14 @@ class ModelStatus:
     load_seconds: float | None = None
     unload_seconds: float | None = None
 
+    @property
+    def held(self) -> Footprint:
+        """What it takes now: of what it may take (``memory``) an engine may not have all yet."""
+        now = self.stats.memory if self.stats is not None else 0
+        if not now:
+            return self.memory
+        return Footprint(gpu=now) if self.memory.gpu else Footprint(ram=now)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelEvent:

@@ -112,6 +112,11 @@ class Runtime:
         if self._prefixes is not None:
             self._prefixes.shrink(limit)
 
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of weights and cached prefixes."""
+        return self._loaded.size + (0 if self._prefixes is None else self._prefixes.nbytes)
+
     def reset(self) -> None:
         """Start over with an empty batch after a step that failed: what is cached may be wrong."""
         self._generator.close()

@@ -44,7 +44,12 @@ class MlxScheduler:
     @property
     def spare_bytes(self) -> int:
         """The bytes of the budget that the batch leaves to cached prefixes."""
-        return max(0, self._budget - self._bytes(len(s.tokens) for s in self.running))
+        return max(0, self._budget - self.used_bytes)
+
+    @property
+    def used_bytes(self) -> int:
+        """The bytes that the batch takes."""
+        return self._bytes(len(s.tokens) for s in self.running)
 
     def submit(self, sequence: MlxSequence) -> None:
         self.waiting.add(sequence)
@@ -62,7 +67,7 @@ class MlxScheduler:
     def preempt(self) -> list[MlxSequence]:
         """Move sequences back to the queue, the last one admitted first, until the batch fits the budget."""
         preempted = []
-        while len(self.running) > 1 and self._bytes(len(s.tokens) for s in self.running) > self._budget:
+        while len(self.running) > 1 and self.used_bytes > self._budget:
             sequence = self.running.pop()
             sequence.is_prefilling = True
             self.waiting.put_back(sequence)

@@ -37,6 +37,11 @@ class Batch(Protocol):
 
     def shrink_prefixes(self, limit: int) -> None: ...
 
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of weights and cached prefixes."""
+        ...
+
     def reset(self) -> None: ...
 
     def close(self) -> None: ...
@@ -83,6 +88,7 @@ class MlxStepper:
             kv_used=scheduler.tokens_in_use,
             kv_total=self._kv_total,
             preemptions=scheduler.preemptions,
+            memory=self._batch.held_bytes + scheduler.used_bytes,
         )
 
     def close(self) -> None:

@@ -165,6 +165,8 @@ class Library:
         files: dict[Path, store.Stamp | None] = {}
         for file in (*survey.models, *tuple(self._registered.values())):
             files |= store.stamps(file)
+        for skipped in survey.skipped:  # as while it is copied here, which changes nothing but itself
+            files |= {path: store.stamp(path) for path in store.files_at(skipped.path)}
         catalog: Catalog | CatalogError = self._catalog
         if self._catalog_stamp != stamps[self._catalog_path]:
             try:
@@ -192,8 +194,9 @@ class Library:
             catalog = catalog.usable or Catalog()
         self._has_begun = True
         self._catalog, self._catalog_stamp = catalog, stamp
+        before_skipped = {skipped.path for skipped in self._survey.skipped}
         for skipped in reading.survey.skipped:
-            if skipped not in self._survey.skipped:
+            if skipped.path not in before_skipped:
                 logger.warning("skipped %s: %s", skipped.path, skipped.reason)
         self._survey = reading.survey
         before = self._models

@@ -18,6 +18,8 @@ FALLBACK = SamplingDefaults(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
 def effective(name: str, entry: SamplingDefaults, own: Asked, options: Mapping[str, Any]) -> SamplingDefaults:
     """What counts for the model ``name``, which is here: what the catalog says, then what the model's ``own``
     files say, then `FALLBACK`, field by field."""
+    if not (own or options or entry.model_fields_set):
+        return FALLBACK  # most of a long catalog, which is merged on the event loop
     fallback = said(FALLBACK)
     if "speculative_config" in options:
         del fallback["min_p"]  # vLLM refuses it where a draft model guesses ahead

@@ -150,6 +150,14 @@ def stamps(model: ModelFile) -> dict[Path, Stamp | None]:
     return {file: stamp(file) for file in files}
 
 
+def files_at(path: Path) -> tuple[Path, ...]:
+    """What belongs to the model that may be at ``path`` one day: its parts, or what is in its folder."""
+    try:
+        return (path, *path.iterdir()) if path.is_dir() else gguf.part_paths(path)
+    except OSError:
+        return (path,)
+
+
 def leads_out(path: Path, root: Path) -> bool:
     """Whether the model at ``path`` has files that are links to somewhere outside ``root``."""
     files = path.iterdir() if path.is_dir() else gguf.part_paths(path)

@@ -34,6 +34,7 @@ class FakeBatch:
         self.inside: dict[int, MlxSequence] = {}
         self.most_inside = self.resets = 0
         self.is_closed = False
+        self.held_bytes = 1000
         self.closed_by: threading.Thread | None = None
         self._fails = fails
         self._uids = self._steps = 0
@@ -100,6 +101,15 @@ async def test_all_get_their_answer() -> None:
         ]
         assert thread.stats.completion_tokens == 36
         assert thread.stats.prompt_tokens == 40
+
+
+async def test_what_it_holds_is_not_what_it_may_take() -> None:
+    async with running(FakeBatch()) as thread:
+        assert thread.stats.memory == 1000  # weights and cached prefixes
+        stream = submit(thread, limit=10**6)
+        await stream.__anext__()
+        assert 1000 + 5 + 256 <= thread.stats.memory < 2000  # of a budget of 10⁹
+        stream.close()
 
 
 async def test_a_tiny_budget_is_shared_in_turns() -> None:

@@ -497,3 +497,22 @@ def test_what_was_read_before_something_newer_counts_no_more(shelf: Shelf) -> No
     assert library.reload().added == ("a",)
     assert not library.adopt(older)
     assert names(library) == ["a"]
+
+
+def test_a_file_that_is_still_copied_becomes_a_model(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """Which changes neither its folder nor any model."""
+    for end in (-1, len(FILE) // 2, len(FILE)):
+        if end < 0:
+            shelf.put("a.gguf")
+            library = shelf.library()
+            (shelf.base / "b.gguf").write_bytes(FILE[:50])
+            library.reload()
+        before = os.stat(shelf.base)
+        with (shelf.base / "b.gguf").open("ab") as file:
+            file.write(FILE[file.tell() : end])
+        os.utime(shelf.base, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if end > 0:
+            assert library.changed()
+            library.reload()
+    assert names(library) == ["a", "b"]
+    assert caplog.text.count("skipped") == 1
