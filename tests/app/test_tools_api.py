@@ -194,6 +194,11 @@ def test_reasoning_is_told_apart_without_being_asked(client: httpx.Client, serve
     engine(server, "~Let me think.^Yes.")
     message = choice(client)["message"]
     assert (message["reasoning_content"], message["content"]) == ("Let me think.", "Yes.")
+    untold = choice(client, include_reasoning=False)["message"]
+    assert ("reasoning_content" in untold, untold["content"]) == (False, "Yes.")
+    told = [each["delta"] for each in deltas(client, include_reasoning=False)]
+    assert not any("reasoning_content" in each for each in told)
+    assert "".join(each.get("content") or "" for each in told) == "Yes."
 
 
 def test_logprobs_come_with_content_only(client: httpx.Client, server: LiveServer) -> None:

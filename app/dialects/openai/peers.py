@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from app.dialects.openai.sampling import MAX_TOKENS, SamplingFields, TokenId
-from app.dialects.openai.structure import JsonSchema, Text, Texts
+from app.dialects.openai.structure import JsonSchema, Text, Texts, check_text
 from engines.base import NOTHING_RARE, RareSampling, Sampling, Structure
 from engines.errors import RequestError
 from engines.text.tool_use import json_schema
@@ -26,7 +26,7 @@ MAX_ALLOWED_TOKENS = 2**17
 MAX_BAD_WORDS = 128
 MAX_BAD_WORD = 128
 
-BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_WORD)]
+BadWord = Annotated[str, Field(pattern=r"\S", max_length=MAX_BAD_WORD), AfterValidator(check_text)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,10 @@ STRUCTURES: dict[str, Callable[[Any], Structure]] = {
     "regex": lambda value: Structure("regex", value),
     "ebnf": lambda value: Structure("grammar", value),
 }
+# Most requests have none of these; a set says so at once.
+_OF_STRUCTURE = frozenset(STRUCTURES)
 _RARE = frozenset(each.name for each in fields(RareSampling))
+_OF_SAMPLING = _RARE | {"typical_p", "allowed_token_ids", "bad_words"}
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -76,15 +79,15 @@ class PeerFields(SamplingFields):
     typical_p: Annotated[float, Asks((1.0,))] = Field(
         1.0, gt=0, le=1, description="Keep the most typical tokens up to this probability; 1: all."
     )
-    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_STOP_TOKENS)] = Field(
-        [], description="Tokens that end the answer, also with ignore_eos."
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_STOP_TOKENS)] | None = (
+        Field(None, description="Tokens that end the answer, also with ignore_eos.")
     )
     include_stop_str_in_output: bool = Field(
         False, description="Leave the stop string, or the text of the stop token, in the answer."
     )
     skip_special_tokens: bool = Field(True, description="false: special tokens are part of the text.")
-    bad_words: Annotated[list[BadWord], Field(fail_fast=True, max_length=MAX_BAD_WORDS)] = Field(
-        [], description="Texts that are not generated."
+    bad_words: Annotated[list[BadWord], Field(fail_fast=True, max_length=MAX_BAD_WORDS)] | None = Field(
+        None, description="Texts that are not generated."
     )
     allowed_token_ids: (
         Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
@@ -164,28 +167,32 @@ class PeerFields(SamplingFields):
         return self
 
     def sampling(self) -> Sampling:
-        allowed = self.allowed_token_ids
+        sampling, allowed = super().sampling(), self.allowed_token_ids
+        if self.model_fields_set.isdisjoint(_OF_SAMPLING):  # nearly always
+            return sampling
         return replace(
-            super().sampling(),
+            sampling,
             typical_p=self.typical_p,
             allowed_token_ids=None if allowed is None else tuple(allowed),
-            bad_words=tuple(self.bad_words),
+            bad_words=tuple(self.bad_words or ()),
             rare=self._rare_sampling(),
         )
 
     def check_lists(self, answers: int) -> None:
         """Raise `RequestError` if lists are too long to be looked through for each of ``answers``."""
-        bad_words, allowed = len(self.bad_words) * answers, len(self.allowed_token_ids or ()) * answers
-        for name, size, most in (
-            ("bad_words", bad_words, MAX_BAD_WORDS),
-            ("allowed_token_ids", allowed, MAX_ALLOWED_TOKENS),
+        for name, values, most in (
+            ("bad_words", self.bad_words, MAX_BAD_WORDS),
+            ("allowed_token_ids", self.allowed_token_ids, MAX_ALLOWED_TOKENS),
         ):
-            if size > most:
+            if values and len(values) * answers > most:
+                size = len(values) * answers
                 message = f"{name} of all answers together are {size}, but {most} at most may be"
                 raise RequestError(message, param=name)
 
     def structures(self) -> dict[str, Structure]:
         """The structures that this request asks for in these fields."""
+        if self.model_fields_set.isdisjoint(_OF_STRUCTURE):
+            return {}
         given = [name for name in STRUCTURES if name in self.model_fields_set]
         return {name: STRUCTURES[name](v) for name in given if (v := getattr(self, name)) is not None}
 
@@ -196,6 +203,8 @@ class PeerFields(SamplingFields):
     def needs(self) -> dict[str, str]:
         """The capabilities that this request asks an engine for, each with the field that does."""
         given, known = self.model_fields_set, asked_capabilities(type(self))
+        if given.isdisjoint(_asking(type(self))):
+            return {}
         asking = [name for name in known if name in given]
         return {known[name].name or name: name for name in asking if self._asks(name, known[name])}
 
@@ -212,6 +221,11 @@ def asked_capabilities(schema: type[BaseModel]) -> Mapping[str, Asks]:
     """The fields of ``schema`` that ask an engine for a capability."""
     marks = ((name, mark) for name, field in schema.model_fields.items() for mark in field.metadata)
     return {name: mark for name, mark in marks if isinstance(mark, Asks)}
+
+
+@cache
+def _asking(schema: type[BaseModel]) -> frozenset[str]:
+    return frozenset(asked_capabilities(schema))
 
 
 def _rename(body: BaseModel, name: str, proper: str, value: Any, *, was_given: bool = False) -> None:

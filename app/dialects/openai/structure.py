@@ -37,7 +37,8 @@ def _check_json(value: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"objects and arrays may nest {MAX_NESTING} levels deep, not more")
 
 
-def _check_text(value: str) -> str:
+def check_text(value: str) -> str:
+    """``value`` if it can be written as UTF-8. Raises `ValueError`."""
     if not value.isascii():
         try:
             value.encode()
@@ -58,7 +59,7 @@ def _parse_text(value: Any) -> Any:
 JsonObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
 # Some clients write it as text.
 JsonSchema = Annotated[JsonObject, BeforeValidator(_parse_text, json_schema_input_type=dict[str, Any] | str)]
-Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(check_text)]
 Texts = Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_CHOICE_TEXTS)]
 # What functions and schemas may be called.
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]

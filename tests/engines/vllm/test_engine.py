@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, Structure
+from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Rendering, Sampling, Structure
 from engines.errors import EngineError, ModelLoadError, RequestError, UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.vllm.engine import VllmEngine
@@ -155,6 +155,19 @@ def parse(engine: VllmEngine, parsers: AnswerParsers | None, text: str, size: in
     ]
     calls = tuple(call for delta in deltas for call in delta.tool_calls)
     return AnswerDelta("".join(d.content for d in deltas), "".join(d.reasoning for d in deltas), calls)
+
+
+async def test_parsers_are_told_what_the_template_was_given(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some look for reasoning only where the template was told to have it."""
+    given = {"enable_thinking": False}
+    prompt = await engine.render_chat([{"role": "user", "content": "Hi"}], rendering=Rendering(given))
+    assert prompt.variables == given
+    parsers, seen = engine._open().parsers, dict[str, Any]()
+    monkeypatch.setattr(parsers, "_parser_class", lambda tokenizer, tools, **others: seen.update(others))
+    engine.answer_parser([TOOL], prompt)
+    assert seen["chat_template_kwargs"] == given
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

@@ -45,7 +45,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
         max_tokens=body.max_tokens,
         min_tokens=body.min_tokens,
         stop=body.stops,
-        stop_token_ids=tuple(body.stop_token_ids),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
         include_stop=body.include_stop_str_in_output,
         show_special=not body.skip_special_tokens,
         add_special=body.add_special_tokens,

@@ -109,6 +109,8 @@ def test_a_default_of_the_catalog_does_not_count_beside_another_name() -> None:
         ({"stop_token_ids": [-1]}, "stop_token_ids"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),
         ({"bad_words": [""]}, "bad_words"),
+        ({"bad_words": [" "]}, "bad_words"),
+        ({"bad_words": ["\ud800"]}, "bad_words"),
         ({"bad_words": ["a"] * 129}, "bad_words"),
         ({"n_predict": -2}, "n_predict"),
         ({"guided_json": "{"}, "guided_json"),
