@@ -5,18 +5,20 @@ uv installs them, as it resolves hundreds of packages in seconds; it has a small
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from scripts.lock import closure
 from scripts.setup.environment import Environment
 from scripts.setup.errors import SetupError, StepFailed
 from scripts.setup.extras import Record, fingerprint
@@ -125,15 +127,40 @@ class ClientEnvironment:
         return left_out
 
     def _borrow_torch(self) -> None:
-        """Append the project's packages to the path of who needs PyTorch; its own come first."""
+        """Link the project's PyTorch, and what it needs, where this environment looks last.
+
+        Not all of the project's packages: GuideLLM would load vLLM too, if it found it.
+        """
         if self.name != "guidellm":
             return
+        borrowed = self.venv.venv / "borrowed"
+        shutil.rmtree(borrowed, ignore_errors=True)
+        borrowed.mkdir()
+        for name in closure(["torch"], _requires):
+            for entry in _entries(name):
+                link = borrowed / entry.name
+                if not link.exists():
+                    link.symlink_to(entry)
         [packages] = self.venv.venv.glob("lib/python*/site-packages")
-        borrowed = packages / "borrowed.pth"
-        borrowed.unlink(missing_ok=True)
-        found = importlib.util.find_spec("torch")
-        if found is not None and found.origin is not None:
-            borrowed.write_text(f"{Path(found.origin).parents[1]}\n", encoding="utf-8")
+        (packages / "borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
+
+
+def _requires(name: str) -> Sequence[str]:
+    """What ``name`` requires; nothing if it is not in the project's environment."""
+    try:
+        return metadata.requires(name) or ()
+    except metadata.PackageNotFoundError:
+        return ()
+
+
+def _entries(name: str) -> set[Path]:
+    """The files and folders of ``name`` in the project's environment, those that are imported."""
+    try:
+        files = metadata.files(name) or ()
+    except metadata.PackageNotFoundError:
+        return set()
+    tops = {file.parts[0]: file for file in files if file.parts[0] not in {"..", "__pycache__"}}
+    return {Path(str(file.locate())).parents[len(file.parts) - 1] / top for top, file in tops.items()}
 
 
 def environments() -> list[ClientEnvironment]:

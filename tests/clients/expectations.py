@@ -96,6 +96,7 @@ def told(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         texts += [str(cause), str(getattr(cause, "body", ""))]
+        texts.append(getattr(getattr(cause, "response", None), "text", ""))
         cause = cause.__cause__ or cause.__context__
     return "\n".join(texts)
 

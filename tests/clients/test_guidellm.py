@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 
+from clients.expectations import MAX_TOKENS, QUESTION, Answer, Asked, Expectations, Library
 from clients.server import API_KEY, BASE_URL
 
-pytest.importorskip(
-    "torch", reason="GuideLLM reads data with PyTorch, and the project's environment has none"
-)
+pytest.importorskip("torch", reason="GuideLLM reads data with PyTorch; the project's environment has none")
 
-# data.jsonl has a line like {"prompt": "What is the capital of France?"} for each request.
+from guidellm.backends import OpenAIHTTPBackend
+from guidellm.schemas import GenerationRequest, GenerationResponse, RequestInfo
+from guidellm.schemas.backends import OpenAIHTTPBackendArgs
+
+SERVER_URL = BASE_URL.removesuffix("/v1")
 COMMAND = """\
 # docs: begin
 guidellm run \
@@ -27,47 +31,63 @@ guidellm run \
   --output kind=json,path=benchmark.json
 # docs: end
 """
-OUTPUT, INPUT = "benchmark.json", "data.jsonl"
 
 
-def run(changes: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the command with ``changes`` to its text, in the current folder."""
-    lines = [json.dumps({"prompt": f"What is the capital of {name}?"}) for name in ("France", "Spain")]
-    Path(INPUT).write_text("\n".join(lines * 2) + "\n")
-    command = COMMAND
-    for old, new in (changes | {"SERVER_URL": BASE_URL.removesuffix("/v1"), "API_KEY": API_KEY}).items():
-        assert old in command
-        command = command.replace(old, new)
-    [line] = [line for line in command.splitlines() if not line.startswith("#")]
-    program, *arguments = shlex.split(line)
-    return subprocess.run(
-        [Path(sys.executable).with_name(program), *arguments, "--disable-progress"],
-        capture_output=True,
-        text=True,
-        timeout=100,
+async def respond(asked: Asked, stream: bool) -> tuple[GenerationResponse, RequestInfo]:
+    """One request as its workers send it, after the question whether the server is well."""
+    arguments = OpenAIHTTPBackendArgs(
+        target=SERVER_URL,
+        model=asked.model,
+        api_key=asked.api_key,
+        max_tokens=MAX_TOKENS,
+        stream=stream,
+        extras={"body": {"temperature": 0, "ignore_eos": False}},
     )
+    backend, request = (
+        OpenAIHTTPBackend(arguments),
+        GenerationRequest(columns={"text_column": [asked.prompt]}),
+    )
+    await backend.process_startup()
+    try:
+        await backend.validate()
+        *_, last = [each async for each in backend.resolve(request, RequestInfo())]
+    finally:
+        await backend.process_shutdown()
+    return last
 
 
-def metrics() -> dict[str, Any]:
-    [benchmark] = json.loads(Path(OUTPUT).read_text())["benchmarks"]
-    return benchmark["metrics"]  # type: ignore[no-any-return]
+class GuideLLM(Library):
+    missing_model = wrong_key = long_prompt = httpx.HTTPStatusError
+    passes_on_finish_reason = False
+
+    def ask(self, asked: Asked) -> Answer:
+        response, _ = asyncio.run(respond(asked, stream=False))
+        metrics = response.input_metrics.text_tokens, response.output_metrics.text_tokens
+        return Answer(response.text, None, *metrics)
+
+    def stream(self, asked: Asked) -> list[str]:
+        raise NotImplementedError("it keeps the times of the pieces only")
 
 
-@pytest.mark.parametrize("stream", ["true", "false"])
-def test_the_example(stream: str) -> None:
-    done = run({"max_tokens=64": f"max_tokens=8,stream={stream}"})
+class TestGuideLLM(Expectations):
+    library = GuideLLM()
+
+    def test_a_stream_brings_the_same_in_pieces(self) -> None:
+        response, info = asyncio.run(respond(Asked(), stream=True))
+        assert response.text == self.library.ask(Asked()).text
+        assert info.timings.token_iterations > 2
+        assert 0 < response.output_metrics.text_tokens <= MAX_TOKENS
+
+
+def test_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDELLM__MAX_WORKER_PROCESSES", "1")  # starting ten takes long
+    Path("data.jsonl").write_text(json.dumps({"prompt": QUESTION}) + "\n")
+    lines = COMMAND.replace("SERVER_URL", SERVER_URL).replace("API_KEY", API_KEY).splitlines()
+    [line] = [line for line in lines if not line.startswith("#")]
+    program, *arguments = shlex.split(line)
+    command = [Path(sys.executable).with_name(program), *arguments, "--disable-progress"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr[-2000:]
-    totals = metrics()["request_totals"]
+    [benchmark] = json.loads(Path("benchmark.json").read_text())["benchmarks"]
+    totals = benchmark["metrics"]["request_totals"]
     assert (totals["successful"], totals["errored"]) == (4, 0)
-    assert metrics()["output_token_count"]["successful"]["mean"] > 0
-
-
-def test_refusals_are_counted_as_errors() -> None:
-    run({"model=SmolLM2-135M-Instruct": "model=no-such-model"})
-    totals = metrics()["request_totals"]
-    assert (totals["successful"], totals["errored"]) == (0, 4)
-
-
-def test_a_wrong_key_ends_it_at_once() -> None:
-    done = run({"api_key=API_KEY": "api_key=wrong", "count=4": "count=1"})
-    assert done.returncode != 0 or metrics()["request_totals"]["successful"] == 0
