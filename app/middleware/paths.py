@@ -13,7 +13,7 @@ _PROBED = frozenset({"/v1/system/health", "/v1/system/metrics"})
 
 # Not behind a colon: an upstream's name may be an address.
 _SLASHES = re.compile(r"(?<!:)//+")
-_AGAIN = re.compile(r"(?:/v1)+(?=/v1(?:/|$))")
+_AGAIN = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 # OpenAI's routes, of a client whose base URL lacks /v1.
 _BARE = re.compile(r"/(?:chat/completions|completions|models)(?:/|$)")
 # Where llama-server has routes that are elsewhere here.
@@ -46,7 +46,7 @@ def canonical(path: str) -> str:
     if path.endswith("/") and len(path) > 1:
         path = path[:-1]
     if path.startswith("/v1/v1"):
-        path = _AGAIN.sub("", path, count=1)
+        path = _AGAIN.sub("", path)
     if _BARE.match(path):
         path = API + path
     return _ELSEWHERE.get(path, path)

@@ -33,6 +33,7 @@ CHAT = "/v1/chat/completions"
         ("/modelsx", "/modelsx"),
         ("/v1/v1x", "/v1/v1x"),
         ("/v1/models/v1/x", "/v1/models/v1/x"),
+        ("/v1/v1x/v1/v1/x", "/v1/v1x/v1/v1/x"),
         ("/v1/cluster/upstreams/http://gpu1:8000", "/v1/cluster/upstreams/http://gpu1:8000"),
         ("/x/../v1/models", "/x/../v1/models"),
     ],
