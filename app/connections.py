@@ -39,7 +39,7 @@ LOW_WATER = HIGH_WATER - 4 * STEP
 # Looks at a connection within a time-out.
 _LOOKS = 4
 # Who asked all it wants says so right behind its request; who ends later, in mid-answer, has left.
-_PROMPT_SECONDS = 0.05
+_PROMPT_SECONDS = 0.02
 # After a refusal in mid-request: closing at once would reset the connection, and the answer would be lost.
 _LINGER_SECONDS = 1.0
 

@@ -1,6 +1,7 @@
 """Departures: clients that sent the end of their stream, and are gone or still wait for their answer.
 
-Both look alike until something is sent: a host answers for a socket that is gone with a reset.
+Both look alike until something is sent: a host answers for a socket that is gone with a reset. To a client of
+HTTP/1.0 nothing can be sent in front of its answer: one that is gone shows with that.
 """
 
 from __future__ import annotations

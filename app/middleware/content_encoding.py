@@ -120,6 +120,8 @@ class DecodedBody:
 def _coding(scope: Scope) -> str:
     """The codings of the body; none is an empty text."""
     values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-encoding"]
+    if not values:
+        return ""
     names = [name.strip().lower() for value in values for name in value.split(",")]
     return ", ".join(name for name in names if name not in ("", "identity"))
 

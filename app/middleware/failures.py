@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import error_response, to_api_error
@@ -22,10 +24,11 @@ class FailureMiddleware:
             return
         is_started = False
 
-        async def watching_send(message: Message) -> None:
+        # No coroutine of its own: it runs for every piece of every stream.
+        def watching_send(message: Message) -> Awaitable[None]:
             nonlocal is_started
             is_started = True
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, watching_send)

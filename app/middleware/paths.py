@@ -13,9 +13,11 @@ _PROBED = frozenset({"/v1/system/health", "/v1/system/metrics"})
 
 # Not behind a colon: an upstream's name may be an address.
 _SLASHES = re.compile(r"(?<!:)//+")
-_AGAIN = re.compile(r"(?:/v1)+(?=/v1(?:/|$))")
+_AGAIN = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 # OpenAI's routes, of a client whose base URL lacks /v1.
 _BARE = re.compile(r"/(?:chat/completions|completions|models)(?:/|$)")
+# OpenAI's routes as Azure has them: the deployment is the model, which the body names too.
+_AZURES = re.compile(r"^/openai(?:/v1|/deployments/[^/]+)(?=/)")
 # Where llama-server has routes that are elsewhere here.
 _ELSEWHERE = {"/v1/health": "/health"}
 
@@ -45,10 +47,12 @@ def canonical(path: str) -> str:
         path = _SLASHES.sub("/", path)
     if path.endswith("/") and len(path) > 1:
         path = path[:-1]
-    if path.startswith("/v1/v1"):
-        path = _AGAIN.sub("", path, count=1)
-    if _BARE.match(path):
+    if path.startswith("/openai/"):
+        path = _AZURES.sub(API, path)
+    elif _BARE.match(path):
         path = API + path
+    if path.startswith("/v1/v1"):
+        path = _AGAIN.sub("", path)
     return _ELSEWHERE.get(path, path)
 
 

@@ -49,7 +49,12 @@ def error(answer: httpx.Response) -> tuple[int, str, str]:
 # -- paths and methods -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [CHAT + "/", "//v1//chat/completions", "/chat/completions", "/v1" + CHAT])
+AZURES = "/openai/deployments/gpt/chat/completions?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize(
+    "path", [f"{CHAT}/", "//v1//chat/completions", "/chat/completions", f"/v1{CHAT}", AZURES]
+)
 def test_a_chat_is_answered_however_its_path_is_spelt(
     server: LiveServer, client: httpx.Client, path: str
 ) -> None:
@@ -102,7 +107,8 @@ def test_the_version(client: httpx.Client) -> None:
         ("POST", "/v2/rerank", "reranking"),
         ("POST", "/tokenize", "tokens"),
         ("POST", "/completion", "llama-server's"),
-        ("POST", "/openai/deployments/x/chat/completions", "Azure's"),
+        ("POST", "/openai/deployments/x/embeddings", "embeddings are not served"),
+        ("GET", "/openai/assistants", "of what Azure has"),
         ("GET", "/v1/files/a/b", "files are not served"),
         ("POST", "/v1/chat/completion", "perhaps you mean POST /v1/chat/completions"),
         ("GET", "/v1", "POST /v1/chat/completions, POST /v1/completions, GET /v1/models"),

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -229,6 +229,7 @@ def test_any_text_is_answered(
     check(client, post(client, COMPLETIONS, json.dumps(body).encode()))
 
 
+ENDLESS = "/v1/system/events"
 ODD_SEGMENTS = [
     b"%", b"\x00", b"\xff", b"\xed\xa0\x80", b"..", b"../..", b"%2e%2e", b"\\", b"?", b"#", b";", b" ",
     b"\r\n", b"fake/..", b"FAKE", b"fake\x00", b"a" * 8000, "fak\u00e9".encode(), b"{model}", b"<script>",
@@ -253,6 +254,8 @@ def check_get_routes(client: httpx.Client, segment: str) -> None:
     for path, operations in document["paths"].items():
         if "get" not in operations:
             continue
+        if path == ENDLESS and not unquote(segment).strip("/"):
+            continue  # slashes at its end change nothing
         start, brace, _ = path.partition("{")
         response = client.get(f"{start}{segment}" if brace else f"{path}/{segment}")
         assert response.status_code < 500, response.text

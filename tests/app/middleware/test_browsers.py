@@ -92,8 +92,9 @@ async def test_who_is_no_foreign_page_is_left_alone() -> None:
             await client.get("/v1/models", headers={"Origin": PAGE}),
             # No page can send a key that the server did not allow to; an extension of the browser can.
             await client.post("/v1/x", headers={"Origin": PAGE, "Authorization": "Bearer unused"}),
+            await client.post("/v1/x", headers={"Origin": PAGE, "x-api-key": "unused"}),
         ]
-    assert [code(each) for each in answers] == [None] * 5
+    assert [code(each) for each in answers] == [None] * 6
     assert not any("access-control-allow-origin" in each.headers for each in answers)
 
 
