@@ -181,9 +181,9 @@ async def test_a_cut_off_file_fails_clearly_and_works_once_mended(base: Path) ->
             async with client_of(server) as client:
                 for _ in range(2):
                     refused = await client.post(CHAT, json=body("broken", "Hi"))
-                    assert refused.status_code == 503
+                    assert refused.status_code == 400
                     assert "broken" in refused.json()["error"]["message"]
-                    assert int(refused.headers["retry-after"]) >= 1
+                    assert "retry-after" not in refused.headers
                 status = (await client.get("/v1/models/broken/status")).json()
                 assert status["state"] == "failed"
                 assert status["detail"]
