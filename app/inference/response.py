@@ -12,7 +12,7 @@ from app.inference.pipeline import Inference
 from app.telemetry.logs import get_logger
 from balancer.call import ByteStream, Reply
 from balancer.dispatch import FAILURES
-from balancer.proxy.headers import is_events
+from balancer.proxy.headers import add_to_list, is_events
 from balancer.workers.protocol import error_comment
 
 log = get_logger("http")
@@ -54,7 +54,7 @@ class InferenceResponse(Response):
         backend = (BACKEND_HEADER, self._dispatch.backend.encode("latin-1", "replace"))
         headers = [*reply.headers, backend]
         if self._ignored:
-            headers.append((IGNORED_HEADER, self._ignored.encode()))
+            headers = add_to_list(headers, IGNORED_HEADER, self._ignored.encode())
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body, data = reply.body, first
         while True:

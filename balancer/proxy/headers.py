@@ -26,6 +26,7 @@ RESPONSE_HEADERS = frozenset(
         b"content-type",
         b"openai-processing-ms",
         b"x-accel-buffering",
+        b"x-enginehouse-ignored",
     }
 )
 RESPONSE_PREFIX = b"x-ratelimit-"
@@ -122,6 +123,15 @@ def _wait(value: bytes, unit: int) -> bytes | None:
 def value_of(headers: Iterable[Header], wanted: bytes) -> bytes | None:
     """The first value of ``wanted``, or None."""
     return next((value for name, value in headers if name == wanted), None)
+
+
+def add_to_list(headers: Iterable[Header], name: bytes, value: bytes) -> list[Header]:
+    """``headers`` with what the list ``value`` names in the header ``name``, beside what is there; nothing
+    twice."""
+    headers = list(headers)
+    lists = [each for known, each in headers if known == name] + [value]
+    joined = b", ".join(dict.fromkeys(item.strip() for each in lists for item in each.split(b",")))
+    return [*(header for header in headers if header[0] != name), (name, joined)]
 
 
 def is_sendable(value: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engines.errors import ModelLoadError
+from engines.errors import BadModelFile, ModelLoadError
 from support.server import LiveServer, live_server, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -418,21 +418,26 @@ def test_one_restart_at_a_time(server: LiveServer, client: httpx.Client) -> None
     assert post(client, "restart", instance_id="instance_1").status_code == 200
 
 
+@pytest.mark.parametrize(("kind", "code"), [(ModelLoadError, 503), (BadModelFile, 500)])
 def test_a_failure_leaves_the_others_alone(
-    server: LiveServer, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    server: LiveServer,
+    client: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[ModelLoadError],
+    code: int,
 ) -> None:
     loader = server.house.manager._loader
     load = loader.load
 
     async def broken(name: str, *args: Any) -> Any:
         if "instance_1" in name:
-            raise ModelLoadError("the disk is gone")
+            raise kind("the disk is gone")
         return await load(name, *args)
 
     monkeypatch.setattr(loader, "load", broken)
     reply = post(client, "restart", instance_id="all")
-    assert refusal(reply) == (503, "restart_failed", None)
-    assert "retry-after" in reply.headers
+    assert refusal(reply) == (code, "restart_failed", None)
+    assert ("retry-after" in reply.headers) == (code == 503)
     error = reply.json()["error"]
     assert "instance_1 did not come back: the disk is gone" in error["message"]
     assert [each["instance_id"] for each in error["restarted"]] == ["instance_0"]

@@ -88,7 +88,7 @@ def test_a_server_that_is_its_own_upstream(one: LiveServer) -> None:
     add(one, one, "mirror", models=["ring", "fake"])
     mirror = HTTP.get(f"{one.url}/v1/cluster/status").json()["upstreams"]["mirror"]
     assert (mirror["state"], mirror["detail"]) == ("unhealthy", "it is this server itself")
-    assert {code(reply) for reply in ask_often(one, "ring")} == {(503, "no_backend")}
+    assert {code(reply) for reply in ask_often(one, "ring")} == {(502, "bad_gateway")}
     assert {reply.status_code for reply in ask_often(one, "fake")} == {200}
     wait_until(lambda: one.house.balancer.running == 0)
 

@@ -186,6 +186,7 @@ async def test_a_cut_off_file_is_told_clearly_and_works_once_whole(
                     refused = await client.post(CHAT, json=body("broken", "Hi"))
                     assert refused.status_code == 404
                     assert "broken.gguf is cut off" in refused.json()["error"]["message"]
+                    assert "retry-after" not in refused.headers
                 assert server.house.manager.counts["load_failures"] == 0
                 await ask(client, "alpha", "Still there?")
                 with broken.open("ab") as file:  # as a copy goes on: the folder does not change

@@ -107,3 +107,6 @@ def test_an_upstream_is_not_asked_for_it_either(
             assert (call.keep_alive, call.priority) == (None, 0)
             assert front.post("boss", model=model, keep_alive=60).status_code == 200
             assert behind._calls.pop().keep_alive == 60
+            told = front.post("user", model=model, keep_alive=0, wat=1).headers[IGNORED]
+            assert sorted(told.split(", ")) == ["keep_alive", "wat"]  # whichever of both servers read it
+            assert front.post("boss", model=model, wat=1).headers[IGNORED] == "wat"
