@@ -13,6 +13,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 FinishReason = Literal["stop", "length"]
 
+# What numbers of 32 bits can be computed with: colder is greedy (vLLM draws the line here too).
+GREEDY_BELOW = 1e-5
+LEAST_TOP_P = 1e-6
+LEAST_REPETITION_PENALTY = 0.01
+MOST_TOP_K = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
@@ -51,6 +57,7 @@ class Sampling:
     ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch their filter off.
     ``presence_penalty`` and ``frequency_penalty`` see generated tokens only; ``repetition_penalty``
     (1 = off) sees the prompt too. ``logit_bias`` pairs a token id with what is added to its logit.
+    Extreme values become the most extreme ones that still can be computed with.
     """
 
     temperature: float = 1.0
@@ -62,6 +69,20 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        bounded = {
+            "temperature": self.temperature if self.temperature >= GREEDY_BELOW else 0.0,
+            "top_p": max(self.top_p, LEAST_TOP_P),
+            "top_k": min(self.top_k, MOST_TOP_K),
+            "repetition_penalty": max(self.repetition_penalty, LEAST_REPETITION_PENALTY),
+        }
+        for name, value in bounded.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0.0
 
 
 @dataclass(frozen=True, slots=True)

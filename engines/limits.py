@@ -12,13 +12,14 @@ from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeatu
 def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab: int) -> int:
     """Most tokens ``request`` may generate, perhaps 0; those that another backend generated count.
 
-    Raises `RequestError` for a prompt without tokens, for ids outside the vocabulary and for an answer that
-    cannot be continued, and `ContextLengthExceeded` if prompt and asked-for tokens do not fit
-    ``context_length``.
+    Raises `RequestError` for a prompt without tokens, for ids outside the vocabulary (also in ``logit_bias``)
+    and for an answer that cannot be continued, and `ContextLengthExceeded` if prompt and asked-for tokens do
+    not fit ``context_length``.
     """
     prompt = request.prompt.token_ids
     check_prompt_length(len(prompt), context_length)
     check_token_ids(prompt, n_vocab)
+    check_token_ids([token for token, _ in request.sampling.logit_bias], n_vocab, param="logit_bias")
     if not prompt:
         raise RequestError("the prompt has no tokens", param="prompt")
     wanted = request.max_tokens
@@ -46,7 +47,10 @@ def check_prompt_length(least: int, context_length: int) -> None:
 def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "prompt") -> None:
     """Raise `RequestError` unless every id is in the vocabulary."""
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < n_vocab):
-        raise RequestError(f"token ids must be between 0 and {n_vocab - 1}", param=param)
+        wrong = next(token for token in token_ids if not 0 <= token < n_vocab)
+        raise RequestError(
+            f"this model has no token {wrong}: token ids are between 0 and {n_vocab - 1}", param=param
+        )
 
 
 def _check_continuation(request: GenerationRequest, limit: int, n_vocab: int) -> None:

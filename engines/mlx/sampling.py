@@ -84,7 +84,7 @@ class SharedSamplers:
 
     def get(self, sampling: Sampling, position: int) -> Sampler:
         """The sampler for a request whose next draw is number ``position``."""
-        if sampling.temperature <= 0.0:
+        if sampling.is_greedy:
             return draw_greedy
         if sampling.seed is not None:
             return TokenSampler(sampling, sampling.seed, position)
@@ -107,7 +107,7 @@ class LogitsEditor:
         self._sampling = sampling
         self._banned_draws = math.inf if request.ignore_eos else request.min_tokens - len(generated)
         self._end_ids = mx.array(list(end_ids), dtype=mx.uint32)
-        pairs = [(token, bias) for token, bias in sampling.logit_bias if 0 <= token < n_vocab]
+        pairs = sampling.logit_bias
         self._bias_ids = mx.array([token for token, _ in pairs], dtype=mx.uint32)
         self._biases = mx.array([bias for _, bias in pairs], dtype=mx.float32)
         self._is_biased = bool(pairs)
