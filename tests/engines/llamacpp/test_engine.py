@@ -138,26 +138,6 @@ async def test_a_cached_prefix_changes_nothing() -> None:
         assert tokens_of(first) == tokens_of(second) == tokens_of(await drain(plain, prompt))
 
 
-@pytest.mark.parametrize("layout", [{"kv_cells": 8192}, {"kv_cells": 8192, "max_sequences": 4}])
-async def test_an_idle_engine_repeats_itself_however_it_was_used(layout: dict[str, int]) -> None:
-    """With a cache that others filled, emptied and shared, to the last bit of every log probability."""
-    async with engine(**layout) as ours:
-
-        async def ask(text: str, **fields: Any) -> list[tuple[int, float]]:
-            prompt = await ours.render_chat([{"role": "user", "content": text}])
-            chunks = await drain(ours, prompt, **{"max_tokens": 6, "logprobs": 0, **fields})
-            return [(e.chosen.token_id, e.chosen.logprob) for chunk in chunks for e in chunk.logprobs]
-
-        questions = [f"Write about the number {i}.{f' Think of {i} and {i}.' * (3 * i)}" for i in range(20)]
-        await asyncio.gather(*(ask(f"Story {i}: {question}") for i, question in enumerate(questions[:8])))
-        first = [await ask(question) for question in questions]
-        await asyncio.gather(*(ask(question, max_tokens=n + 1) for n, question in enumerate(questions[12:])))
-        second = [await ask(question) for question in reversed(questions)][::-1]
-        assert second == first
-        drawing = Sampling(temperature=1.5, seed=4)
-        assert await ask(questions[9], sampling=drawing) == await ask(questions[9], sampling=drawing)
-
-
 async def test_more_conversations_than_the_kv_cache_holds() -> None:
     async with engine(kv_cells=1024, max_sequences=16) as ours:
         word = (await ours.tokenize(" story", add_special=False))[0]
