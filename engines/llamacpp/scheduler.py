@@ -127,8 +127,8 @@ class LlamaScheduler:
 
     def _admit(self, work: list[Work], budget: int) -> None:
         """Start waiting sequences in their order, past those that wait for another's prefill."""
-        if not self.running and len(self.waiting) == 1:
-            (sequence,) = self.waiting
+        if not self.running and self.waiting and (len(self.waiting) == 1 or self._max_running == 1):
+            sequence = next(iter(self.waiting))
             self._start(sequence, self._prefixes.open_alone(sequence))
             self._add_prefill(work, sequence, budget)
             return
@@ -161,7 +161,7 @@ class LlamaScheduler:
     def _piece(self, sequence: LlamaSequence, budget: int) -> int:
         """How much of a prompt is prefilled next. Alone, it goes in the same pieces however much of it was
         cached: see `ALIGNMENT`."""
-        if len(self.running) > 1 or self.waiting:
+        if len(self.running) > 1 or (self.waiting and self._max_running > 1):
             return min(sequence.pending, budget)
         done, total = sequence.computed, len(sequence.tokens)
         end = done - done % ALIGNMENT + max(budget - budget % ALIGNMENT, ALIGNMENT)

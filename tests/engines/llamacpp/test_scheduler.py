@@ -145,6 +145,12 @@ def test_a_prompt_that_runs_alone_is_computed_in_the_same_pieces_cached_or_not(p
     assert pieces(first) == [64, 8]  # a prompt that shared much of it has taken its place
 
 
+def test_where_one_runs_at_a_time_those_that_wait_change_nothing() -> None:
+    bench = Bench(running=1)
+    first, second = bench.submit(list(range(100)), limit=1), bench.submit(list(range(500, 600)), limit=1)
+    assert [bench.step(budget=70) for _ in range(4)] == [{first: 64}, {first: 36}, {second: 64}, {second: 36}]
+
+
 def test_a_prompt_that_runs_alone_has_an_empty_pool() -> None:
     bench = Bench(running=2)
     first = bench.submit(list(range(100)), limit=1)
