@@ -59,7 +59,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         devices=("gpu" if offload else "cpu",),
         capabilities=_capabilities(model, offload),
         memory_asleep=model.size,
-        memory=memory_of(model, size),
+        memory=memory_of(model, size, offload=offload),
         details={
             "description": model.description,
             "size": model.size,

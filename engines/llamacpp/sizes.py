@@ -40,9 +40,9 @@ def stash_limit(size: ContextSize) -> int:
     return size.cells // 2 if size.pooled else 0
 
 
-def memory_of(model: LlamaModel, size: ContextSize) -> int:
-    """Bytes that weights, KV cache, its stash and work space take."""
-    tokens = size.cells + stash_limit(size)
+def memory_of(model: LlamaModel, size: ContextSize, *, offload: bool = False) -> int:
+    """Bytes that weights, KV cache, its stash and work space take; on a GPU, where the stash is not."""
+    tokens = size.cells + (0 if offload else stash_limit(size))
     return model.size + tokens * model.kv_bytes_per_token() + WORK_SPACE
 
 
