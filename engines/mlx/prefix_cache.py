@@ -41,14 +41,14 @@ class MlxPrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, tokens: Sequence[int], piece: int = 1) -> tuple[list[Any] | None, int]:
+    def take(self, tokens: Sequence[int]) -> tuple[list[Any] | None, int]:
         """Caches for the longest known prefix of ``tokens`` and its length, which leaves one token to
-        compute at least, and is a multiple of ``piece`` if the caches can be cut. They share memory with the
-        entry and may be trimmed and merged, not written to."""
+        compute at least. The caches share memory with the entry and may be trimmed and merged, not
+        written to."""
         wanted = np.asarray(tokens, dtype=np.int64)
         best, length = None, 0
         for entry in self._entries:
-            usable = _usable(entry, wanted, piece)
+            usable = _usable(entry, wanted)
             if usable > length:
                 best, length = entry, usable
         if best is None:
@@ -93,12 +93,10 @@ class MlxPrefixCache:
         self.nbytes -= entry.nbytes
 
 
-def _usable(entry: _Entry, wanted: Tokens, piece: int) -> int:
+def _usable(entry: _Entry, wanted: Tokens) -> int:
     """How many tokens of ``wanted`` the entry can stand for."""
     common = min(common_prefix(entry.tokens, wanted), len(wanted) - 1)
-    if entry.can_be_cut:
-        return common - common % piece
-    return common if common == len(entry.tokens) else 0
+    return common if common == len(entry.tokens) or entry.can_be_cut else 0
 
 
 def common_prefix(a: Tokens, b: Tokens) -> int:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
 
 PREFILL_TOGETHER = 8  # prompts
-# A sequence that is alone is prefilled in pieces of so many tokens, and takes over that many or a multiple
-# from the cache: kernels add up otherwise for each shape, and the same question would get another answer.
-PIECE = 128
 
 
 class Runtime:
@@ -50,8 +47,7 @@ class Runtime:
 
     def insert(self, sequence: MlxSequence) -> None:
         """Put a sequence into the batch; its ``uid`` and ``cached`` are set."""
-        piece = 1 if self._sequences else PIECE
-        caches, known = (None, 0) if self._prefixes is None else self._prefixes.take(sequence.tokens, piece)
+        caches, known = (None, 0) if self._prefixes is None else self._prefixes.take(sequence.tokens)
         request = sequence.request
         generated = sequence.tokens[len(request.prompt.token_ids) :]
         editor = LogitsEditor.of(request, generated, self.vocabulary.end_ids, self.vocabulary.n_vocab)
@@ -81,8 +77,8 @@ class Runtime:
 
         ``spare_bytes`` are left for cached prefixes.
         """
-        size = self._pacer.budget(decoding) // max(1, min(prefilling, PREFILL_TOGETHER))
-        self._generator.prefill_step_size = PIECE if len(self._sequences) == 1 else max(1, size)
+        budget = self._pacer.budget(decoding)
+        self._generator.prefill_step_size = max(1, budget // max(1, min(prefilling, PREFILL_TOGETHER)))
         with self._generator.stats() as stats:
             _, responses = self._generator.next()
         self._pacer.observe(
