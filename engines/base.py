@@ -13,6 +13,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 FinishReason = Literal["stop", "length"]
 
+# What numbers of 32 bits can be computed with: colder is greedy (vLLM draws the line here too).
+GREEDY_BELOW = 1e-5
+LEAST_TOP_P = 1e-6
+LEAST_REPETITION_PENALTY = 0.01
+MOST_TOP_K = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
@@ -74,7 +80,8 @@ class Sampling:
     ``presence_penalty`` and ``frequency_penalty`` see generated tokens only; ``repetition_penalty``
     (1 = off) sees the prompt too. ``logit_bias`` pairs a token id with what is added to its logit.
     ``allowed_token_ids`` are all that may be drawn; None: any. None of ``bad_words`` is generated, neither
-    as it is nor behind a space, unless nothing else may be.
+    as it is nor behind a space, unless nothing else may be. Extreme values become the most extreme ones that
+    still can be computed with.
     """
 
     temperature: float = 1.0
@@ -90,6 +97,20 @@ class Sampling:
     bad_words: tuple[str, ...] = ()
     rare: RareSampling = NOTHING_RARE
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        bounded = {
+            "temperature": self.temperature if self.temperature >= GREEDY_BELOW else 0.0,
+            "top_p": max(self.top_p, LEAST_TOP_P),
+            "top_k": min(self.top_k, MOST_TOP_K),
+            "repetition_penalty": max(self.repetition_penalty, LEAST_REPETITION_PENALTY),
+        }
+        for name, value in bounded.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0.0
 
 
 @dataclass(frozen=True, slots=True)

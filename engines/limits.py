@@ -14,14 +14,16 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
 
     What ``max_tokens`` asks for beyond ``context_length`` is cut, unless it ``must_fit``.
 
-    Raises `RequestError` for a prompt without tokens, for ids outside the vocabulary and for an answer that
-    cannot be continued, and `ContextLengthExceeded` for a prompt that leaves no room for what is asked for.
+    Raises `RequestError` for a prompt without tokens, for ids outside the vocabulary (also in ``logit_bias``)
+    and for an answer that cannot be continued, and `ContextLengthExceeded` for a prompt that leaves no room
+    for what is asked for.
     """
     prompt, wanted = request.prompt.token_ids, request.max_tokens
     room = context_length - len(prompt)
     if room < 0 or (room == 0 and wanted != 0):
         raise ContextLengthExceeded(context_length, len(prompt))
     check_token_ids(prompt, n_vocab)
+    check_token_ids([token for token, _ in request.sampling.logit_bias], n_vocab, param="logit_bias")
     if not prompt:
         raise RequestError("the prompt has no tokens", param="prompt")
     if request.must_fit and wanted is not None and wanted > room:
@@ -43,7 +45,10 @@ def check_prompt_length(least: int, context_length: int) -> None:
 def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "prompt") -> None:
     """Raise `RequestError` unless every id is in the vocabulary."""
     if token_ids and not (min(token_ids) >= 0 and max(token_ids) < n_vocab):
-        raise RequestError(f"token ids must be between 0 and {n_vocab - 1}", param=param)
+        wrong = next(token for token in token_ids if not 0 <= token < n_vocab)
+        raise RequestError(
+            f"this model has no token {wrong}: token ids are between 0 and {n_vocab - 1}", param=param
+        )
 
 
 def check_choice(request: GenerationRequest, is_end: Callable[[int], bool]) -> None:

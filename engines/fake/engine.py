@@ -239,7 +239,7 @@ class FakeEngine:
         tokens = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
         sampling = request.sampling
         tokens = self._choose(tokens, sampling)
-        if sampling.temperature <= 0 or sampling.seed is None:
+        if sampling.is_greedy or sampling.seed is None:
             return tokens
         start = zlib.crc32(str(sampling.seed).encode()) % len(tokens)
         return tokens[start:] + tokens[:start]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from engines.errors import EngineError, ModelLoadError
 from engines.llamacpp import native_log
+from engines.llamacpp.kv_cache import State
 from engines.llamacpp.model import LlamaModel
 
 Logits = npt.NDArray[np.float32]
@@ -106,13 +107,24 @@ class LlamaContext:
             lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
             return
         # Between slots with cells of their own, llama_memory_seq_cp copies all cells, used or not.
-        size = lib.llama_state_seq_get_size(self._handle, source)
-        buffer = np.empty(size, dtype=np.uint8)  # not a ctypes array: those are zeroed first
-        state = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        lib.llama_state_seq_get_data(self._handle, state, size, source)
-        if not lib.llama_state_seq_set_data(self._handle, state, size, target):
+        if not self.load(target, self.save(source)):
             raise DecodeError("llama.cpp could not copy a prefix")
         self.truncate(target, length)
+
+    def save(self, slot: int) -> State:
+        """A copy of what ``slot`` holds."""
+        size = lib.llama_state_seq_get_size(self._handle, slot)
+        state = np.empty(size, dtype=np.uint8)  # not a ctypes array: those are zeroed first
+        lib.llama_state_seq_get_data(self._handle, _bytes_of(state), size, slot)
+        return state
+
+    def load(self, slot: int, state: State) -> bool:
+        """Let the empty ``slot`` hold what was saved, in neighbouring cells; False if there are none."""
+        return bool(lib.llama_state_seq_set_data(self._handle, _bytes_of(state), state.size, slot))
+
+    def clear(self) -> None:
+        """Drop what every slot holds: the next token gets the first cell."""
+        lib.llama_memory_clear(self._memory, False)
 
     def truncate(self, slot: int, length: int) -> None:
         """Drop what ``slot`` holds from position ``length`` on."""
@@ -152,6 +164,10 @@ class LlamaContext:
         if code == 1:
             raise KvCacheFull("llama.cpp found no room in the KV cache")
         raise DecodeError(f"llama_decode failed with code {code}: {native_log.recent_errors()}")
+
+
+def _bytes_of(state: State) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _create(model: LlamaModel, size: ContextSize, threads: int, offload: bool) -> Any:

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
+
+State = npt.NDArray[np.uint8]
 
 
 class CellMemory(Protocol):
@@ -25,6 +28,18 @@ class CellMemory(Protocol):
     def copy(self, source: int, target: int, length: int) -> None: ...
 
     def truncate(self, slot: int, length: int) -> None: ...
+
+    def save(self, slot: int) -> State:
+        """A copy of what ``slot`` holds."""
+        ...
+
+    def load(self, slot: int, state: State) -> bool:
+        """Let the empty ``slot`` hold what was saved, in neighbouring cells; False if there are none."""
+        ...
+
+    def clear(self) -> None:
+        """Drop everything: the next token gets the first cell."""
+        ...
 
 
 class KvCache(Protocol):
@@ -132,6 +147,24 @@ class PooledKvCache:
         cells = np.frombuffer(held, dtype=np.int32)
         self._references[cells] -= 1
         self._free_cells.extend(cells[self._references[cells] == 0].tolist())
+
+    def save(self, slot: int) -> State:
+        """A copy of the cells of ``slot``."""
+        return self._memory.save(slot)
+
+    def load(self, slot: int, state: State, count: int) -> bool:
+        """Let the empty ``slot`` hold the ``count`` tokens of ``state``; False if no cells lie together."""
+        if count > self.free_cells or not self._memory.load(slot, state):
+            return False
+        self.grow(slot, count)
+        return True
+
+    def clear(self) -> None:
+        """Give up every slot, and begin at the first cell again."""
+        for slot in list(self._held):
+            self._drop(self._held.pop(slot))
+            self._free_slots.append(slot)
+        self._memory.clear()
 
     def distinct(self, slots: Iterable[int]) -> int:
         held = np.zeros(self.cells, dtype=np.bool_)

@@ -17,7 +17,8 @@ from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pacing import LlamaPacer
 from engines.llamacpp.prefix_cache import LlamaPrefixCache
 from engines.llamacpp.scheduler import LlamaScheduler
-from engines.llamacpp.sizes import choose_sizes, memory_of
+from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit
+from engines.llamacpp.stash import Stash
 from engines.llamacpp.stepper import LlamaStepper
 
 logger = logging.getLogger("engines.llamacpp")
@@ -47,6 +48,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         kv,
         enabled=options.cache_prefixes and model.can_share_prefix,
         idle_cell_budget=model.idle_cell_budget() if size.pooled and not offload else 2**31,
+        stash=Stash(kv, limit=stash_limit(size)) if isinstance(kv, PooledKvCache) else None,
     )
     scheduler = LlamaScheduler(kv, prefixes, max_running=options.max_sequences, batch_size=context.batch_size)
     info = EngineInfo(
@@ -58,7 +60,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         devices=("gpu" if offload else "cpu",),
         capabilities=_capabilities(model, offload),
         memory_asleep=model.size,
-        memory=memory_of(model, size),
+        memory=memory_of(model, size, offload=offload),
         details={
             "description": model.description,
             "size": model.size,

@@ -8,16 +8,24 @@ from typing import NamedTuple
 
 from engines.llamacpp.kv_cache import KvCache
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
+from engines.llamacpp.stash import Stash, Stashed
 
 # Waiting for another prompt's prefill pays off only if it saves about a step of it.
 WORTH_WAITING_FOR = 32
 
 
+# A sequence that runs alone is prefilled in pieces that end at multiples of this, and takes over cached
+# prefixes up to one: so its numbers come out the same whether the prefix was cached or not. From this
+# length on ggml's attention goes tile by tile, and a longer piece is as good as several.
+ALIGNMENT = 64
+
+
 class SharedPrefix(NamedTuple):
-    """The first ``length`` tokens that KV slot ``slot`` holds."""
+    """The first ``length`` tokens that KV slot ``slot``, or a copy in the stash, holds."""
 
     slot: int = NO_SLOT
     length: int = 0
+    stashed: Stashed | None = None
 
 
 class LlamaPrefixCache:
@@ -26,8 +34,16 @@ class LlamaPrefixCache:
     A slot is free, or caches a prefix, or a sequence runs in it: the cache hands out the first two kinds.
     """
 
-    def __init__(self, kv: KvCache, *, enabled: bool = True, idle_cell_budget: int = 2**31) -> None:
-        """``idle_cell_budget`` bounds running sequences times cells that only the prefix cache holds.
+    def __init__(
+        self,
+        kv: KvCache,
+        *,
+        enabled: bool = True,
+        idle_cell_budget: int = 2**31,
+        stash: Stash | None = None,
+    ) -> None:
+        """``stash`` is for a pooled ``kv``. ``idle_cell_budget`` bounds running sequences times cells that
+        only the prefix cache holds.
 
         Attention looks at the mask of every used cell for every running sequence, so idle cells are not
         free: few sequences may keep many of them, many may keep few. Nothing is shared unless ``enabled``.
@@ -35,6 +51,8 @@ class LlamaPrefixCache:
         self._kv = kv
         self._enabled = enabled
         self._idle_cell_budget = idle_cell_budget
+        self._stash = stash
+        self._alone = NO_SLOT  # the only slot opened since the pool was empty
         self._cached: dict[int, list[int]] = {}
 
     def longest(self, sequence: LlamaSequence, running: Iterable[LlamaSequence]) -> SharedPrefix:
@@ -50,7 +68,7 @@ class LlamaPrefixCache:
             length = min(common_length(sequence.tokens, tokens), computed, limit)
             if length > best.length:
                 best = SharedPrefix(slot, length)
-        return best
+        return max(best, self._stashed(sequence), key=lambda prefix: prefix.length)
 
     def worth_waiting_for(
         self, sequence: LlamaSequence, prefix: SharedPrefix, running: Iterable[LlamaSequence]
@@ -68,22 +86,50 @@ class LlamaPrefixCache:
                 return other, length
         return None
 
-    def open(self, prefix: SharedPrefix, busy: Collection[int]) -> int:
-        """Take a slot and let it begin with ``prefix``; sequences run in the ``busy`` slots."""
-        source, shared = prefix
-        place = self._kv.place(busy, list(self._cached), source, shared)
+    def open(self, prefix: SharedPrefix, busy: Collection[int], reserved: int = 0) -> SharedPrefix:
+        """Take a slot and let it begin with ``prefix``, or with nothing if that cannot be had; sequences run
+        in the ``busy`` slots, and ``reserved`` cells are for them."""
+        self._alone = NO_SLOT
+        source, shared, stashed = prefix
+        if stashed is not None:
+            self.make_room(reserved + len(stashed.tokens))
+        place = self._kv.place(busy, list(self._cached), source, 0 if stashed else shared)
         if place.adopt:
             del self._cached[source]
             self._kv.shrink(source, shared)
-            return source
+            return SharedPrefix(source, shared)
         if place.slot in self._cached:
             self.evict(place.slot)
         self._kv.open(place.slot)
+        if stashed is not None and self._stash is not None:
+            fits = self._kv.free_cells - reserved >= len(stashed.tokens)
+            return SharedPrefix(place.slot, self._stash.load(stashed, place.slot, shared) if fits else 0)
         if shared:
             self._kv.share(source, place.slot, shared)
         if source in self._cached:
             self._cached[source] = self._cached.pop(source)  # used just now
-        return place.slot
+        return SharedPrefix(place.slot, shared)
+
+    def open_alone(self, sequence: LlamaSequence) -> SharedPrefix:
+        """The same for a sequence beside which nothing runs, so that it always computes the same: it takes
+        over a multiple of `ALIGNMENT`, and lies at the beginning of an empty pool."""
+        prefix = _aligned(self.longest(sequence, ()))
+        if self._stash is None:
+            return self.open(prefix, ())
+        slot, length, _ = prefix
+        if slot in self._cached and slot == self._alone and 2 * length >= len(self._cached[slot]):
+            del self._cached[slot]
+            self._kv.shrink(slot, length)
+            return prefix
+        if slot in self._cached:
+            self._cached[slot] = self._cached.pop(slot)  # used just now
+        for other, tokens in self._cached.items():
+            self._stash.put(other, tokens)
+        self._cached.clear()
+        self._stash.empty_pool()
+        opened = self.open(_aligned(self._stashed(sequence)), ())
+        self._alone = opened.slot
+        return opened
 
     def keep(self, slot: int, tokens: list[int]) -> None:
         """Cache the ``tokens`` that a finished sequence left in ``slot``; cached prefixes of them say nothing
@@ -122,10 +168,24 @@ class LlamaPrefixCache:
         for slot in list(self._cached):
             self.evict(slot)
 
+    def _stashed(self, sequence: LlamaSequence) -> SharedPrefix:
+        """The longest prefix of ``sequence`` in the stash."""
+        best = SharedPrefix()
+        for stashed in self._stash.kept if self._stash and self._enabled else ():
+            length = min(common_length(sequence.tokens, stashed.tokens), len(sequence.tokens) - 1)
+            if length > best.length:
+                best = SharedPrefix(NO_SLOT, length, stashed)
+        return best
+
     def _holders(self, running: Iterable[LlamaSequence]) -> Iterator[tuple[int, list[int], int]]:
         """Slots, their tokens, and how many of these are computed."""
         cached = ((slot, tokens, len(tokens)) for slot, tokens in self._cached.items())
         return chain(cached, ((s.slot, s.tokens, s.computed) for s in running))
+
+
+def _aligned(prefix: SharedPrefix) -> SharedPrefix:
+    length = prefix.length - prefix.length % ALIGNMENT
+    return prefix._replace(length=length) if length else SharedPrefix()
 
 
 def common_length(a: list[int], b: list[int]) -> int:

@@ -36,7 +36,7 @@ class Sampler:
     ) -> None:
         """``bad_words`` are the tokens of those that ``request`` names."""
         sampling = request.sampling
-        self.is_greedy = sampling.temperature <= 0.0
+        self.is_greedy = sampling.is_greedy
         self._sampling = sampling
         self._generated = len(request.generated)
         self._min_tokens = request.min_tokens
@@ -45,7 +45,7 @@ class Sampler:
         self._never_ids = np.setdiff1d(eog_ids, stops) if request.ignore_eos else None
         self._forbidden = _forbidden(sampling, n_vocab)
         self._bad_words = BadWords(bad_words, request.generated) if bad_words else None
-        self._bias_ids, self._biases = _bias(sampling, n_vocab)
+        self._bias_ids, self._biases = _bias(sampling)
         self._penalties = _Penalties.of(request, n_vocab)
         self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed, n_vocab)
 
@@ -136,11 +136,10 @@ def token_logprob(model: LlamaModel, logprobs: Row, token: int, top: int) -> Tok
     return TokenLogprob(candidate(token), tuple(candidate(i) for i in best))
 
 
-def _bias(sampling: Sampling, n_vocab: int) -> tuple[npt.NDArray[np.int64] | None, Row]:
-    pairs = [(token, bias) for token, bias in sampling.logit_bias if 0 <= token < n_vocab]
-    if not pairs:
+def _bias(sampling: Sampling) -> tuple[npt.NDArray[np.int64] | None, Row]:
+    if not sampling.logit_bias:
         return None, np.empty(0, dtype=np.float32)
-    ids, biases = zip(*pairs, strict=True)
+    ids, biases = zip(*sampling.logit_bias, strict=True)
     return np.array(ids, dtype=np.int64), np.array(biases, dtype=np.float32)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from engines.batching.waiting import WaitingQueue
 from engines.llamacpp.kv_cache import KvCache
-from engines.llamacpp.prefix_cache import LlamaPrefixCache, SharedPrefix
+from engines.llamacpp.prefix_cache import ALIGNMENT, LlamaPrefixCache, SharedPrefix
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
 
 # Room a running sequence is left to grow in, at most, before a new one is admitted. Too little means
@@ -127,6 +127,11 @@ class LlamaScheduler:
 
     def _admit(self, work: list[Work], budget: int) -> None:
         """Start waiting sequences in their order, past those that wait for another's prefill."""
+        if not self.running and self.waiting and (len(self.waiting) == 1 or self._max_running == 1):
+            sequence = next(iter(self.waiting))
+            self._start(sequence, self._prefixes.open_alone(sequence))
+            self._add_prefill(work, sequence, budget)
+            return
         for sequence in list(self.waiting):
             if budget <= 0 or len(self.running) >= self._max_running:
                 return
@@ -138,13 +143,14 @@ class LlamaScheduler:
                 continue
             if not self._has_room(sequence, prefix):
                 return
-            self._start(sequence, prefix)
+            planned = sum(w.count for w in work)
+            self._start(sequence, self._prefixes.open(prefix, self._busy_slots(), planned))
             budget -= self._add_prefill(work, sequence, budget)
 
     def _add_prefill(self, work: list[Work], sequence: LlamaSequence, budget: int) -> int:
         """Plan as much of a prompt as budget and cells allow; returns the tokens scheduled."""
         planned = sum(w.count for w in work)
-        wanted = min(sequence.pending, budget)
+        wanted = self._piece(sequence, budget)
         self._prefixes.make_room(planned + wanted)
         count = min(wanted, self._kv.free_cells - planned)
         if count <= 0:
@@ -152,19 +158,30 @@ class LlamaScheduler:
         work.append(Work(sequence, count))
         return count
 
+    def _piece(self, sequence: LlamaSequence, budget: int) -> int:
+        """How much of a prompt is prefilled next. Alone, it goes in the same pieces however much of it was
+        cached: see `ALIGNMENT`."""
+        if len(self.running) > 1 or (self.waiting and self._max_running > 1):
+            return min(sequence.pending, budget)
+        done, total = sequence.computed, len(sequence.tokens)
+        end = done - done % ALIGNMENT + max(budget - budget % ALIGNMENT, ALIGNMENT)
+        last = total - total % ALIGNMENT
+        return min((min(end, last) if done < last else total) - done, self._batch_size)
+
     def _has_room(self, sequence: LlamaSequence, prefix: SharedPrefix) -> bool:
         """Whether the whole prompt fits beside what the running sequences still need."""
         if not self.running:
             return True
         promised = sum(s.pending + min(s.to_generate, GROWTH_RESERVE) for s in self.running)
-        return self._kv.cells - self.cells_in_use >= promised + len(sequence.tokens) - prefix.length
+        shared = 0 if prefix.stashed else prefix.length
+        return self._kv.cells - self.cells_in_use >= promised + len(sequence.tokens) - shared
 
-    def _start(self, sequence: LlamaSequence, prefix: SharedPrefix) -> None:
+    def _start(self, sequence: LlamaSequence, opened: SharedPrefix) -> None:
+        """Let a waiting sequence run in the slot that was opened for it."""
         self.waiting.remove(sequence)
-        sequence.slot = self._prefixes.open(prefix, self._busy_slots())
-        sequence.computed = prefix.length
+        sequence.slot, sequence.computed, _ = opened
         if sequence.cached is None:
-            sequence.cached = min(prefix.length, len(sequence.request.prompt.token_ids))
+            sequence.cached = min(opened.length, len(sequence.request.prompt.token_ids))
         self.running.append(sequence)
         self._prefixes.trim(self._busy_slots())
 

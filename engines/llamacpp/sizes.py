@@ -35,9 +35,15 @@ def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> 
     return context, ContextSize(cells=cells, slots=slots)
 
 
-def memory_of(model: LlamaModel, size: ContextSize) -> int:
-    """Bytes that weights, KV cache and work space take."""
-    return model.size + size.cells * model.kv_bytes_per_token() + WORK_SPACE
+def stash_limit(size: ContextSize) -> int:
+    """Tokens that the stash of a pool may hold: half of what the pool does."""
+    return size.cells // 2 if size.pooled else 0
+
+
+def memory_of(model: LlamaModel, size: ContextSize, *, offload: bool = False) -> int:
+    """Bytes that weights, KV cache, its stash and work space take; on a GPU, where the stash is not."""
+    tokens = size.cells + (0 if offload else stash_limit(size))
+    return model.size + tokens * model.kv_bytes_per_token() + WORK_SPACE
 
 
 def _round_up(cells: int) -> int:

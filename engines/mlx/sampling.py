@@ -101,7 +101,7 @@ class SharedSamplers:
 
     def get(self, sampling: Sampling, position: int) -> Sampler:
         """The sampler for a request whose next draw is number ``position``."""
-        if sampling.temperature <= 0.0:
+        if sampling.is_greedy:
             return draw_greedy
         if sampling.seed is not None:
             return TokenSampler(sampling, sampling.seed, position)
@@ -137,7 +137,7 @@ class LogitsEditor:
         self._single = _ids(run[0] for run in bad_words if len(run) == 1)
         self._runs = [(mx.array(run[:-1]), run[-1]) for run in bad_words if len(run) > 1]
         self._generated = len(generated)
-        pairs = [(token, bias) for token, bias in sampling.logit_bias if 0 <= token < n_vocab]
+        pairs = sampling.logit_bias
         self._bias_ids = mx.array([token for token, _ in pairs], dtype=mx.uint32)
         self._biases = mx.array([bias for _, bias in pairs], dtype=mx.float32)
         self._is_biased = bool(pairs)

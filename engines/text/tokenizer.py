@@ -69,7 +69,7 @@ class Tokenizer:
         self._context = context_length
         self._allows = allow_special_tokens
         self._claims = Claims()
-        self._frame: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._before: tuple[int, ...] | None = None
 
     async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         """Raises `ContextLengthExceeded`, and `EngineError` once this is closed, as all methods do."""
@@ -153,22 +153,14 @@ class Tokenizer:
 
     def _read(self, parts: Sequence[str], add_special: bool, check: Check) -> tuple[int, ...]:
         tokenize = self._vocabulary.tokenize
-        slices = [each for part in parts for each in self._slices(part, check)]
-        if len(slices) <= 1:
-            text = slices[0] if slices else ""
-            self._count(text, 0, check)
-            check()
-            return tokenize(text, add_special=add_special)
         found: list[int] = []
-        for each in slices:
-            self._count(each, len(found), check)
-            check()
-            found += tokenize(each, add_special=False)
-            check_prompt_length(len(found), self._context)
-        if not add_special:
-            return tuple(found)
-        before, after = self._framing()
-        return (*before, *found, *after)
+        for part in parts:
+            for each in self._slices(part, check):
+                self._count(each, len(found), check)
+                check()
+                found += tokenize(each, add_special=False)
+                check_prompt_length(len(found), self._context)
+        return (*self._prefix(), *found) if add_special else tuple(found)
 
     def _slices(self, text: str, check: Check) -> Iterator[str]:
         """``text`` in slices that give the same tokens as the whole, as far as that can be."""
@@ -212,15 +204,16 @@ class Tokenizer:
             count += max(1, len(self._vocabulary.tokenize(piece, add_special=False)) - _SEAM)
             check_prompt_length(count, self._context)
 
-    def _framing(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tokens that ``add_special`` puts in front of a text and behind it."""
-        if self._frame is None:
+    def _prefix(self) -> tuple[int, ...]:
+        """The tokens that the vocabulary puts in front of a text. What some put behind it would end it, and
+        prompts are to be continued."""
+        if self._before is None:
             plain = self._vocabulary.tokenize("a", add_special=False)
             framed = self._vocabulary.tokenize("a", add_special=True)
             extra = range(len(framed) - len(plain) + 1)
-            at = next((i for i in extra if framed[i : i + len(plain)] == plain), 0)
-            self._frame = framed[:at], framed[at + len(plain) :]
-        return self._frame
+            at = next((i for i in extra if plain and framed[i : i + len(plain)] == plain), 0)
+            self._before = framed[:at]
+        return self._before
 
 
 def _go_on() -> None:

@@ -22,7 +22,7 @@ def sampling_params(request: GenerationRequest, limit: int) -> Any:
     sampling, seed = request.sampling, request.generator_seed
     try:
         return SamplingParams(
-            temperature=max(0.0, sampling.temperature),
+            temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             min_p=sampling.min_p,

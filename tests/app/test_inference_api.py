@@ -17,6 +17,7 @@ from support.server import LiveServer, live_server, wait_until
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "one two three four five"}]
+USAGE = {"include_usage": True}
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,40 @@ def test_completion_logprobs(client: httpx.Client) -> None:
     choice = complete(client, logprobs=1).json()["choices"][0]
     assert choice["logprobs"]["tokens"] == ["alpha", " beta", " gamma"]
     assert choice["logprobs"]["text_offset"] == [0, 5, 10]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_drawn_token_is_among_a_completions_top_logprobs(client: httpx.Client, count: int) -> None:
+    logprobs = complete(client, logprobs=count).json()["choices"][0]["logprobs"]
+    drawn = zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True)
+    assert all(top[token] == logprob for token, logprob, top in drawn)
+    assert all(1 <= len(top) <= count + 1 for top in logprobs["top_logprobs"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "👩‍👩‍👧‍👦 and 🏳️‍🌈",
+        "👍🏽🇩🇪🇫🇷 1️⃣ ❤︎❤️",
+        "e\u0301\u200d\u200c\u2028\u2029\x85\ufeff한\U000e0067",
+        "  \n\r\n\ttwo  spaces ",
+        'quote " back \\ slash \x00 \x7f <b>&amp;',
+    ],
+)
+@pytest.mark.parametrize("stop", [[], ["\u200d👧"], [" \u2028", "never", "  s"]])
+def test_streams_and_wholes_agree_on_every_character(
+    client: httpx.Client, text: str, stop: list[str]
+) -> None:
+    fields = {"prompt": text, "stop": stop, "max_tokens": 200}
+    whole = complete(client, **fields).json()
+    assert not stop or not any(each in whole["choices"][0]["text"] for each in stop)
+    for more in ({}, {"logprobs": 1}):
+        streamed = events(complete(client, **fields, **more, stream=True, stream_options=USAGE))
+        choices = [choice for event in streamed for choice in event["choices"]]
+        assert "".join(choice["text"] for choice in choices) == whole["choices"][0]["text"]
+        assert choices[-1]["finish_reason"] == whole["choices"][0]["finish_reason"]
+        assert streamed[-1]["usage"] == whole["usage"]
+    assert whole["choices"][0]["text"] == text or stop
 
 
 def test_text_is_sent_as_utf_8(client: httpx.Client) -> None:

@@ -35,10 +35,11 @@ def test_chat(client: OpenAI, model: str) -> None:
 
 
 def test_streamed_chat_says_the_same(client: OpenAI, model: str) -> None:
-    whole = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=32)
+    question = [{"role": "user", "content": "What is the capital of France? " + "Answer briefly. " * 20}]
+    whole = client.chat.completions.create(model=model, messages=question, temperature=0, max_tokens=32)
     stream = client.chat.completions.create(
         model=model,
-        messages=QUESTION,
+        messages=question,
         temperature=0,
         max_tokens=32,
         stream=True,

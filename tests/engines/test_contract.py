@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -139,6 +140,62 @@ async def test_text_is_the_tokens_text(engine: Engine) -> None:
 async def test_greedy_repeats_itself(engine: Engine) -> None:
     request = await request_for(engine)
     assert tokens_of(await drain(engine, request)) == tokens_of(await drain(engine, request))
+
+
+async def test_a_used_engine_repeats_itself(engine: Engine) -> None:
+    """Whatever was computed before, and whether a prompt's beginning is cached."""
+    story = await request_for(engine, max_tokens=3, logprobs=1)
+    other = await engine.render_chat([{"role": "user", "content": "Tell of rice and of winter. " * 10}])
+    requests = [story, replace(story, prompt=other)]
+    await asyncio.gather(*(drain(engine, replace(story, max_tokens=n)) for n in (2, 4)))
+    first, second = [
+        [[entry.chosen for c in await drain(engine, request) for entry in c.logprobs] for request in order]
+        for order in (requests, requests[::-1])
+    ]
+    assert first == second[::-1]
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e-5},
+        {"temperature": 2.0, "top_k": 2**62},
+        {"top_k": 2**32 + 1},
+        {"top_p": 5e-324},
+        {"top_p": 0.0},
+        {"min_p": 5e-324},
+        {"min_p": 1.0},
+        {"repetition_penalty": 5e-324},
+        {"repetition_penalty": 10.0, "presence_penalty": 2.0, "frequency_penalty": 2.0},
+        {"repetition_penalty": 1e-3, "presence_penalty": -2.0, "frequency_penalty": -2.0},
+        {"logit_bias": ((5, -100.0), (6, 100.0)), "temperature": 2.0},
+    ],
+)
+async def test_extreme_sampling_draws_tokens(engine: Engine, extreme: dict[str, Any]) -> None:
+    request = await request_for(engine, sampling=Sampling(seed=1, **extreme), max_tokens=4, logprobs=1)
+    chunks = await drain(engine, replace(request, ignore_eos=True))
+    assert len(tokens_of(chunks)) == 4
+    assert all(math.isfinite(entry.chosen.logprob) for chunk in chunks for entry in chunk.logprobs)
+
+
+@pytest.mark.parametrize(
+    "cold",
+    [{"temperature": t} for t in (1e-6, 1e-39, 5e-324)] + [{"top_p": 1e-320}, {"min_p": 1.0}, {"top_k": 1}],
+)
+async def test_extremely_cold_sampling_is_greedy(engine: Engine, cold: dict[str, float]) -> None:
+    sampling = Sampling(seed=1, **cold)  # type: ignore[arg-type]
+    if engine.info.engine == "fake":
+        pytest.skip("it draws nothing")
+    drawn = await drain(engine, await request_for(engine, sampling=sampling))
+    assert tokens_of(drawn) == tokens_of(await drain(engine, await request_for(engine)))
+
+
+async def test_a_bias_on_what_is_no_token_is_refused(engine: Engine) -> None:
+    for token in (-1, 2**52):
+        sampling = Sampling(0.0, logit_bias=((3, 1.0), (token, 1.0)))
+        with pytest.raises(RequestError, match=f"no token {token}") as refusal:
+            engine.generate(await request_for(engine, sampling=sampling))
+        assert refusal.value.param == "logit_bias"
 
 
 async def test_a_seed_decides(engine: Engine) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from engines.llamacpp.kv_cache import Placement, PooledKvCache, SplitKvCache
+import numpy as np
+
+from engines.llamacpp.kv_cache import Placement, PooledKvCache, SplitKvCache, State
 
 
 class Memory:
@@ -12,6 +14,14 @@ class Memory:
 
     def truncate(self, slot: int, length: int) -> None:
         self.calls.append(("truncate", slot, length))
+
+    def save(self, slot: int) -> State:
+        return np.zeros(1, dtype=np.uint8)
+
+    def load(self, slot: int, state: State) -> bool:
+        return True
+
+    def clear(self) -> None: ...
 
 
 def test_shared_cells_are_free_only_with_their_last_holder() -> None:

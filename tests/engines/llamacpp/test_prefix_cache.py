@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines.base import GenerationRequest, Prompt, Sampling
-from engines.llamacpp.kv_cache import PooledKvCache
+from engines.llamacpp.kv_cache import PooledKvCache, State
 from engines.llamacpp.prefix_cache import WORTH_WAITING_FOR, LlamaPrefixCache, SharedPrefix, common_length
 from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.sequence import LlamaSequence
@@ -22,6 +22,14 @@ class NoMemory:
     def copy(self, source: int, target: int, length: int) -> None: ...
 
     def truncate(self, slot: int, length: int) -> None: ...
+
+    def save(self, slot: int) -> State:
+        return np.zeros(1, dtype=np.uint8)
+
+    def load(self, slot: int, state: State) -> bool:
+        return True
+
+    def clear(self) -> None: ...
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def sequence(tokens: list[int]) -> LlamaSequence:
 def fill(cache: LlamaPrefixCache, kv: PooledKvCache, tokens: list[int]) -> int:
     """Compute ``tokens`` in a slot and leave them there."""
     prefix = cache.longest(sequence(tokens), [])
-    slot = cache.open(prefix, [])
+    slot = cache.open(prefix, []).slot
     kv.grow(slot, len(tokens) - prefix.length)
     cache.keep(slot, tokens)
     return slot

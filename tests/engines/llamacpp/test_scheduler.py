@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from engines.base import GenerationRequest, Prompt, Sampling
-from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
+from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache, State
 from engines.llamacpp.prefix_cache import WORTH_WAITING_FOR, LlamaPrefixCache
 from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
+from engines.llamacpp.stash import Stash
 from engines.stream import ChunkStream
 from engines.text.output import TextAssembler
 
@@ -22,12 +23,22 @@ class Memory:
 
     def __init__(self) -> None:
         self.copies: list[tuple[int, int, int]] = []
+        self.cleared = 0
 
     def copy(self, source: int, target: int, length: int) -> None:
         self.copies.append((source, target, length))
 
     def truncate(self, slot: int, length: int) -> None:
         pass
+
+    def save(self, slot: int) -> State:
+        return np.zeros(1, dtype=np.uint8)
+
+    def load(self, slot: int, state: State) -> bool:
+        return True
+
+    def clear(self) -> None:
+        self.cleared += 1
 
 
 class Bench:
@@ -49,7 +60,8 @@ class Bench:
             self.kv = SplitKvCache(self.memory, per_slot=per_slot, slots=running)
         else:
             self.kv = PooledKvCache(self.memory, cells=cells, slots=slots)
-        self.prefixes = LlamaPrefixCache(self.kv, enabled=cache)
+        stash = Stash(self.kv, limit=cells) if isinstance(self.kv, PooledKvCache) else None
+        self.prefixes = LlamaPrefixCache(self.kv, enabled=cache, stash=stash)
         self.scheduler = LlamaScheduler(self.kv, self.prefixes, max_running=running, batch_size=batch)
         self.ended: list[LlamaSequence] = []
 
@@ -112,21 +124,61 @@ def test_oldest_prompts_are_admitted_first() -> None:
     assert set(bench.step()) == set(sequences[:2])
 
 
-def test_a_finished_prompt_is_reused() -> None:
-    bench = Bench()
-    bench.submit(list(range(50)), limit=1)
+@pytest.mark.parametrize("per_slot", [0, 300])
+def test_a_prompt_that_runs_alone_is_computed_in_the_same_pieces_cached_or_not(per_slot: int) -> None:
+    bench = Bench(per_slot=per_slot)
+
+    def pieces(tokens: list[int], budget: int = 70) -> list[int]:
+        sequence = bench.submit(tokens, limit=1)
+        found = []
+        while bench.scheduler.has_work:
+            found.append(bench.step(budget)[sequence])
+        assert sum(found) + (sequence.cached or 0) == len(tokens)
+        return found
+
+    first = list(range(200))
+    assert pieces(first) == [64, 64, 64, 8]
+    assert pieces(first) == [8]
+    assert pieces([*first[:140], 999], budget=1000) == [13]
+    assert pieces([*range(500, 700)], budget=1000) == [192, 8]
+    assert pieces([*range(500, 692)]) == [64]
+    assert pieces(first) == [64, 8]  # a prompt that shared much of it has taken its place
+
+
+def test_where_one_runs_at_a_time_those_that_wait_change_nothing() -> None:
+    bench = Bench(running=1)
+    first, second = bench.submit(list(range(100)), limit=1), bench.submit(list(range(500, 600)), limit=1)
+    assert [bench.step(budget=70) for _ in range(4)] == [{first: 64}, {first: 36}, {second: 64}, {second: 36}]
+
+
+def test_a_prompt_that_runs_alone_has_an_empty_pool() -> None:
+    bench = Bench(running=2)
+    first = bench.submit(list(range(100)), limit=1)
     bench.run()
-    again = bench.submit([*list(range(40)), 999, 998])
-    assert bench.step() == {again: 2}
-    assert again.cached == 40
+    assert bench.memory.cleared == 1
+    going_on = bench.submit([*range(100), 7], limit=20)  # lies where it must
+    bench.step()
+    assert (going_on.cached, bench.memory.cleared) == (64, 1)
+    other = bench.submit(list(range(1000, 1100)), limit=1)
+    bench.run()
+    assert bench.kv.cells - bench.kv.free_cells == 120 + 100
+    third = bench.submit([*range(1000, 1100), 5], limit=1)
+    bench.run()
+    assert (first.cached, other.cached, third.cached, bench.memory.cleared) == (0, 0, 64, 2)
+    assert bench.kv.cells - bench.kv.free_cells == 101
+    beside = bench.submit([5000], limit=9)
+    bench.step()
+    fourth = bench.submit([*range(100), 7, 7, 7], limit=1)  # comes back from the stash, beside another
+    bench.run()
+    assert (beside.cached, fourth.cached) == (0, 102)
 
 
 def test_the_last_token_is_never_reused() -> None:
     bench = Bench()
-    bench.submit(list(range(50)), limit=1)
-    bench.run()
-    again = bench.submit(list(range(50)))
-    assert bench.step() == {again: 1}
+    bench.submit([1])
+    for _ in range(2):
+        again = bench.submit(list(range(50)), limit=1)
+        bench.step()
     assert again.cached == 49
 
 
@@ -181,19 +233,19 @@ def test_without_caching_nothing_is_shared() -> None:
 
 
 def test_cached_prefixes_are_evicted_least_recently_used_first() -> None:
-    bench = Bench(cells=120)
+    bench = Bench(cells=240)
     for start in (1000, 2000):
-        bench.submit([start + i for i in range(40)], limit=1)
+        bench.submit([start + i for i in range(80)], limit=1)
         bench.run()
-    bench.submit([1000 + i for i in range(40)], limit=1)  # the older one is used again
+    bench.submit([1000 + i for i in range(80)], limit=1)  # the older one is used again
     bench.run()
-    bench.submit([3000 + i for i in range(60)], limit=1)
+    bench.submit([3000 + i for i in range(120)], limit=1)
     bench.run()
-    kept = bench.submit([1000 + i for i in range(40)], limit=1)
+    kept = bench.submit([1000 + i for i in range(80)], limit=1)
     bench.run()
-    gone = bench.submit([2000 + i for i in range(40)], limit=1)
+    gone = bench.submit([2000 + i for i in range(80)], limit=1)
     bench.run()
-    assert (kept.cached, gone.cached) == (39, 0)
+    assert (kept.cached, gone.cached) == (64, 0)
 
 
 def test_a_longer_conversation_replaces_its_own_beginning() -> None:
@@ -284,11 +336,11 @@ def test_random_traffic_never_stalls_or_leaks(seed: int, per_slot: int) -> None:
 
 def test_many_sequences_may_keep_fewer_idle_cells_than_one() -> None:
     bench = Bench()
-    bench.prefixes._idle_cell_budget = 200
     for start in range(0, 5000, 1000):
         bench.submit([start + i for i in range(40)], limit=1)
-        bench.run()
-    assert bench.kv.cells - bench.kv.free_cells == 200  # nobody runs: all is kept
+    bench.run()
+    assert bench.kv.cells - bench.kv.free_cells == 200
+    bench.prefixes._idle_cell_budget = 200
     for start in range(5000, 9000, 1000):
         bench.submit([start, start + 1])
     bench.step()
@@ -303,7 +355,7 @@ def test_a_split_cache_goes_on_in_place_and_copies_to_others() -> None:
     assert first.slot < 0
     going_on = bench.submit([*range(100), 7, 8])
     bench.step()
-    assert (going_on.cached, bench.memory.copies) == (100, [])
+    assert (going_on.cached, bench.memory.copies) == (64, [])
     other = bench.submit([*range(100), 500])
     bench.step()
     assert other.cached == 100

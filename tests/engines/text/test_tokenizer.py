@@ -180,7 +180,17 @@ async def test_slices_give_the_tokens_of_the_whole(add_special: bool) -> None:
     found = await Tokenizer(vocabulary, 2**20).tokenize(text, add_special=add_special)
     assert len(vocabulary.texts) > 4
     assert max(map(len, vocabulary.texts)) < SLICE + 99
-    assert found == vocabulary.tokenize(text, add_special=add_special)
+    whole = vocabulary.tokenize(text, add_special=False)
+    # The end of text that the vocabulary puts behind it would end what is to be continued.
+    assert found == ((1, *whole) if add_special else whole)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "some words"])
+async def test_nothing_is_put_behind_a_prompt(text: str) -> None:
+    vocabulary = Letters()
+    assert vocabulary.tokenize(text, add_special=True)[-1] == 2
+    found = await Tokenizer(vocabulary, 100).tokenize(text, add_special=True)
+    assert found == (1, *vocabulary.tokenize(text, add_special=False))
 
 
 async def test_runs_are_cut_where_the_vocabulary_needs_it() -> None:

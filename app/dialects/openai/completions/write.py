@@ -117,6 +117,7 @@ class CompletionWriter:
         return {
             "tokens": tokens,
             "token_logprobs": [entry.chosen.logprob for entry in entries],
-            "top_logprobs": [{printable(c.text): c.logprob for c in e.top} for e in entries],
+            # The token that was drawn is always among them, as an entry more if it is none of the best.
+            "top_logprobs": [{printable(c.text): c.logprob for c in (*e.top, e.chosen)} for e in entries],
             "text_offset": offsets,
         }
