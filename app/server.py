@@ -23,6 +23,7 @@ from app.pull_requests import named_pull
 from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.cluster import ClusterCollector
+from app.telemetry.load_log import LoadLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.models import ModelCollector
 from app.telemetry.request_log import RequestLog
@@ -32,7 +33,7 @@ from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
 from engines.lifecycle.errors import ModelConflict
-from engines.lifecycle.loader import ModelLoader
+from engines.lifecycle.loader import ModelLoader, engine_for
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import LoadOptions, ModelEvent, ModelState
 from engines.machine import malloc, memory
@@ -87,13 +88,11 @@ class Server:
             ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
         )
         self.targets = Targets(self.library, lambda: self.fleet.upstreams)
-        # A worker's requests are logged by its parent.
-        log = RequestLog(lambda: self._gpu_memory)
-        self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
+        self._log = RequestLog(lambda: self._gpu_memory)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self.large_bodies = asyncio.Lock()
-        self._has_gpu = facts.cuda
+        self._facts = facts
         self._gpu_memory = 0
         self._background = BackgroundTasks()
 
@@ -132,13 +131,23 @@ class Server:
                 self.fleet.ensure(model.name)
                 self.manager.want(model.name, modest=True)
         self._background.start(self._keep_reloading())
-        if self._has_gpu:
+        loads = LoadLog(self.settings, self.default.name, self.manager.statuses, self.manager.events)
+        self._background.start(loads.keep_telling())
+        self._background.start(loads.tell_when_ready())
+        if self._facts.cuda:
             self._background.start(self._keep_gpu_memory())
 
     async def stop(self) -> None:
         self._background.cancel()
         await self.pulls.stop()
         await self.cluster.stop()
+
+    def idle_gpu(self) -> str:
+        """That the engine of the default model leaves a GPU of this machine idle; empty if it does not."""
+        if self.is_worker or self.settings.device_type == "cpu":
+            return ""
+        choice = engine_for(self.default, self.settings.inference_engine, self._facts)
+        return selection.idle_gpu(self._facts, choice.engine or "")
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether upstreams have the model ``name``, and this server knows of no such model."""
@@ -152,8 +161,10 @@ class Server:
         return self.library.on_disk(name) if path is None else self.library.add_path(name, path)
 
     def _record(self, target: Target, endpoint: str, request_id: str) -> RequestRecord:
+        # A worker's requests are logged by its parent.
+        sinks: list[Sink] = [self.metrics, *(() if self.is_worker else (self._log.of_this_request(),))]
         return RequestRecord(
-            target, endpoint, request_id, live=self.metrics.for_model(target.model), sinks=self._sinks
+            target, endpoint, request_id, live=self.metrics.for_model(target.model), sinks=sinks
         )
 
     def report(self, model: Model) -> ModelReport:

@@ -4,7 +4,7 @@ Pure ASGI: Starlette's BaseHTTPMiddleware would halve the throughput.
 
 From the outside in:
 
-1. request id: outermost, so that a refusal by any other one has an id too;
+1. request id: outermost, so that a refusal by any other one has an id, and a line in the log, too;
 2. host, then origin: whether a browser is tricked into this request;
 3. CORS: answers the browser's own questions;
 4. body limit: costs a look at a header and needs to know nobody;
@@ -31,7 +31,7 @@ from app.settings import Settings
 def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> None:
     """Put the middleware around ``app``. What is added last is outermost.
 
-    A worker answers nobody without its key, not even a probe.
+    A worker answers nobody without its key, not even a probe; its parent logs its requests.
     """
     if settings.rate_limit_rpm:
         app.add_middleware(RateLimitMiddleware, rpm=settings.rate_limit_rpm)
@@ -54,4 +54,4 @@ def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> Non
     app.add_middleware(OriginCheckMiddleware, allowed=settings.cors_origins)
     if settings.allowed_hosts or is_loopback(settings.host):
         app.add_middleware(HostCheckMiddleware, allowed=settings.allowed_hosts)
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestIdMiddleware, is_logged=not is_worker)
