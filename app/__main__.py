@@ -1,6 +1,21 @@
-"""``python -m app`` is ``enginehouse``."""
+"""The program ``enginehouse``, which is also ``python -m app``."""
 
-from app.cli.app import cli
+from __future__ import annotations
+
+import os
+import signal
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is still being imported ends it without a traceback."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    from app.cli.app import cli
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli()
+
 
 if __name__ == "__main__":
-    cli()
+    main()

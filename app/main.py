@@ -12,8 +12,10 @@ from app import __version__, errors, middleware
 from app.configuration import WorkerModel
 from app.routers import absent, cluster, docs, events, home, inference, lifecycle, models, pulls, system
 from app.server import Server
-from app.settings import Settings
+from app.setting_notes import notes
+from app.settings import Settings, adopt_hub_variables, read_variables
 from app.telemetry import logs
+from app.variables import Variables
 
 DESCRIPTION = """An OpenAI-compatible inference server. Point any OpenAI client at `/v1`."""
 
@@ -24,13 +26,17 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     ``worker_model``: it is a worker, which serves this one model for the server that started it.
     Raises `ModelFileNotFound` if there is nothing to serve, and `CatalogError` for upstreams with mistakes.
     """
-    settings = settings or Settings()
+    variables = Variables()
+    if settings is None:
+        variables = read_variables()
+        adopt_hub_variables(variables)
+        settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
     server = Server(settings, worker_model)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        _announce(settings, server)
+        _announce(settings, server, variables)
         await server.start()
         try:
             yield
@@ -67,7 +73,7 @@ def create_only_app() -> FastAPI:
     return app
 
 
-def _announce(settings: Settings, server: Server) -> None:
+def _announce(settings: Settings, server: Server, variables: Variables) -> None:
     log = logs.get_logger("app")
     log.info(
         "starting",
@@ -77,9 +83,9 @@ def _announce(settings: Settings, server: Server) -> None:
         models=len(server.library.models()),
         memory_budget=str(server.manager.limits.budget),
     )
-    if settings.inference_mode == "multi_instance" and settings.max_concurrent_models == 1:
-        log.warning("multi_instance keeps one model only, as MAX_CONCURRENT_MODELS is 1: raise it")
-    if not settings.api_keys:
-        log.warning("the API is open to everyone who can reach it: set API_KEYS to require a key")
+    for note in notes(settings, variables):
+        log.warning(note)
     if settings.manages_locally:
         log.warning("models are managed only from this machine: set ADMIN_API_KEYS, or OPEN_ADMIN=true")
+    if idle := server.idle_gpu():
+        log.warning(idle)

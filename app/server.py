@@ -25,6 +25,7 @@ from app.pull_requests import named_pull, usefulness
 from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.cluster import ClusterCollector
+from app.telemetry.load_log import LoadLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.models import ModelCollector
 from app.telemetry.request_log import RequestLog
@@ -34,6 +35,7 @@ from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
 from engines.lifecycle.errors import ModelConflict
+from engines.lifecycle.loader import engine_for
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelEvent, ModelState
 from engines.machine import malloc, memory
@@ -84,15 +86,13 @@ class Server:
         )
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
         self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
-        # A worker's requests are logged by its parent.
-        log = RequestLog(lambda: self._gpu_memory)
-        self._sinks: tuple[Sink, ...] = (self.metrics,) if self.is_worker else (self.metrics, log)
+        self._log = RequestLog(lambda: self._gpu_memory)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
         self._useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
-        self._has_gpu = facts.cuda
+        self._facts = facts
         self._gpu_memory = 0
         self._background = BackgroundTasks()
 
@@ -131,13 +131,23 @@ class Server:
                 self.fleet.ensure(model.name)
                 self.manager.want(model.name, modest=True)
         self._background.start(self._keep_reloading())
-        if self._has_gpu:
+        loads = LoadLog(self.settings, self.default.name, self.manager.statuses, self.manager.events)
+        self._background.start(loads.keep_telling())
+        self._background.start(loads.tell_when_ready())
+        if self._facts.cuda:
             self._background.start(self._keep_gpu_memory())
 
     async def stop(self) -> None:
         self._background.cancel()
         await self.pulls.stop()
         await self.cluster.stop()
+
+    def idle_gpu(self) -> str:
+        """That the engine of the default model leaves a GPU of this machine idle; empty if it does not."""
+        if self.is_worker or self.settings.device_type == "cpu":
+            return ""
+        choice = engine_for(self.default, self.settings.inference_engine, self._facts)
+        return selection.idle_gpu(self._facts, choice.engine or "")
 
     def is_elsewhere(self, name: str) -> bool:
         """Whether upstreams have the model ``name``, and this server knows of no such model."""
@@ -155,8 +165,10 @@ class Server:
         return self.library.add_path(name, path)
 
     def _record(self, target: Target, endpoint: str, request_id: str) -> RequestRecord:
+        # A worker's requests are logged by its parent.
+        sinks: list[Sink] = [self.metrics, *(() if self.is_worker else (self._log.of_this_request(),))]
         return RequestRecord(
-            target, endpoint, request_id, live=self.metrics.for_model(target.model), sinks=self._sinks
+            target, endpoint, request_id, live=self.metrics.for_model(target.model), sinks=sinks
         )
 
     def report(self, model: Model) -> ModelReport:

@@ -5,15 +5,25 @@ Long because it is one list: what can be set is looked up in one place.
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.request import getproxies_environment
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from app.env_file import EnvFile, read_env_file
 from app.hosts import is_loopback, parse_host, parse_origin
+from app.variables import Variables, collect, expanded
 from balancer.backends.upstream_config import parse_upstreams
 from balancer.policies import Strategy
 from balancer.proxy.guard import parse_allowed
@@ -23,6 +33,25 @@ from engines.models.catalog import EngineName, parse_duration
 Auto = Literal["auto"]
 CommaSeparated = Annotated[frozenset[str], NoDecode]
 
+ENV_FILE = Path(".env")
+# Names no file, so that pydantic's own source, which knows UTF-8 only, reads none.
+_DEFAULT_FILE = "the .env of the working folder"
+
+
+class _VariablesSource(PydanticBaseSettingsSource):
+    """The settings that variables give. An empty variable gives none: the default counts."""
+
+    def __init__(self, settings: type[BaseSettings], env_file: Path | None) -> None:
+        super().__init__(settings)
+        self._env_file = env_file
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # `__call__` gives all of them
+
+    def __call__(self) -> dict[str, Any]:
+        found = read_variables(self._env_file, self.settings_cls).settings
+        return {name: variable.value for name, variable in found.items() if variable.value}
+
 
 class Settings(BaseSettings):
     """One field a variable, named as the variable but in lower case.
@@ -31,7 +60,9 @@ class Settings(BaseSettings):
     """
 
     # Keys are among the input.
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=_DEFAULT_FILE, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     inference_engine: EngineName = Field(
         "auto",
@@ -132,8 +163,10 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level logged."
     )
-    log_format: Literal["json", "console"] = Field(
-        "json", description="`json`: one object a line. `console`: for people; `serve --mode dev` chooses it."
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="`json`: one object a line. `text`: for people. `auto`: `text` where standard error is a "
+        "terminal, else `json`.",
     )
     device_type: Literal["auto", "cuda", "mps", "cpu"] = Field(
         "auto", description="Where the model runs. `auto`: a GPU if the engine can use one."
@@ -270,6 +303,48 @@ class Settings(BaseSettings):
         "`https://chat.example.com`; `*`: any. Pages from this server always may.",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        has_file = dotenv_settings.env_file == _DEFAULT_FILE  # not where `_env_file=None` says so
+        return init_settings, _VariablesSource(settings_cls, ENV_FILE if has_file else None)
+
+    @field_validator(
+        "inference_mode", "instance_kind", "load_balance_strategy", "device_type", "log_format", mode="before"
+    )
+    @classmethod
+    def _in_lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_upper_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _former_name(cls, value: object) -> object:
+        return "text" if value == "console" else value
+
+    @field_validator("model_base_path", "default_model", mode="before")
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return expanded(value) if isinstance(value, str) else value
+
+    @field_validator("model_base_path")
+    @classmethod
+    def _folder(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError("is a file, and must be a folder")
+        return value
+
     @field_validator(
         "api_keys", "admin_api_keys", "trusted_proxies", "allowed_hosts", "cors_origins", mode="before"
     )
@@ -334,6 +409,21 @@ class Settings(BaseSettings):
         if self.min_instances > self.max_instances:
             raise ValueError("MIN_INSTANCES must not exceed MAX_INSTANCES")
         return self
+
+
+def read_variables(env_file: Path | None = ENV_FILE, settings: type[BaseSettings] = Settings) -> Variables:
+    """What the environment and ``env_file`` say of ``settings``. Raises `EnvFileError`."""
+    file = EnvFile() if env_file is None else read_env_file(env_file)
+    return collect(settings.model_fields, os.environ, file)
+
+
+def adopt_hub_variables(variables: Variables) -> None:
+    """Let the hubs' variables in ``.env`` count as if they were in the environment, where they are not.
+
+    Their libraries read them there, once: to be called before those are imported.
+    """
+    for name, value in variables.hubs.items():
+        os.environ.setdefault(name, value)
 
 
 def forward_proxies() -> dict[str, str]:

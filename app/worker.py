@@ -28,7 +28,7 @@ from app.main import create_app
 from app.server import Server
 from app.settings import Settings
 from app.telemetry import logs
-from app.uvicorn_options import end_well_on_sigterm, uvicorn_options
+from app.uvicorn_options import end_well_on_sigterm, run_to_end, uvicorn_options
 from balancer.workers.ports import LOOPBACK
 from balancer.workers.protocol import (
     STATUS_PATH,
@@ -73,7 +73,7 @@ def main() -> None:
     gc.freeze()  # as in `create_only_app`
     settings: Settings = app.state.server.settings
     server = uvicorn.Server(uvicorn.Config(app, **uvicorn_options(settings)))
-    server.run(sockets=[listener])
+    sys.exit(run_to_end(server, [listener]))
 
 
 def create_worker_app(spec: WorkerSpec, send: Send) -> FastAPI:

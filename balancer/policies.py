@@ -237,6 +237,11 @@ class PeakEwma:
         self._average: float | None = None
         self._at = 0.0
 
+    @property
+    def last(self) -> float | None:
+        """The average as of the last sample, for people: nothing becomes faster by waiting."""
+        return self._average
+
     def observe(self, seconds: float, now: float) -> None:
         kept = math.exp(-max(0.0, now - self._at) / self._decay)
         if self._average is None or seconds > self._average * kept:

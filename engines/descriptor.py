@@ -66,6 +66,10 @@ def _no_packages() -> Mapping[str, str]:
     return {}
 
 
+def _no_idle_gpu(facts: Facts) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineDescriptor:
     """An engine: its names, what it can do, and how it is judged, measured and loaded.
@@ -78,6 +82,9 @@ class EngineDescriptor:
 
     ``install`` names, for people, what they install. ``packages`` looks for the packages that the engine is
     built on: the import names of those that are there, with their versions ("" if unknown); it imports none.
+
+    ``idle_gpu`` says that the engine's build leaves a GPU of the machine idle, and what to do about it;
+    nothing if it does not. It may import the packages.
 
     ``shares_weights``: engines of one model in one process have its weights in memory once.
     ``brings_templates``: it has chat templates of its own for models without one. ``check`` raises
@@ -100,6 +107,7 @@ class EngineDescriptor:
     help: Mapping[str, str] = field(default_factory=dict)
     request_fields: frozenset[str] = frozenset()
     packages: Callable[[], Mapping[str, str]] = _no_packages
+    idle_gpu: Callable[[Facts], str] = _no_idle_gpu
     shares_weights: bool = False
     brings_templates: bool = False
     check: Callable[[LoadSpec], None] = _anything_goes

@@ -39,6 +39,11 @@ def explain(facts: Facts) -> tuple[EngineReport, ...]:
     return tuple(_report(engine, judgement, None) for engine, judgement in _preference(facts))
 
 
+def idle_gpu(facts: Facts, engine: str) -> str:
+    """That the build of ``engine`` leaves a GPU idle, and what to do about it; empty if it does not."""
+    return ENGINES[engine].idle_gpu(facts) if engine in ENGINES else ""
+
+
 def choose_engine(facts: Facts, requested: str = AUTO, format: ModelFormat | None = None) -> EngineChoice:
     """Pick the engine for ``requested``: a name, or "auto" for the most suitable one that can run.
 

@@ -9,12 +9,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from app.setting_errors import choices
 from app.settings import Settings
-from engines.models.catalog.engine_name import OneOfTheEngines
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,18 +35,10 @@ def default_text(field: FieldInfo) -> str:
     return str(value)
 
 
-def _choices(field: FieldInfo) -> tuple[str, ...]:
-    """The values that the field may have, if they are listed."""
-    if get_origin(field.annotation) is Literal:
-        return get_args(field.annotation)
-    listed = (note.choices for note in field.metadata if isinstance(note, OneOfTheEngines))
-    return next(listed, ())
-
-
 def meaning(field: FieldInfo) -> str:
     """What the field is for, and its choices if it has several that the description does not name."""
     text = field.description or ""
-    shown = [f"`{choice}`" for choice in _choices(field)]
+    shown = [f"`{choice}`" for choice in choices(field)]
     if len(shown) > 1 and not all(choice in text for choice in shown):
         text += f" One of {', '.join(shown)}."
     return text

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import psutil
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -81,7 +80,7 @@ def _run(plan: LoadPlan, warmup: int, pid: int | None) -> LoadReport:
 
 def _table(plan: LoadPlan, report: LoadReport) -> Table:
     title = f"{plan.model} at {plan.url}, {plan.connections} connections"
-    table = Table("", "p50", "p99", box=None, pad_edge=False, title=escape(title), title_justify="left")
+    table = Table("", "p50", "p99", box=None, pad_edge=False, title=title, title_justify="left")
     table.add_row("Time to first token", *_milliseconds(report.ttft))
     table.add_row("Between tokens", *_milliseconds(report.inter_token))
     table.add_row("End to end", *_milliseconds(report.end_to_end))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from app.cli import client
 from app.cli.client import ServerError
@@ -82,7 +82,7 @@ def _answer_lines(http: httpx.Client, talk: Conversation) -> None:
 def _converse(http: httpx.Client, talk: Conversation) -> None:
     if importlib.util.find_spec("readline"):
         importlib.import_module("readline")  # gives input() line editing and history
-    err.print(f"[bold]{escape(talk.model)}[/]. {HELP}")
+    err.print(Text(talk.model, "bold") + Text(f". {HELP}"))
     while (line := _read()) is not None:
         if line.startswith("/"):
             if not _command(talk, line):
@@ -92,15 +92,17 @@ def _converse(http: httpx.Client, talk: Conversation) -> None:
 
 
 def _read() -> str | None:
-    """The next line, "" after Ctrl-C, None at the end of input."""
-    try:
-        return input("> ").strip()
-    except KeyboardInterrupt:
-        print()
-        return ""
-    except EOFError:
-        print()
-        return None
+    """The next line; None at the end of input, and after Ctrl-C twice in a row."""
+    for _ in range(2):
+        try:
+            return input("> ").strip()
+        except KeyboardInterrupt:
+            print()
+            err.print("Ctrl-C again, Ctrl-D or /exit leaves.", style="dim")
+        except EOFError:
+            print()
+            return None
+    return None
 
 
 def _command(talk: Conversation, line: str) -> bool:

@@ -12,7 +12,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from app import hosts
-from app.settings import Settings
+from app.env_file import EnvFileError
+from app.first_steps import public_url
+from app.setting_errors import explain
+from app.settings import Settings, adopt_hub_variables, read_variables
 from engines.machine.platform import Facts
 from engines.models.library import Library
 from engines.models.model import Model
@@ -21,8 +24,9 @@ from engines.selection import EngineChoice
 # For other programs lines stay whole, however long.
 UNLIMITED = 10_000  # columns
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else UNLIMITED)
+# Without markup: names, paths and addresses may look like it, as [::1] does.
+out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else UNLIMITED)
+err = Console(stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else UNLIMITED)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -34,26 +38,21 @@ logging.getLogger("engines").addHandler(logging.NullHandler())
 
 
 def load_settings() -> Settings:
-    """The settings; if one is invalid, say which and why, and exit with status 2."""
+    """The settings; if one is invalid, say which and why, and exit with status 2.
+
+    What `.env` says to hubs' libraries counts from then on.
+    """
     try:
+        variables = read_variables()
+        adopt_hub_variables(variables)
         return Settings()
     except ValidationError as error:
-        err.print("Invalid settings (environment or .env):", style="bold red")
-        for line in explain_errors(error):
+        err.print("Invalid settings:", style="bold red")
+        for line in explain(error, Settings.model_fields, variables.settings):
             err.print(f"  {line}", markup=False)
         raise typer.Exit(2) from None
-
-
-def explain_errors(error: ValidationError) -> list[str]:
-    """One line for each invalid variable: its name and what is wrong with it. Never a key."""
-    reasons: dict[str, list[str]] = {}
-    values: dict[str, str] = {}
-    for item in error.errors(include_url=False):
-        name = str(item["loc"][0]).upper()
-        reasons.setdefault(name, []).append(item["msg"])
-        is_secret = "KEY" in name or name == "UPSTREAMS"  # whose URLs come with keys
-        values[name] = "" if is_secret else f" (it is {item['input']!r})"
-    return [f"{name}: {', or '.join(texts)}{values[name]}" for name, texts in reasons.items()]
+    except EnvFileError as error:
+        raise fail(str(error), 2) from None
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
@@ -95,12 +94,6 @@ def engine_for(model: Model, settings: Settings, facts: Facts) -> EngineChoice:
 def is_loopback(url: str) -> bool:
     """Whether ``url`` names this machine."""
     return hosts.is_loopback(urlsplit(url).hostname or "")
-
-
-def public_url(settings: Settings) -> str:
-    """Where a server with these settings is reached from this machine."""
-    host = "localhost" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def default_key(settings: Settings, url: str, *, manages: bool = False) -> str | None:

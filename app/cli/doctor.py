@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.common import engine_for, load_settings, out
 from app.cli.text import size_text
-from app.settings import Settings
+from app.setting_notes import notes
+from app.settings import Settings, read_variables
 from engines import selection
 from engines.errors import EngineError
 from engines.machine import platform
@@ -45,8 +47,18 @@ def doctor() -> None:
         out.print(section)
         out.print()
     out.print(_files(settings, findings.library))
+    for warning in _warnings(settings, facts):
+        out.print(Text("\nWarning: ", "yellow") + Text(warning))
     if not findings.can_serve:
         raise typer.Exit(1)
+
+
+def _warnings(settings: Settings, facts: platform.Facts) -> Iterator[str]:
+    """What is likely not meant so: GPUs that stay idle, and what settings say."""
+    for report in selection.explain(facts):
+        if report.can_run and (idle := selection.idle_gpu(facts, report.engine)):
+            yield idle
+    yield from notes(settings, read_variables())
 
 
 def _look(settings: Settings, facts: platform.Facts) -> Findings:
@@ -68,10 +80,8 @@ def _engines(facts: platform.Facts, choice: selection.EngineChoice) -> Table:
     table = Table("Engine", "Can run", "Why", box=None, pad_edge=False)
     for report in selection.explain(facts):
         chosen = report.engine == choice.engine
-        can_run = "[green]yes[/]" if report.can_run else "[red]no[/]"
-        table.add_row(
-            f"[bold]{report.engine}[/]" if chosen else report.engine, can_run, escape(report.reason)
-        )
+        can_run = Text("yes", "green") if report.can_run else Text("no", "red")
+        table.add_row(Text(report.engine, "bold" if chosen else ""), can_run, report.reason)
     return table
 
 
@@ -111,7 +121,7 @@ def _files(settings: Settings, library: Library) -> Table:
         state = f"{place}, {_counted(library, place)}" if place.is_file() else f"none ({place} would be it)"
         table = _grid(("Catalog", state))
     for skipped in library.skipped:
-        table.add_row("[yellow]Skipped[/]", escape(f"{skipped.path}: {skipped.reason}"))
+        table.add_row(Text("Skipped", "yellow"), f"{skipped.path}: {skipped.reason}")
     return table
 
 
@@ -124,5 +134,5 @@ def _counted(library: Library, place: Path) -> str:
 def _grid(*rows: tuple[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for label, value in rows:
-        table.add_row(f"[bold]{label}[/]", escape(value))
+        table.add_row(Text(label, "bold"), value)
     return table

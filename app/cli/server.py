@@ -12,7 +12,8 @@ import typer
 
 from app.cli import client
 from app.cli.client import ServerError
-from app.cli.common import auth_headers, default_key, fail, is_loopback, public_url
+from app.cli.common import auth_headers, default_key, fail, is_loopback
+from app.first_steps import public_url
 from app.settings import Settings
 
 Url = Annotated[str | None, typer.Option(help="The server. Default: this machine's.")]

@@ -4,7 +4,7 @@ Pure ASGI: Starlette's BaseHTTPMiddleware would halve the throughput.
 
 From the outside in:
 
-1. request id: outermost, so that a refusal by any other one has an id too;
+1. request id: outermost, so that a refusal by any other one has an id, and a line in the log, too;
 2. path: its spelling is the routes' own for all that follow;
 3. host, then origin: whether a browser is tricked into this request;
 4. CORS: answers the browser's own questions;
@@ -38,7 +38,7 @@ from app.settings import Settings
 def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> None:
     """Put the middleware around ``app``. What is added last is outermost.
 
-    A worker answers nobody without its key, not even a probe.
+    A worker answers nobody without its key, not even a probe; its parent logs its requests.
     """
     app.add_middleware(HeadMiddleware)
     app.add_middleware(ContentEncodingMiddleware, max_bytes=settings.max_request_bytes)
@@ -68,4 +68,4 @@ def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> Non
     if settings.allowed_hosts or is_loopback(settings.host):
         app.add_middleware(HostCheckMiddleware, allowed=settings.allowed_hosts)
     app.add_middleware(PathMiddleware)
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestIdMiddleware, is_logged=not is_worker)

@@ -1,4 +1,4 @@
-"""A name for each request, in its logs, its response and its error."""
+"""A name for each request, in its logs, its response and its error; and its line in the log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from app.telemetry.request_log import RequestLine
 
 # Printable ASCII without spaces: what goes into a header and a log line unchanged.
 _SANE = re.compile(rb"[!-~]{1,128}")
@@ -19,10 +21,13 @@ class RequestIdMiddleware:
     """Takes a sane ``x-request-id`` or makes one; it is in ``scope["state"]["request_id"]``.
 
     Clients may send one id twice, so ``scope["state"]["answer_id"]`` is this request's alone.
+
+    ``is_logged``: whether each request has a line in the log, once it has ended.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, is_logged: bool = False) -> None:
         self.app = app
+        self._is_logged = is_logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,14 +44,22 @@ class RequestIdMiddleware:
         bind_contextvars(request_id=request_id)
         header = (b"x-request-id", request_id.encode("ascii"))
 
+        line = RequestLine.begun(scope["method"], scope["path"]) if self._is_logged else None
+
         # No coroutine of its own: it runs for every piece of every stream.
         def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 others = (pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id")
                 message = {**message, "headers": [*others, header]}
+                if line is not None:
+                    line.status = message["status"]
             return send(message)
 
-        await self.app(scope, receive, send_with_id)
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            if line is not None:
+                line.write()
 
 
 def _incoming(scope: Scope) -> str | None:

@@ -29,7 +29,7 @@ class _Fares(BaseModel):
     failures: int = Field(description="Of those; a client's mistake or abort is none.")
     success_rate: float | None = Field(description="Of the calls that succeeded or failed, 0 to 1.")
     avg_response_time: float | None = Field(description="Seconds to the last byte, of late.")
-    ttft_ewma: float | None = Field(description="Seconds to the first token, peak-EWMA.")
+    ttft_ewma: float | None = Field(description="Seconds to the first token, peak-EWMA as of the last one.")
     breaker: BreakerState = Field(description="Only a closed one lets all calls through.")
     detail: str = Field(description="Why it is in this state, if there is a reason.")
 

@@ -24,7 +24,7 @@ _COUNTERS: dict[str, tuple[str, str]] = {
     "restarts": ("enginehouse_backend_restarts", "Times it was started again as it crashed or hung."),
 }
 _INFLIGHT = ("enginehouse_backend_inflight", "Calls that the backend serves.")
-_TTFT = ("enginehouse_backend_ttft_seconds", "Time to the first token, peak-EWMA.")
+_TTFT = ("enginehouse_backend_ttft_seconds", "Time to the first token, peak-EWMA as of the last one.")
 _ANSWER_TIME = ("enginehouse_backend_answer_seconds", "Time to the last byte, moving average.")
 _CPU = ("enginehouse_backend_cpu_ratio", "CPU use of a child process; 1 is one core.")
 _MEMORY = (

@@ -21,13 +21,15 @@ from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
 import structlog
+from rich.console import Console
 from structlog.contextvars import get_contextvars
 from structlog.stdlib import BoundLogger, ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.telemetry.log_text import text_processors
 from app.telemetry.log_writer import LogWriter
 
-Format = Literal["json", "console"]
+Format = Literal["auto", "json", "text"]
 
 # They log every request or frame at INFO; at DEBUG they are let through.
 _CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio")
@@ -39,10 +41,14 @@ _MAX_DEPTH = 8
 
 
 def configure(level: str = "INFO", format: Format = "json", stream: TextIO | None = None) -> None:
-    """Send all logging of this process to ``stream`` (stderr unless given). May be called again."""
+    """Send all logging of this process to ``stream`` (stderr unless given). May be called again.
+
+    ``auto`` is ``text`` for a terminal, and ``json`` for anything else.
+    """
     stream = stream or sys.stderr
     handler = LogWriter(stream) if _is_file(stream) else logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(format, colors=stream.isatty()))
+    is_text = for_people(format, stream)
+    handler.setFormatter(_formatter(is_text=is_text, colors=_takes_colors(stream)))
     root = logging.getLogger()
     for former in root.handlers:
         if isinstance(former, LogWriter):
@@ -55,10 +61,13 @@ def configure(level: str = "INFO", format: Format = "json", stream: TextIO | Non
     quiet = logging.NOTSET if root.level <= logging.DEBUG else logging.WARNING
     for name in _CHATTY:
         logging.getLogger(name).setLevel(quiet)
-    for name in ("uvicorn", "uvicorn.error"):
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         # uvicorn brings its own handlers; two would print each line twice.
         logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
+        # Requests have a line of ours; without handlers uvicorn makes none, however it was started.
+        logging.getLogger(name).propagate = name != "uvicorn.access"
+    # That its process has started, it says in four lines, of which people have no use.
+    logging.getLogger("uvicorn.error").setLevel(quiet if is_text else logging.NOTSET)
     structlog.configure(
         processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -78,6 +87,17 @@ def get_logger(module: str) -> BoundLogger:
     return structlog.stdlib.get_logger(module)
 
 
+def for_people(format: Format, stream: TextIO | None = None) -> bool:
+    """Whether lines of this format are text."""
+    return format == "text" or (format == "auto" and (stream or sys.stderr).isatty())
+
+
+def _takes_colors(stream: TextIO) -> bool:
+    """Whether it is a terminal that shows colours, and nobody has forbidden them (NO_COLOR)."""
+    console = Console(file=stream)
+    return stream.isatty() and console.color_system is not None and not console.no_color
+
+
 def _is_file(stream: TextIO) -> bool:
     try:
         stream.fileno()
@@ -86,14 +106,12 @@ def _is_file(stream: TextIO) -> bool:
     return True
 
 
-def _formatter(format: Format, *, colors: bool) -> ProcessorFormatter:
+def _formatter(*, is_text: bool, colors: bool) -> ProcessorFormatter:
     shape: list[Processor]
-    if format == "json":
-        shape = [structlog.processors.format_exc_info, _to_line, _render]
+    if is_text:
+        shape = text_processors(colors=colors)
     else:
-        plain = structlog.dev.plain_traceback
-        console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
-        shape = [_to_console, console]
+        shape = [structlog.processors.format_exc_info, _to_line, _render]
     return _Formatter(
         foreign_pre_chain=[ExtraAdder(), _clean_foreign, _add_context],
         processors=[_note_exception, *shape],
@@ -153,13 +171,6 @@ def _to_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         "event": event.pop("event", ""),
         "data": event,
     }
-
-
-def _to_console(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    record: logging.LogRecord = event.pop("_record")
-    event.pop("_from_structlog", None)
-    named = {"timestamp": _timestamp(record), "level": record.levelname.lower(), "logger": record.name}
-    return {**event, **named}
 
 
 def _timestamp(record: logging.LogRecord) -> str:

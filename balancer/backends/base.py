@@ -216,6 +216,6 @@ class Backend(ABC):
             "failures": self.failures,
             "success_rate": self.successes / judged if judged else None,
             "avg_response_time": self.answer_time,
-            "ttft_ewma": self.ttft,
+            "ttft_ewma": self._ttft.last,
             "breaker": self.breaker.state,
         }

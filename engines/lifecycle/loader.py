@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from engines.base import Engine, Resident
-from engines.errors import CannotLoad, ModelFileNotFound
+from engines.errors import CannotLoad, EngineError, ModelFileNotFound
 from engines.lifecycle.states import LoadOptions, Retention
 from engines.load_spec import Adapter, LoadSpec
 from engines.machine.footprint import Footprint
@@ -24,6 +25,8 @@ from engines.models.store import stamps
 from engines.progress import PhaseProgress
 from engines.registry import AUTO, ENGINES, EngineRegistry
 from engines.selection import EngineChoice, choose_engine
+
+logger = logging.getLogger("engines.lifecycle")
 
 # Of a load that has to convert the model first, so much of the progress is the conversion's.
 CONVERSION_SHARE = 0.8
@@ -134,7 +137,9 @@ class ModelLoader:
         if spec.quantization is not None and quantizer is not None:
             spec = await self._convert(spec, quantizer, report)
             loading = partial(_rest_of, report)
-        return await self._registry.load(spec, loading)
+        engine = await self._registry.load(spec, loading)
+        await _warn_of_context(spec)
+        return engine
 
     def measured(self, name: str, engine: Resident, *, beside: bool = False) -> Footprint | None:
         info = engine.info
@@ -202,6 +207,24 @@ class ModelLoader:
             on_progress=lambda fraction: report("converting", CONVERSION_SHARE * fraction),
         )
         return replace(spec, path=converted.path, quantization=None)
+
+
+async def _warn_of_context(spec: LoadSpec) -> None:
+    """Say that the context is longer than the model was trained for."""
+    if spec.path is None or spec.context_length is None:
+        return
+    try:
+        trained = (await asyncio.to_thread(describe, spec.path)).context_length
+    except EngineError:  # the engine could read it nevertheless
+        return
+    if trained and spec.context_length > trained:
+        logger.warning(
+            "model %s was trained for %d tokens: with CONTEXT_LENGTH (or context_length) at %d, what it "
+            "answers beyond those is of no use",
+            spec.name,
+            trained,
+            spec.context_length,
+        )
 
 
 def engine_for(model: Model, default: str, facts: Facts, wish: str | None = None) -> EngineChoice:

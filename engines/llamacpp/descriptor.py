@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from engines.llamacpp.model import ModelCache
 
 NAME = "llama_cpp"
-_INSTALL = "pip install llama-cpp-python"
+_INSTALL = "make serve"
+_CUDA_BUILD = (
+    'CMAKE_ARGS="-DGGML_CUDA=on" .venv/bin/pip install --force-reinstall --no-cache-dir --no-deps '
+    "llama-cpp-python"
+)
 
 
 def _packages() -> Mapping[str, str]:
@@ -38,6 +42,14 @@ def _judge(facts: Facts) -> Judgement:
     return Judgement(True, f"llama-cpp-python is installed; {how}", Suitability.GOOD)
 
 
+def _idle_gpu(facts: Facts) -> str:
+    if not (facts.cuda or facts.metal) or "llama_cpp" not in facts.packages or _can_offload():
+        return ""
+    gpu = "an Apple GPU" if facts.metal else "an NVIDIA GPU"
+    build = _CUDA_BUILD.replace("CUDA", "METAL") if facts.metal else _CUDA_BUILD
+    return f"{gpu} is here, but llama.cpp was built for the CPU. Build it anew: {build}"
+
+
 def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint:
     size = memory_of(spec, weights_loaded=weights_loaded)
     offloads = may_use_cuda(spec, machine) and _can_offload()
@@ -46,8 +58,10 @@ def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footpr
 
 def _can_offload() -> bool:
     """Whether the installed llama.cpp was built for a GPU."""
-    import llama_cpp.llama_cpp as lib
-
+    try:
+        import llama_cpp.llama_cpp as lib
+    except (ImportError, OSError, RuntimeError):  # loading a model tells why
+        return True
     return bool(lib.llama_supports_gpu_offload())
 
 
@@ -92,6 +106,7 @@ DESCRIPTOR = EngineDescriptor(
     request_fields=frozenset({"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range"}),
     packages=_packages,
     judge=_judge,
+    idle_gpu=_idle_gpu,
     estimate=_estimate,
     shares_weights=True,
     quantizer=QUANTIZER,

@@ -10,6 +10,13 @@ from typing import TypeVar, cast
 
 T = TypeVar("T")
 
+_running: set[threading.Thread] = set()
+
+
+def is_busy() -> bool:
+    """Whether such work is being done: nothing can end it, which may be in a library's code."""
+    return bool(_running)
+
 
 def in_own_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Run ``function`` in a thread that is called ``name`` and ends with it.
@@ -34,8 +41,11 @@ def in_own_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
             outcome: tuple[T | None, BaseException | None] = (function(), None)
         except BaseException as error:
             outcome = (None, error)
+        _running.discard(threading.current_thread())
         with contextlib.suppress(RuntimeError):  # the loop may be gone by now
             loop.call_soon_threadsafe(finish, *outcome)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    _running.add(thread)
+    thread.start()
     return future

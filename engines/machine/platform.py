@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+_NVIDIA = ("proc/driver/nvidia", "dev/nvidia0", "dev/nvidiactl")
 _LIBRARY_FOLDERS = (
     "usr/lib",
     "usr/lib64",
@@ -85,8 +86,8 @@ def version_of(distribution: str) -> str:
 
 
 def has_cuda(root: Path = Path("/")) -> bool:
-    """Whether an NVIDIA driver is installed: its tool, its kernel module or its library is there."""
-    if shutil.which("nvidia-smi") or (root / "proc/driver/nvidia").exists():
+    """Whether an NVIDIA driver is installed: its tool, its module, a device or its library is there."""
+    if shutil.which("nvidia-smi") or any((root / place).exists() for place in _NVIDIA):
         return True
     return any(next((root / folder).glob("libcuda.so*"), None) is not None for folder in _LIBRARY_FOLDERS)
 

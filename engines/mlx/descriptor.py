@@ -16,6 +16,7 @@ from engines.progress import Progress
 from engines.sizing import memory_of
 
 NAME = "mlx"
+INSTALL = "make serve ENGINES=llama,mlx"
 # mlx-lm installs on Linux without MLX, and MLX without the library that computes.
 _LIBRARIES = ("mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 
@@ -42,8 +43,7 @@ def _obstacle(facts: Facts) -> str:
     if facts.is_macos and not facts.metal:
         return "MLX needs a Mac with Apple silicon: use llama_cpp"
     if "mlx_lm" not in facts.packages:
-        command = "pip install mlx-lm" if facts.metal else "pip install mlx-lm 'mlx[cpu]'"
-        return f"mlx-lm is not installed: {command}"
+        return f"mlx-lm is not installed: {INSTALL}"
     return ""
 
 
@@ -56,9 +56,7 @@ def _opener() -> Load:
         try:
             from engines.mlx.engine import MlxEngine
         except ImportError as error:
-            raise CannotLoad(
-                f"mlx-lm cannot be imported ({error}): `pip install 'enginehouse[mlx]'` installs it"
-            ) from error
+            raise CannotLoad(f"mlx-lm cannot be imported ({error}): `{INSTALL}` installs it") from error
         return await MlxEngine.load(spec, progress)
 
     return load

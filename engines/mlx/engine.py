@@ -109,6 +109,6 @@ def _open(spec: LoadSpec, check: CheckWanted, progress: Callable[[float], None] 
         from engines.mlx.runtime import open_runtime
     except ImportError as error:
         raise CannotLoad(
-            f"MLX cannot be imported ({error}): `pip install 'enginehouse[mlx]'` installs it"
+            f"MLX cannot be imported ({error}): `make serve ENGINES=llama,mlx` installs it"
         ) from error
     return MlxStepper(open_runtime(spec, report))

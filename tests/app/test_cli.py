@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,16 +15,18 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
 from app import __version__
 from app.cli import chat as chat_module
-from app.cli import client, common, follow, load, stream
+from app.cli import client, common, follow, listening, load, stream
 from app.cli import serve as serve_module
 from app.cli.app import cli
 from app.cli.stream import StreamedAnswer
 from app.connections import EdgeConnection
-from app.settings import Settings
+from app.setting_errors import explain
+from app.settings import Settings, read_variables
 from engines import selection
 from engines.machine import platform
 from support.gguf import FILE, SAFETENSORS
@@ -131,9 +135,11 @@ def test_invalid_settings_are_named(invoke: Invoke, monkeypatch: pytest.MonkeyPa
     result = invoke(command)
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
-    assert any("PORT: " in line and "integer" in line and "eighty" in line for line in lines)
-    assert sum("MAX_CPU_THREADS" in line for line in lines) == 1
-    assert "Traceback" not in result.stderr
+    assert lines == [
+        "Invalid settings:",
+        "  PORT=eighty (environment): must be a whole number, at least 0, at most 65535",
+        "  MAX_CPU_THREADS=many (environment): must be a whole number or auto",
+    ]
 
 
 def test_an_invalid_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +151,9 @@ def test_an_invalid_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="api_keys") as caught:
         Keyed()
     assert "secret" not in str(caught.value)
-    explained = "".join(common.explain_errors(caught.value))  # type: ignore[arg-type]
+    error = caught.value
+    assert isinstance(error, ValidationError)
+    explained = "".join(explain(error, Keyed.model_fields, read_variables(None).settings))
     assert "UPSTREAMS" in explained
     assert "secret" not in explained
 
@@ -209,11 +217,23 @@ def test_doctor_lists_the_catalogs_mistakes(
     assert "models.yaml:4: " in result.stdout
 
 
+def test_doctor_warns_of_idle_gpus_and_settings(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "detect", lambda: facts(cuda=True))
+    monkeypatch.setattr("engines.llamacpp.descriptor._can_offload", lambda: False)
+    monkeypatch.setenv("MAX_CONCURENT_REQUESTS", "9")
+    lines = invoke("doctor").stdout.splitlines()
+    assert any(line.startswith("Warning: an NVIDIA GPU is here, but llama.cpp was built") for line in lines)
+    assert (
+        "Warning: MAX_CONCURENT_REQUESTS (environment) is no setting: did you mean MAX_CONCURRENT_REQUESTS?"
+        in lines
+    )
+
+
 def test_doctor_fails_where_nothing_runs(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "detect", lambda: facts(packages={}))
     result = invoke("doctor")
     assert result.exit_code == 1
-    assert "pip install llama-cpp-python" in result.stdout
+    assert "llama-cpp-python is not installed: make serve" in result.stdout
 
 
 def test_doctor_fails_without_the_model(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +287,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     gguf(tmp_path / "models")
     monkeypatch.setattr(selection, "detect", facts)
     for run in ("uvicorn.run", "app.cli.serve.run_server"):
-        monkeypatch.setattr(run, lambda app, **options: calls.update(options, app=app))
+        monkeypatch.setattr(run, lambda app, *more, **options: calls.update(options, app=app, more=more))
     return calls
 
 
@@ -288,7 +308,7 @@ def test_serve_passes_options_through_the_environment(
     assert served["timeout_graceful_shutdown"] == 30
     assert "reload" not in served
     assert result.stdout == ""
-    assert f"http://127.0.0.1:{closed_port}/docs" in result.stderr
+    assert result.stderr == "", "in JSON, every line of the log is to be one"
 
 
 def test_serve_without_options_leaves_the_environment(
@@ -305,17 +325,16 @@ def test_serve_dev_reloads_and_logs_for_people(
     invoke: Invoke, served: dict[str, Any], closed_port: int
 ) -> None:
     assert invoke("serve", "--mode", "dev", "--port", str(closed_port)).exit_code == 0
-    assert os.environ["LOG_FORMAT"] == "console"
+    assert os.environ["LOG_FORMAT"] == "text"
     assert served["reload"] is True
     assert [Path(folder).name for folder in served["reload_dirs"]] == ["app", "balancer", "engines"]
     assert all(Path(folder).is_dir() for folder in served["reload_dirs"])
 
 
 def test_serve_port_0_takes_a_free_one_and_says_which(invoke: Invoke, served: dict[str, Any]) -> None:
-    result = invoke("serve", "--port", "0")
+    invoke("serve", "--port", "0")
     assert served["port"] > 0
     assert os.environ["PORT"] == str(served["port"])
-    assert f"http://localhost:{served['port']}/v1" in result.stderr
 
 
 def test_serve_on_a_used_port(invoke: Invoke, served: dict[str, Any]) -> None:
@@ -325,15 +344,63 @@ def test_serve_on_a_used_port(invoke: Invoke, served: dict[str, Any]) -> None:
         port = taken.getsockname()[1]
         result = invoke("serve", "--host", "127.0.0.1", "--port", str(port))
     assert result.exit_code == 1
-    assert f"Port {port} is in use" in result.stderr
+    assert f"Port {port} is in use by python" in result.stderr
+    assert f"(process {os.getpid()})" in result.stderr
+    assert re.search(r"choose another: enginehouse serve --port \d+$", result.stderr)
     assert served == {}
 
 
 def test_serve_on_an_address_that_is_not_ours(invoke: Invoke, served: dict[str, Any]) -> None:
     result = invoke("serve", "--host", "192.0.2.1")
     assert result.exit_code == 1
-    assert "Cannot listen on 192.0.2.1 port 8000" in result.stderr
+    assert "Cannot listen on 192.0.2.1 port 8000: 192.0.2.1 is no address of this machine" in result.stderr
+    assert "Use 127.0.0.1" in result.stderr
     assert served == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "error", "told"),
+    [
+        ("0.0.0.0", 80, PermissionError(errno.EACCES, "Permission denied"), "serve --port 8080"),
+        ("no.such", 8000, socket.gaierror(-2, "unknown"), "HOST=no.such is no address, and no name of one"),
+        ("fe80::1", 8000, OSError(errno.EINVAL, "Invalid argument"), "port 8000: Invalid argument"),
+    ],
+)
+def test_why_nobody_can_listen_there(host: str, port: int, error: OSError, told: str) -> None:
+    assert told in listening.why_not(host, port, error)
+
+
+@pytest.mark.parametrize("host", ["::", "::1"])
+def test_serve_on_addresses_of_ipv6(invoke: Invoke, served: dict[str, Any], host: str) -> None:
+    """Their names look like markup; ``::`` takes clients of IPv4 too."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    result = invoke("serve", "--mode", "dev", "--host", host, "--port", "0")
+    assert result.exit_code == 0, result.output
+    assert served["host"] == host
+    with listening.listener(host, 0) as bound:
+        bound.listen()
+        address = ("127.0.0.1" if host == "::" else host, bound.getsockname()[1])
+        socket.create_connection(address, timeout=5).close()
+
+
+def test_serve_gives_uvicorn_its_own_socket_for_all_addresses(
+    invoke: Invoke, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = socket.socket()
+    monkeypatch.setattr(serve_module, "listener", lambda host, port: own)
+    monkeypatch.setattr(serve_module, "check_port", lambda host, port: 8000)
+    invoke("serve", "--host", "::")
+    assert served["more"] == ([own],)
+    invoke("serve", "--host", "0.0.0.0")
+    assert served["more"] == (None,)
+    own.close()
+
+
+def test_the_consoles_take_what_they_print_literally() -> None:
+    with common.out.capture() as captured:
+        common.out.print("[/b] http://[::1]:8000 [link=x]")
+    assert captured.get() == "[/b] http://[::1]:8000 [link=x]\n"
 
 
 def test_serve_an_unknown_model(invoke: Invoke, served: dict[str, Any]) -> None:
@@ -349,7 +416,7 @@ def test_serve_without_engine(
     monkeypatch.setattr(selection, "detect", lambda: facts(packages={}))
     result = invoke("serve", "--port", "0")
     assert result.exit_code == 1
-    assert "pip install llama-cpp-python" in result.stderr
+    assert "llama-cpp-python is not installed: make serve" in result.stderr
     assert served == {}
 
 
@@ -369,9 +436,9 @@ def test_serve_a_folder(
 ) -> None:
     monkeypatch.setattr(selection, "detect", lambda: facts(packages={"mlx_lm": ""}))
     folder = hf_folder(tmp_path / "elsewhere")
-    result = invoke("serve", "--model", str(folder), "--port", "0")
+    result = invoke("serve", "--mode", "dev", "--model", str(folder), "--port", "0")
     assert result.exit_code == 0, result.output
-    assert "serves elsewhere at" in result.stderr
+    assert "starts with elsewhere" in result.stderr
 
 
 def test_serve_a_model_that_is_not_on_disk(invoke: Invoke, served: dict[str, Any], tmp_path: Path) -> None:
@@ -390,33 +457,6 @@ def test_serve_with_a_broken_catalog(invoke: Invoke, served: dict[str, Any], tmp
     for line in ("models.yaml:3: ", "models.yaml:4: "):
         assert line in result.stderr
     assert served != {}
-
-
-def test_the_banners_curl_can_be_pasted(
-    invoke: Invoke, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("API_KEYS", "sk-secret")
-    result = invoke("serve", "--port", "0")
-    [command] = [line for line in result.stderr.splitlines() if line.startswith("curl")]
-    assert "sk-secret" not in result.stderr
-    assert "Bearer $API_KEY" in command
-    echo = "curl() { for word; do printf '%s\\n' \"$word\"; done; }\n" + command
-    words = subprocess.run(["sh", "-c", echo], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert f"http://localhost:{served['port']}/v1/chat/completions" in words
-    assert json.loads(words[-1])["model"] == "tiny"
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("0.0.0.0", "http://localhost:8000"),
-        ("::", "http://localhost:8000"),
-        ("10.1.2.3", "http://10.1.2.3:8000"),
-        ("::1", "http://[::1]:8000"),
-    ],
-)
-def test_the_url_people_are_told(host: str, url: str) -> None:
-    assert common.public_url(Settings(host=host)) == url
 
 
 # -- chat -------------------------------------------------------------------------------------------
@@ -535,6 +575,14 @@ def test_repl_commands(invoke: Invoke, stub: Stub, terminal: Callable[..., None]
         [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "two"}],
     ]
     assert result.stderr.count("/reset forgets") == 2
+
+
+def test_ctrl_c_twice_at_the_prompt_leaves(invoke: Invoke, stub: Stub, terminal: Callable[..., None]) -> None:
+    terminal(KeyboardInterrupt, "one", KeyboardInterrupt, KeyboardInterrupt, "never")
+    result = invoke("chat", "--url", stub.url)
+    assert result.exit_code == 0, result.output
+    assert len(stub.requests) == 1
+    assert "Ctrl-C again, Ctrl-D or /exit leaves." in result.stderr
 
 
 def test_repl_survives_errors_and_forgets_the_question(

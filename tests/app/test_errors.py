@@ -318,9 +318,8 @@ async def test_an_engine_fault_is_logged_and_a_refusal_is_not(
     with capture_logs() as lines:
         raiser.error = QueueFull("Full.")
         await client.get("/fail")
-        assert lines == []
         raiser.error = EngineError("The engine died.")
         await client.get("/fail")
-    (line,) = lines
+    (line,) = (each for each in lines if each["event"] != "http_request")
     assert (line["event"], line["log_level"]) == ("request_failed", "error")
     assert line["exc_info"] is raiser.error

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings, forward_proxies
+from app.setting_errors import explain
+from app.settings import Settings, forward_proxies, read_variables
 from balancer.proxy.route import ForwardProxy, Routes
 from scripts import settings_docs
 
@@ -148,6 +149,41 @@ def test_the_environment_comes_before_the_env_file(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PORT", "2222")
     settings = Settings()
     assert (settings.port, settings.host) == (2222, "::1")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("PORT", "70000", "PORT=70000 (.env): must be a whole number, at least 0, at most 65535"),
+        ("ENABLE_CACHING", "maybe", "ENABLE_CACHING=maybe (.env): must be true or false"),
+        ("MAX_GPU_MEMORY", "2", "MAX_GPU_MEMORY=2 (.env): must be a number, more than 0, at most 1"),
+        ("CONTEXT_LENGTH", "0", 'CONTEXT_LENGTH=0 (.env): must be "auto" or at least 1'),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT=xml (.env): must be auto, json or text"),
+        (
+            "INFERENCE_ENGINE",
+            "abacus",
+            "INFERENCE_ENGINE=abacus (.env): must be auto, vllm, mlx, llama_cpp or fake",
+        ),
+        (
+            "LOAD_BALANCE_STRATEGY",
+            "best",
+            "LOAD_BALANCE_STRATEGY=best (.env): must be round_robin, least_connections, weighted, random, "
+            "response_time or prefix_aware",
+        ),
+        ("MIN_INSTANCES", "99", "MIN_INSTANCES must not exceed MAX_INSTANCES"),
+        ("MODEL_BASE_PATH", ".env", "MODEL_BASE_PATH=.env (.env): is a file, and must be a folder"),
+        (
+            "MODEL_BASE_PATH",
+            "$NO_SUCH/x",
+            "MODEL_BASE_PATH=$NO_SUCH/x (.env): the variable NO_SUCH in this path is not set",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(tmp_path: Path, name: str, text: str, line: str) -> None:
+    (tmp_path / ".env").write_text(f"{name}={text}\n")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert explain(caught.value, Settings.model_fields, read_variables().settings) == [line]
 
 
 def test_settings_cannot_be_changed() -> None:

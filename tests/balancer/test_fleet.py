@@ -701,6 +701,7 @@ async def test_what_is_known_of_a_backend_fades(make_world: MakeWorld) -> None:
     world.clock.now += 10.0
     world.fleet.tick()
     assert backend.ttft == pytest.approx(8.0 / 2.718, rel=0.01)
+    assert backend.status().ttft_ewma == 8.0, "for people: it became no faster"
 
 
 def of_adapter(name: str | None) -> Call:

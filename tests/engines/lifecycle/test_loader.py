@@ -80,6 +80,16 @@ async def test_the_catalog_counts_before_the_settings_and_options_before_both(li
     assert asked.context_length == 256
 
 
+@pytest.mark.parametrize("tokens", [8192, 100_000])
+async def test_a_context_beyond_the_models_is_told(
+    library: Library, caplog: pytest.LogCaptureFixture, tokens: int
+) -> None:
+    """The bundled model was trained for 8,192 tokens."""
+    await spec_of(library, "plain", LoadOptions(context_length=tokens))
+    told = [each for each in caplog.messages if each.startswith("model plain was trained for 8192 tokens")]
+    assert [f"at {tokens}," in each for each in told] == [True] * (tokens > 8192)
+
+
 async def test_retention(library: Library) -> None:
     assert loader(library).retention("tuned").pin
     assert loader(library).retention("plain").keep_alive == 300.0
@@ -100,7 +110,7 @@ async def test_an_estimate_is_weights_and_cache(library: Library) -> None:
 async def test_what_cannot_be_loaded_says_what_to_do(library: Library) -> None:
     with pytest.raises(ModelLoadError, match="enginehouse pull away"):
         loader(library).estimate("away", DEFAULT_OPTIONS)
-    with pytest.raises(ModelLoadError, match="pip install"):
+    with pytest.raises(ModelLoadError, match="make serve"):
         loader(library, facts=replace(FACTS, packages={})).estimate("plain", DEFAULT_OPTIONS)
     with pytest.raises(ModelLoadError, match="GGUF"):
         loader(library).estimate("plain", LoadOptions(engine="mlx"))

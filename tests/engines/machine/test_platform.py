@@ -25,7 +25,9 @@ def test_detect_is_plausible() -> None:
     assert facts.packages == {"llama_cpp": "0.3.36"}
 
 
-@pytest.mark.parametrize("trace", ["proc/driver/nvidia", "usr/lib/x86_64-linux-gnu/libcuda.so.1"])
+@pytest.mark.parametrize(
+    "trace", ["proc/driver/nvidia", "dev/nvidia0", "usr/lib/x86_64-linux-gnu/libcuda.so.1"]
+)
 def test_cuda_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trace: str) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert not platform.has_cuda(tmp_path)
