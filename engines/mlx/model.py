@@ -15,7 +15,7 @@ import mlx.core as mx
 import psutil
 from mlx.utils import tree_flatten
 
-from engines.errors import CannotLoad, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, ModelLoadError
 from engines.mlx.folder import check_folder
 from engines.mlx.library import load_model, load_tokenizer, make_prompt_cache
 from engines.mlx.memory import KvCost
@@ -113,7 +113,8 @@ def _translate_errors(read: Callable[[], Any], model_type: str, path: Path) -> A
                 f"mlx-lm does not know the architecture {model_type!r}: a newer mlx-lm may "
                 "(`pip install -U mlx-lm`), or another engine"
             ) from error
-        raise ModelLoadError(f"mlx-lm cannot load {path}: {error}") from error
+        kind = ModelLoadError if isinstance(error, (OSError, MemoryError)) else BadModelFile
+        raise kind(f"mlx-lm cannot load {path}: {error}") from error
 
 
 def _evaluate(model: Any, path: Path, report: Callable[[float], None]) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from engines.errors import CannotLoad, ModelLoadError
 from engines.load_spec import LoadSpec
@@ -127,7 +128,9 @@ class Launch:
                 raise GivenUp from error
             if isinstance(error, ModelLoadError):
                 raise
-            raise ModelLoadError(_explain(error, output.cause())) from error
+            # A configuration that vLLM refuses stays refused; its process may have died of a lack of memory.
+            kind = CannotLoad if isinstance(error, ValidationError) else ModelLoadError
+            raise kind(_explain(error, output.cause())) from error
         output.loaded()
         return launched
 

@@ -176,8 +176,9 @@ async def test_loading_reports_progress_and_can_be_given_up(
 
 async def test_what_mlx_lm_cannot_load_is_explained(tiny: Path, tmp_path: Path) -> None:
     async def refused(says: str, **fields: Any) -> None:
-        with pytest.raises(ModelLoadError, match=says):
+        with pytest.raises(ModelLoadError, match=says) as refusal:
             await MlxEngine.load(LoadSpec("mlx", "m", folder, **fields))
+        assert refusal.value.is_permanent
 
     folder = tmp_path / "odd"
     shutil.copytree(tiny, folder)

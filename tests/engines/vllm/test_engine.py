@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Rendering, Sampling, Structure
-from engines.errors import EngineError, ModelLoadError, RequestError, UnsupportedFeature
+from engines.errors import CannotLoad, EngineError, ModelLoadError, RequestError, UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.vllm.engine import VllmEngine
 from engines.vllm.parsers import AnswerParsers
@@ -224,5 +224,5 @@ async def test_cancelling_a_load_ends_its_process() -> None:
 
 
 async def test_vllms_own_refusal_says_why() -> None:
-    with pytest.raises(ModelLoadError, match=r"vLLM could not load the model: cache_dtype"):
+    with pytest.raises(CannotLoad, match=r"vLLM could not load the model: cache_dtype"):
         await VllmEngine.load(spec(kv_cache_dtype="nonsense"))
