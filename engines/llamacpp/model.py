@@ -145,6 +145,10 @@ class LlamaModel:
         )
         return 2 * 2 * width * int(lib.llama_model_n_layer(self.handle))
 
+    @property
+    def parameters(self) -> int:
+        return int(lib.llama_model_n_params(self.handle))
+
     def idle_cell_budget(self) -> int:
         """How many (sequence, idle KV cell) pairs a step may carry for a tenth or so of its time.
 
@@ -153,7 +157,7 @@ class LlamaModel:
         5 ms of a step of 30 to 100 ms on two cores.
         """
         heads = int(lib.llama_model_n_head(self.handle)) * int(lib.llama_model_n_layer(self.handle))
-        return int(lib.llama_model_n_params(self.handle)) // (30 * max(1, heads))
+        return self.parameters // (30 * max(1, heads))
 
     def _to_piece(self, token: int, *, special: bool) -> bytes:
         return _read_bytes(

@@ -15,13 +15,17 @@ from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
 from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
 from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pacing import LlamaPacer
-from engines.llamacpp.prefix_cache import LlamaPrefixCache
+from engines.llamacpp.prefix_cache import ALIGNMENT, LlamaPrefixCache
 from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit
 from engines.llamacpp.stash import Stash
 from engines.llamacpp.stepper import LlamaStepper
 
 logger = logging.getLogger("engines.llamacpp")
+
+# A model of so many parameters may take a minute on a CPU for as many tokens as others take at once, and
+# what takes no step for a minute counts as hung.
+SLOW = 16_000_000_000
 
 
 def load_and_open(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> LlamaStepper:
@@ -50,7 +54,13 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         idle_cell_budget=model.idle_cell_budget() if size.pooled and not offload else 2**31,
         stash=Stash(kv, limit=stash_limit(size)) if isinstance(kv, PooledKvCache) else None,
     )
-    scheduler = LlamaScheduler(kv, prefixes, max_running=options.max_sequences, batch_size=context.batch_size)
+    scheduler = LlamaScheduler(
+        kv,
+        prefixes,
+        max_running=options.max_sequences,
+        batch_size=context.batch_size,
+        piece=ALIGNMENT if offload or model.parameters < SLOW else ALIGNMENT // 4,
+    )
     info = EngineInfo(
         engine="llama_cpp",
         model=options.name,

@@ -34,9 +34,21 @@ class Work:
 
 
 class LlamaScheduler:
-    """The waiting and the running sequences. ``batch_size`` is the most tokens of a step."""
+    """The waiting and the running sequences.
 
-    def __init__(self, kv: KvCache, prefixes: LlamaPrefixCache, *, max_running: int, batch_size: int) -> None:
+    ``batch_size`` is the most tokens of a step. A prompt that runs alone goes in steps of ``piece`` tokens, a
+    part of `ALIGNMENT`, or of some multiple of `ALIGNMENT`.
+    """
+
+    def __init__(
+        self,
+        kv: KvCache,
+        prefixes: LlamaPrefixCache,
+        *,
+        max_running: int,
+        batch_size: int,
+        piece: int = ALIGNMENT,
+    ) -> None:
         self.waiting: WaitingQueue[LlamaSequence] = WaitingQueue()
         self.running: list[LlamaSequence] = []
         self.preemptions = 0
@@ -44,6 +56,7 @@ class LlamaScheduler:
         self._prefixes = prefixes
         self._max_running = max_running
         self._batch_size = batch_size
+        self._alone = piece
         self._arrivals = 0
 
     @property
@@ -163,9 +176,10 @@ class LlamaScheduler:
         cached: see `ALIGNMENT`."""
         if len(self.running) > 1 or (self.waiting and self._max_running > 1):
             return min(sequence.pending, budget)
-        done, total = sequence.computed, len(sequence.tokens)
-        end = done - done % ALIGNMENT + max(budget - budget % ALIGNMENT, ALIGNMENT)
-        last = total - total % ALIGNMENT
+        done, total, piece = sequence.computed, len(sequence.tokens), self._alone
+        size = piece if piece < ALIGNMENT else max(budget - budget % ALIGNMENT, ALIGNMENT)
+        end = done - done % piece + size
+        last = total - total % piece
         return min((min(end, last) if done < last else total) - done, self._batch_size)
 
     def _has_room(self, sequence: LlamaSequence, prefix: SharedPrefix) -> bool:

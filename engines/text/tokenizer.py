@@ -153,12 +153,13 @@ class Tokenizer:
 
     def _read(self, parts: Sequence[str], add_special: bool, check: Check) -> tuple[int, ...]:
         tokenize = self._vocabulary.tokenize
+        slices = [each for part in parts for each in self._slices(part, check)]
         found: list[int] = []
-        for part in parts:
-            for each in self._slices(part, check):
-                self._count(each, len(found), check)
-                check()
-                found += tokenize(each, add_special=False)
+        for each in slices:
+            self._count(each, len(found), check)
+            check()
+            found += tokenize(each, add_special=False)
+            if len(slices) > 1:
                 check_prompt_length(len(found), self._context)
         return (*self._prefix(), *found) if add_special else tuple(found)
 

@@ -9,7 +9,7 @@ import pytest
 
 from engines.base import GenerationRequest, Prompt, Sampling
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache, State
-from engines.llamacpp.prefix_cache import WORTH_WAITING_FOR, LlamaPrefixCache
+from engines.llamacpp.prefix_cache import ALIGNMENT, WORTH_WAITING_FOR, LlamaPrefixCache
 from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
@@ -53,6 +53,7 @@ class Bench:
         cache: bool = True,
         slots: int = 16,
         per_slot: int = 0,
+        piece: int = ALIGNMENT,
     ) -> None:
         self.memory = Memory()
         self.kv: KvCache
@@ -62,7 +63,9 @@ class Bench:
             self.kv = PooledKvCache(self.memory, cells=cells, slots=slots)
         stash = Stash(self.kv, limit=cells) if isinstance(self.kv, PooledKvCache) else None
         self.prefixes = LlamaPrefixCache(self.kv, enabled=cache, stash=stash)
-        self.scheduler = LlamaScheduler(self.kv, self.prefixes, max_running=running, batch_size=batch)
+        self.scheduler = LlamaScheduler(
+            self.kv, self.prefixes, max_running=running, batch_size=batch, piece=piece
+        )
         self.ended: list[LlamaSequence] = []
 
     def submit(self, prompt: list[int], limit: int = 1000, generated: tuple[int, ...] = ()) -> LlamaSequence:
@@ -143,6 +146,12 @@ def test_a_prompt_that_runs_alone_is_computed_in_the_same_pieces_cached_or_not(p
     assert pieces([*range(500, 700)], budget=1000) == [192, 8]
     assert pieces([*range(500, 692)]) == [64]
     assert pieces(first) == [64, 8]  # a prompt that shared much of it has taken its place
+
+
+def test_a_slow_model_goes_in_smaller_steps() -> None:
+    bench = Bench(piece=16)
+    first = bench.submit(list(range(40)))
+    assert [bench.step(budget=100) for _ in range(3)] == [{first: 16}, {first: 16}, {first: 8}]
 
 
 def test_where_one_runs_at_a_time_those_that_wait_change_nothing() -> None:
