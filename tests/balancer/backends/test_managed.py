@@ -12,7 +12,8 @@ from balancer.backends.base import BackendState, Verdict
 from balancer.call import ResumePoint
 from balancer.errors import BalancerError, ModelLoading, NoBackend, NoRoom, UnknownModel
 from balancer.health.breaker import STREAK
-from engines.errors import ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound, ModelLoadError
+from engines.lifecycle.errors import NeverFits
 from support.balancing import World, call, is_ready, turns
 
 MakeWorld = Callable[..., World]
@@ -90,8 +91,22 @@ async def test_waiting_too_long_for_room(make_world: MakeWorld) -> None:
 
 
 async def test_what_never_fits_is_refused_at_once(make_world: MakeWorld) -> None:
-    with pytest.raises(NoRoom, match="MAX_MEMORY"):
+    with pytest.raises(NeverFits, match="MAX_MEMORY"):
         await make_world(sizes={"a": 99}, ram=9).balancer.acquire(call("a"))
+
+
+@pytest.mark.parametrize("kind", [CannotLoad, BadModelFile, ModelFileNotFound])
+async def test_what_only_somebody_can_mend_is_told_as_that(
+    make_world: MakeWorld, kind: type[ModelLoadError]
+) -> None:
+    """Also to those that wait in the queue: it is no fault that passes."""
+    world = make_world()
+    world.loader.failures["a"] = kind("the file is odd")
+    calls = (world.balancer.acquire(call("a")) for _ in range(3))
+    for refused in await asyncio.gather(*calls, return_exceptions=True):
+        assert type(refused) is kind
+        assert "the file is odd" in str(refused)
+    assert world.loader.loads == ["a"]
 
 
 async def test_a_failed_load_says_why_and_when_to_come_back(make_world: MakeWorld) -> None:
