@@ -12,7 +12,7 @@ from balancer.backends.base import BackendState, Verdict
 from balancer.call import ResumePoint
 from balancer.errors import BalancerError, CannotServe, ModelLoading, NoBackend, NoRoom, UnknownModel
 from balancer.health.breaker import STREAK
-from engines.errors import BadModelFile, ModelLoadError
+from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound, ModelLoadError
 from engines.lifecycle.errors import NeverFits
 from support.balancing import World, call, is_ready, turns
 
@@ -96,14 +96,20 @@ async def test_what_never_fits_is_refused_at_once(make_world: MakeWorld) -> None
     assert isinstance(refused.value.reason, NeverFits)
 
 
-async def test_what_can_never_be_loaded_is_not_told_when_to_come_back(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("kind", [CannotLoad, BadModelFile, ModelFileNotFound])
+async def test_what_only_somebody_can_mend_is_told_as_that(
+    make_world: MakeWorld, kind: type[ModelLoadError]
+) -> None:
+    """Also to those that wait in the queue: it is no fault that passes."""
     world = make_world()
-    world.loader.failures["a"] = BadModelFile("the file is cut off")
-    for _ in range(2):
-        with pytest.raises(CannotServe, match="model a cannot be served: the file is cut off") as refused:
-            await world.balancer.acquire(call("a"))
-        assert isinstance(refused.value.reason, BadModelFile)
-        assert refused.value.retry_after is None
+    world.loader.failures["a"] = kind("the file is odd")
+    calls = (world.balancer.acquire(call("a")) for _ in range(3))
+    for refused in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(refused, CannotServe)
+        assert type(refused.reason) is kind
+        assert "model a cannot be served: the file is odd" in refused.message
+        assert refused.retry_after is None
+    assert world.loader.loads == ["a"]
 
 
 async def test_a_failed_load_says_why_and_when_to_come_back(make_world: MakeWorld) -> None:
