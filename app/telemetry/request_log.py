@@ -18,6 +18,8 @@ from app.telemetry.log_text import HTTP, INFERENCE
 from app.telemetry.logs import get_logger
 
 PROBES = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
+# What is asked again and again while somebody waits: of a model, and of the cluster.
+STATUS = "/status"
 
 log = get_logger(INFERENCE[0])
 http_log = get_logger(HTTP[0])
@@ -55,9 +57,13 @@ class RequestLine:
         if self._write_outcome is not None:
             self._write_outcome()
             return
-        is_probe = self._path in PROBES or (self._method, self._path) == ("HEAD", "/")
-        level = http_log.debug if is_probe else http_log.info
+        level = http_log.debug if self._is_probe() else http_log.info
         level(HTTP[1], **self.fields(), duration=round(time.perf_counter() - self._began, 3))
+
+    def _is_probe(self) -> bool:
+        if self._method == "GET" and self._path.startswith("/v1/") and self._path.endswith(STATUS):
+            return True
+        return self._path in PROBES or (self._method, self._path) == ("HEAD", "/")
 
     def fields(self) -> dict[str, Any]:
         # Quoted: a path may hold what would end the line, or drive a terminal.

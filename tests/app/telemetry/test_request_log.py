@@ -78,7 +78,7 @@ async def test_any_other_request_has_one_too_but_probes_only_for_debugging(
     client: httpx.AsyncClient, stream: io.StringIO
 ) -> None:
     logs.configure("INFO", "json", stream)
-    for path in ("/healthz", "/readyz", "/metrics"):
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/models/fake/status", "/v1/cluster/status"):
         await client.get(path)
     await client.head("/")
     assert stream.getvalue() == ""
