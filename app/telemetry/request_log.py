@@ -1,7 +1,8 @@
 """The log of requests: one line each, when it has ended.
 
-A request for an inference has the line of its outcome, to which its method, path and status are added;
-any other has a line of these. Probes come every few seconds and say nothing: theirs are for debugging.
+A request for an inference has the line of its outcome, which shows its method, path and status to people
+only: its shape as JSON is agreed. Any other has a line of these. Probes come every few seconds and say
+nothing: theirs are for debugging.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from app.inference.outcome import RequestOutcome, Sink
-from app.telemetry.log_text import HTTP, INFERENCE
+from app.telemetry.log_text import FOR_PEOPLE, HTTP, INFERENCE
 from app.telemetry.logs import get_logger
 
 PROBES = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
@@ -100,7 +101,7 @@ class RequestLog:
         if outcome.error is not None:
             extra["error"] = outcome.error
         if line is not None:
-            extra |= line.fields()
+            extra[FOR_PEOPLE] = line.fields()
         log.info(
             INFERENCE[1],
             model_name=outcome.target.model,
