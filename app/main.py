@@ -36,7 +36,8 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        _announce(settings, server, variables)
+        if not server.is_worker:  # whose parent has said it
+            _announce(settings, server, variables)
         await server.start()
         try:
             yield

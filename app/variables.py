@@ -20,6 +20,8 @@ ENV_FILE = ".env"
 # Variables of the hubs' libraries, which count from `.env` too.
 _HUBS = ("HF_", "HUGGING_FACE_HUB_", "MODELSCOPE_")
 _PREFIX = "ENGINEHOUSE_"
+# Kubernetes tells of a service of that name in ENGINEHOUSE_PORT.
+_SERVICE = "tcp://"
 # How close a name has to be to one of ours. A shell's environment has many that are others' affair.
 _CLOSE_IN_FILE = 0.8
 _CLOSE_IN_ENVIRONMENT = 0.88
@@ -81,7 +83,7 @@ def _misspelt(given: Mapping[str, str], origin: str, names: Collection[str]) -> 
     ours = {name.upper() for name in names}
     first_words = {name.partition("_")[0] for name in ours}
     for name in sorted(given):
-        if name.lower() in names or name.startswith(_HUBS):
+        if name.lower() in names or name.startswith(_HUBS) or given[name].startswith(_SERVICE):
             continue
         bare = name.upper().removeprefix(_PREFIX)
         is_in_file, has_prefix = origin == ENV_FILE, bare != name.upper()

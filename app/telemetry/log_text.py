@@ -16,6 +16,8 @@ INFERENCE = ("inference_engine", "model_inference")
 HTTP = ("http", "http_request")
 LOADING = ("app", "loading")
 READY = ("app", "ready")
+# The field with what JSON leaves out of a line.
+FOR_PEOPLE = "_for_people"
 
 
 def text_processors(*, colors: bool) -> list[Processor]:
@@ -47,7 +49,8 @@ def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
 
 def _request(data: Mapping[str, Any]) -> str:
     """``POST /v1/chat/completions 200 some-model 37+19 tokens, 23.1 tok/s, 821 ms``."""
-    words = [data.get(name) for name in ("method", "path", "status")]
+    http = data.get(FOR_PEOPLE, data)
+    words = [http.get(name) for name in ("method", "path", "status")]
     line = " ".join(str(word) for word in words if word is not None)
     if "model_name" not in data:
         return f"{line} {data['duration'] * 1e3:.0f} ms"

@@ -26,7 +26,7 @@ from structlog.contextvars import get_contextvars
 from structlog.stdlib import BoundLogger, ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from app.telemetry.log_text import text_processors
+from app.telemetry.log_text import FOR_PEOPLE, text_processors
 from app.telemetry.log_writer import LogWriter
 
 Format = Literal["auto", "json", "text"]
@@ -164,6 +164,7 @@ def _note_exception(logger: WrappedLogger, method: str, event: EventDict) -> Eve
 def _to_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     record: logging.LogRecord = event.pop("_record")
     event.pop("_from_structlog", None)
+    event.pop(FOR_PEOPLE, None)
     return {
         "timestamp": _timestamp(record),
         "level": record.levelname,

@@ -1,7 +1,8 @@
 """The log of requests: one line each, when it has ended.
 
-A request for an inference has the line of its outcome, to which its method, path and status are added;
-any other has a line of these. Probes come every few seconds and say nothing: theirs are for debugging.
+A request for an inference has the line of its outcome, which shows its method, path and status to people
+only: its shape as JSON is agreed. Any other has a line of these. Probes come every few seconds and say
+nothing: theirs are for debugging.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 from app.inference.outcome import RequestOutcome, Sink
-from app.telemetry.log_text import HTTP, INFERENCE
+from app.telemetry.log_text import FOR_PEOPLE, HTTP, INFERENCE
 from app.telemetry.logs import get_logger
 
 PROBES = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
+# What is asked again and again while somebody waits: of a model, and of the cluster.
+STATUS = "/status"
 
 log = get_logger(INFERENCE[0])
 http_log = get_logger(HTTP[0])
@@ -55,9 +58,13 @@ class RequestLine:
         if self._write_outcome is not None:
             self._write_outcome()
             return
-        is_probe = self._path in PROBES or (self._method, self._path) == ("HEAD", "/")
-        level = http_log.debug if is_probe else http_log.info
+        level = http_log.debug if self._is_probe() else http_log.info
         level(HTTP[1], **self.fields(), duration=round(time.perf_counter() - self._began, 3))
+
+    def _is_probe(self) -> bool:
+        if self._method == "GET" and self._path.startswith("/v1/") and self._path.endswith(STATUS):
+            return True
+        return self._path in PROBES or (self._method, self._path) == ("HEAD", "/")
 
     def fields(self) -> dict[str, Any]:
         # Quoted: a path may hold what would end the line, or drive a terminal.
@@ -94,7 +101,7 @@ class RequestLog:
         if outcome.error is not None:
             extra["error"] = outcome.error
         if line is not None:
-            extra |= line.fields()
+            extra[FOR_PEOPLE] = line.fields()
         log.info(
             INFERENCE[1],
             model_name=outcome.target.model,

@@ -152,6 +152,11 @@ def test_names_with_a_slip_are_told(
     _told(name, ".env", in_file)
 
 
+def test_a_service_of_kubernetes_is_no_slip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINEHOUSE_PORT", "tcp://10.0.0.1:8000")
+    _told("ENGINEHOUSE_PORT", "environment", None)
+
+
 def _told(name: str, origin: str, close: str | None) -> None:
     told = [note for note in read_variables().notes if note.startswith(f"{name} ")]
     hint = f": did you mean {close}?" if close else ""

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,9 @@ import psutil
 import pytest
 
 from app import first_steps
+from app.server import Server
 from app.settings import Settings
+from engines import selection
 
 
 @pytest.mark.parametrize(
@@ -78,3 +81,14 @@ def test_others_reach_it_at_addresses_of_real_networks(monkeypatch: pytest.Monke
     assert first_steps.urls(both)[1:] == ["http://192.168.1.5:8000", "http://[fd00::7]:8000"]
     here = Settings(_env_file=None, host="127.0.0.1", port=8000)
     assert first_steps.urls(here) == ["http://127.0.0.1:8000"]
+
+
+@pytest.mark.parametrize(("device", "told"), [("auto", True), ("cpu", False)])
+def test_the_start_tells_of_a_gpu_that_the_default_models_engine_leaves_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, told: bool
+) -> None:
+    facts = replace(selection.detect(), cuda=True, metal=False)
+    monkeypatch.setattr(selection, "detect", lambda: facts)
+    monkeypatch.setattr("engines.llamacpp.descriptor._can_offload", lambda: False)
+    server = Server(Settings(_env_file=None, model_base_path=tmp_path, device_type=device))
+    assert ("llama.cpp was built for the CPU" in server.idle_gpu()) is told
