@@ -137,7 +137,7 @@ class ClientEnvironment:
         shutil.rmtree(borrowed, ignore_errors=True)
         borrowed.mkdir()
         for name in closure(["torch"], _requires):
-            for entry in _entries(name):
+            for entry in entries(name):
                 link = borrowed / entry.name
                 if not link.exists():
                     link.symlink_to(entry)
@@ -153,7 +153,7 @@ def _requires(name: str) -> Sequence[str]:
         return ()
 
 
-def _entries(name: str) -> set[Path]:
+def entries(name: str) -> set[Path]:
     """The files and folders of ``name`` in the project's environment, those that are imported."""
     try:
         files = metadata.files(name) or ()
@@ -169,13 +169,13 @@ def environments() -> list[ClientEnvironment]:
 
 
 def uv(title: str, arguments: Sequence[str]) -> None:
-    """Run uv, installed first if it is not there, as a step. Raises `SetupError`."""
+    """Run uv, installed first if it is not there, as a step. Raises `SetupError`, or `StepFailed`."""
     home = Environment(VENVS / "uv")
     if not home.has("uv"):
         VENVS.mkdir(exist_ok=True)
         home.create()
-        home.pip("installing uv", "install", UV)
+        try:
+            home.pip("installing uv", "install", UV)
+        except StepFailed as failure:  # of the set-up itself: no library need be tried alone
+            raise SetupError(str(failure)) from failure
     run_step(title, [str(home.python), "-m", "uv", *arguments], home.log)
-
-
-__all__ = ["ROOT", "TESTS", "ClientEnvironment", "ClientLibrary", "SetupError", "environments"]

@@ -81,7 +81,7 @@ class TestGuideLLM(Expectations):
 
 def test_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUIDELLM__MAX_WORKER_PROCESSES", "1")  # starting ten takes long
-    Path("data.jsonl").write_text(json.dumps({"prompt": QUESTION}) + "\n")
+    Path("data.jsonl").write_text((json.dumps({"prompt": QUESTION}) + "\n") * 4)
     lines = COMMAND.replace("SERVER_URL", SERVER_URL).replace("API_KEY", API_KEY).splitlines()
     [line] = [line for line in lines if not line.startswith("#")]
     program, *arguments = shlex.split(line)

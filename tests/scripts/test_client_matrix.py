@@ -70,6 +70,13 @@ def test_what_is_installed_is_not_installed_again(
     assert asked == ["installing openai2"]
 
 
+def test_what_is_borrowed_is_all_of_a_package_that_is_imported() -> None:
+    borrowed = clients.entries("pytest")
+    assert {"pytest", "_pytest", "py.py"} <= {path.name for path in borrowed}
+    assert all(path.exists() for path in borrowed)
+    assert clients.entries("there-is-no-such-package") == set()
+
+
 def test_the_report_is_counted_by_file(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(
