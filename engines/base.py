@@ -56,8 +56,10 @@ class Prompt:
 @dataclass(frozen=True, slots=True)
 class RareSampling:
     """Ways of drawing that few engines have (`engines.descriptor`), under llama.cpp's names and as it means
-    them. By default each is off."""
+    them. By default each is off: penalties see so many of the last tokens as ``repeat_last_n`` says, and -1
+    is all."""
 
+    repeat_last_n: int = -1
     mirostat: Literal[0, 1, 2] = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1

@@ -23,7 +23,7 @@ FEATURES = {
     "top_n_sigma": "top-n-sigma sampling",
     "dynatemp_range": "dynamic temperature",
     "samplers": "choice of the samplers' order",
-    "repeat_last_n": "window of the penalties (they see the whole answer)",
+    "repeat_last_n": "window of the penalties (they see all tokens)",
     "logits_processors": "logits processors of requests",
     "use_beam_search": "beam search",
     "grammar": "GBNF grammars",

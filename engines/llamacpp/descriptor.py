@@ -103,7 +103,9 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset({"chat", "completion", "sleep"}),
-    request_fields=frozenset({"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range"}),
+    request_fields=frozenset(
+        {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
+    ),
     packages=_packages,
     judge=_judge,
     idle_gpu=_idle_gpu,

@@ -6,6 +6,7 @@ Greedy rows need no chain: the stepper takes the arg max of all of them at once.
 from __future__ import annotations
 
 import secrets
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class Sampler:
         self._forbidden = _forbidden(sampling, n_vocab)
         self._bad_words = BadWords(bad_words, request.generated) if bad_words else None
         self._bias_ids, self._biases = _bias(sampling)
-        self._penalties = _Penalties.of(request, n_vocab)
+        self._penalties = _Penalties.of(request)
         self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed, n_vocab)
 
     def edit(self, row: Row) -> None:
@@ -81,33 +82,45 @@ class Sampler:
 class _Penalties:
     """Presence and frequency penalties on generated tokens, repetition penalty on the prompt's too.
 
-    The semantics are vLLM's, so that a request means the same on every engine.
+    The semantics are vLLM's, so that a request means the same on every engine. With ``repeat_last_n`` all of
+    them see so many of the last tokens, which is llama.cpp's own way.
     """
 
-    def __init__(self, request: GenerationRequest, n_vocab: int) -> None:
+    def __init__(self, request: GenerationRequest) -> None:
         sampling, prompt = request.sampling, request.prompt.token_ids
         self._presence = sampling.presence_penalty
         self._frequency = sampling.frequency_penalty
         self._repetition = sampling.repetition_penalty
-        self._counts: dict[int, int] = {}
-        self._seen = {t for t in prompt if t < n_vocab} if self._repetition != 1.0 else set()
+        size = self._size = sampling.rare.repeat_last_n
+        visible = prompt if size < 0 else prompt[-size:]
+        self._counts: Counter[int] = Counter()
+        self._seen = Counter(visible) if self._repetition != 1.0 or size > 0 else Counter[int]()
+        self._window = deque((token, False) for token in visible) if size > 0 else None
         for token in request.generated:
             self.add(token)
 
     @classmethod
-    def of(cls, request: GenerationRequest, n_vocab: int) -> _Penalties | None:
+    def of(cls, request: GenerationRequest) -> _Penalties | None:
         """None when every penalty is off."""
         sampling = request.sampling
         active = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
-        return cls(request, n_vocab) if active else None
+        return cls(request) if active and sampling.rare.repeat_last_n else None
 
     def add(self, token: int) -> None:
-        self._counts[token] = self._counts.get(token, 0) + 1
-        if self._repetition != 1.0:
-            self._seen.add(token)
+        self._count(token, True, 1)
+        if self._window is not None:
+            self._window.append((token, True))
+            if len(self._window) > self._size:
+                self._count(*self._window.popleft(), -1)
+
+    def _count(self, token: int, drawn: bool, change: int) -> None:
+        for counts in (self._counts, self._seen) if drawn else (self._seen,):
+            counts[token] += change
+            if not counts[token]:
+                del counts[token]
 
     def apply(self, row: Row) -> None:
-        if self._seen:
+        if self._seen and self._repetition != 1.0:
             ids = np.fromiter(self._seen, dtype=np.int64, count=len(self._seen))
             values = row[ids]
             row[ids] = np.where(values > 0, values / self._repetition, values * self._repetition)

@@ -106,6 +106,9 @@ class PeerFields(SamplingFields):
     ebnf: Text | None = Field(None, description="`structured_outputs.grammar`.")
 
     # What only llama.cpp's samplers can do.
+    repeat_last_n: Annotated[int, Asks((-1,), of=PENALTIES)] = Field(
+        -1, ge=-1, le=MAX_TOKENS, description="Penalties see so many of the last tokens; 0: none; -1: all."
+    )
     mirostat: Annotated[Literal[0, 1, 2], Asks((0,))] = Field(
         0, description="1 or 2: Mirostat, in the place of the other filters."
     )
@@ -131,7 +134,6 @@ class PeerFields(SamplingFields):
     dry_penalty_last_n: Annotated[Any, CountsWith("dry_multiplier")] = None
     dry_sequence_breakers: Annotated[Any, CountsWith("dry_multiplier")] = None
     samplers: Annotated[Any, Asks(([],))] = None
-    repeat_last_n: Annotated[Any, Asks((-1,), of=PENALTIES)] = None
     logits_processors: Annotated[Any, Asks(([],))] = None
     custom_logit_processor: Annotated[Any, Asks(("",), name="logits_processors")] = None
     use_beam_search: Annotated[Any, Asks((False,))] = None

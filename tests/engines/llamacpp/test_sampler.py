@@ -48,6 +48,27 @@ def test_repetition_sees_the_prompt_and_divides_or_multiplies() -> None:
     assert logits.tolist() == [1.0, 1.0, -4.0, 4.0, 0.25]
 
 
+def test_penalties_see_as_much_as_they_are_to() -> None:
+    window = RareSampling(repeat_last_n=2)
+    penalised = sampler(prompt=(0, 1, 2), repetition_penalty=2.0, presence_penalty=1.0, rare=window)
+    seen = []
+    for token in (None, 4, 4, 1):
+        if token is not None:
+            penalised.accept(token)
+        logits = row()
+        penalised.edit(logits)
+        seen.append(logits.tolist())
+    assert seen == [
+        [1.0, 1.0, -4.0, 4.0, 0.5],
+        [1.0, 2.0, -4.0, 4.0, 0.25 - 1],
+        [1.0, 2.0, -2.0, 4.0, 0.25 - 1],
+        [1.0, 1.0 - 1, -2.0, 4.0, 0.25 - 1],
+    ]
+    logits = row()
+    sampler(prompt=(1,), repetition_penalty=2.0, rare=RareSampling(repeat_last_n=0)).edit(logits)
+    assert logits.tolist() == row().tolist()
+
+
 def test_the_end_is_banned_until_min_tokens() -> None:
     banning = sampler(min_tokens=1)
     logits = row()
