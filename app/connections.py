@@ -39,7 +39,7 @@ LOW_WATER = HIGH_WATER - 4 * STEP
 # Looks at a connection within a time-out.
 _LOOKS = 4
 # Who asked all it wants says so right behind its request; who ends later, in mid-answer, has left.
-_PROMPT_SECONDS = 0.02
+PROMPT_SECONDS = 0.02
 # After a refusal in mid-request: closing at once would reset the connection, and the answer would be lost.
 _LINGER_SECONDS = 1.0
 
@@ -116,7 +116,7 @@ class EdgeConnection(HttpToolsProtocol):
         has_answer = self._is_busy and self.cycle.response_started
         if self._in_body or not self._is_busy:
             return False
-        if has_answer and self.loop.time() - self._asked >= _PROMPT_SECONDS:
+        if has_answer and self.loop.time() - self._asked >= PROMPT_SECONDS:
             return False
         self._departure = DepartureWatch(self.transport, self.transport.abort)
         if not has_answer and not self.pipeline and self.cycle.scope["http_version"] == "1.1":

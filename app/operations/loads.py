@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from balancer.fleet import Fleet
-from engines.lifecycle.errors import InsufficientMemory, ModelConflict, NeverFits
+from engines.lifecycle.errors import ModelConflict, NeverFits
 from engines.lifecycle.loader import ModelLoader
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.planner import Occupant, Want, never
@@ -59,15 +59,15 @@ class Loads:
         await asyncio.gather(*(self._manager.unload(key, again=True) for key in keys))
 
     def _check_memory(self, name: str, options: LoadOptions) -> None:
-        """Raises `InsufficientMemory` if there cannot be enough, and `ModelLoadError` for what no load can
-        succeed with."""
+        """Raises `NeverFits` if there cannot be enough, and `ModelLoadError` for what no load can succeed
+        with."""
         want, limits = Want(name, self._loader.estimate(name, options)), self._manager.limits
         pinned = [
             Occupant(status.name, status.memory, pinned=True, replica=status.is_replica)
             for status in self._manager.statuses()
             if status.pinned and status.name != name and status.info is not None
         ]
-        for kind, occupants in ((NeverFits, []), (InsufficientMemory, pinned)):
+        for occupants in ([], pinned):
             reason = never(occupants, want, max_models=limits.max_models, budget=limits.budget)
             if reason is not None:
-                raise kind(f"model {name} cannot be loaded: {reason}")
+                raise NeverFits(f"model {name} cannot be loaded: {reason}")

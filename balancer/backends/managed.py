@@ -10,7 +10,7 @@ from balancer.call import Call
 from balancer.errors import DEFAULT_RETRY, BalancerError, CannotServe, ModelLoading, NoBackend, NoRoom
 from balancer.instances import Instance
 from engines.errors import EngineError
-from engines.lifecycle.errors import InsufficientMemory, NeverFits
+from engines.lifecycle.errors import NeverFits
 from engines.lifecycle.manager import ModelManager
 from engines.lifecycle.states import ModelState
 
@@ -93,8 +93,6 @@ class ManagedBackend(Backend):
         first, which a replica that is not loaded follows."""
         if isinstance(reason, NeverFits):  # its message names the model
             return CannotServe(reason.message, reason)
-        if isinstance(reason, InsufficientMemory):
-            return NoRoom(reason.message, retry_after=DEFAULT_RETRY)
         message = f"model {self.instance.model} cannot be served: {reason.message}"
         if reason.is_permanent:
             return CannotServe(message, reason)

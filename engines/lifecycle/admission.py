@@ -149,8 +149,6 @@ class Admission:
             news |= (record.yielding and not yielding) or refusal != record.refusal
             if refusal != record.refusal:
                 record.refusal = refusal
-                alone = record.memory is None or record.memory.fits(self.limits.budget)
-                record.never_fits = refusal is not None and not alone
                 self._lifecycle.notify(record)
                 if refusal is not None:
                     logger.warning("model %s cannot be loaded: %s", record.name, refusal)

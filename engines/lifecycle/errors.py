@@ -18,6 +18,6 @@ class InsufficientMemory(EngineError):
 
 
 class NeverFits(InsufficientMemory):
-    """The model is larger than all the memory that models may take."""
+    """The model does not fit however long one waits: the budget or what is pinned would have to change."""
 
     is_permanent = True

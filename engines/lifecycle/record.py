@@ -43,7 +43,6 @@ class Record:
     modest: bool = False
     yielding: bool = False
     refusal: str | None = None
-    never_fits: bool = False  # even if no other model were loaded
     replica_of: str | None = None
     holds: int = 0
     replica_holds: int = 0
@@ -92,7 +91,7 @@ class Record:
     def obstacle(self, now: float) -> EngineError | None:
         """Why a request that waits for the model now waits in vain, if it does."""
         if self.refusal is not None:
-            return self._no_memory(self.refusal)
+            return NeverFits(f"model {self.name} cannot be loaded: {self.refusal}")
         cooling = self.state is ModelState.FAILED and not self.restarting
         if not cooling or self.can_load(now):
             return None
@@ -101,7 +100,7 @@ class Record:
     def wait_is_over(self, patient: bool) -> EngineError | None:
         """Why an operator's wait for the load is over, if it is; ``patient``: not for want of room alone."""
         if self.refusal is not None:
-            return self._no_memory(self.refusal)
+            return NeverFits(f"model {self.name} cannot be loaded: {self.refusal}")
         if self.state is ModelState.FAILED and not self.restarting:
             return self.failure or ModelLoadError(self.detail)
         if not self.intended and self.state is not ModelState.LOADING:
@@ -111,10 +110,6 @@ class Record:
                 f"no room for {self.name}: the models that are loaded are in use", RETRY_IN_USE
             )
         return None
-
-    def _no_memory(self, reason: str) -> InsufficientMemory:
-        kind = NeverFits if self.never_fits else InsufficientMemory
-        return kind(f"model {self.name} cannot be loaded: {reason}")
 
     def occupant(self) -> Occupant:
         asleep = self.state is ModelState.SLEEPING

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
@@ -344,7 +345,7 @@ def test_serve_on_a_used_port(invoke: Invoke, served: dict[str, Any]) -> None:
         port = taken.getsockname()[1]
         result = invoke("serve", "--host", "127.0.0.1", "--port", str(port))
     assert result.exit_code == 1
-    assert f"Port {port} is in use by python" in result.stderr
+    assert f"Port {port} is in use by {psutil.Process().name()}" in result.stderr
     assert f"(process {os.getpid()})" in result.stderr
     assert re.search(r"choose another: enginehouse serve --port \d+$", result.stderr)
     assert served == {}

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ async def running(**settings: Any) -> AsyncIterator[Server]:
 
 def outcomes_of(server: Server) -> list[RequestOutcome]:
     outcomes: list[RequestOutcome] = []
-    server._sinks = (outcomes.append,)
+    server._log = SimpleNamespace(of_this_request=lambda: outcomes.append)  # type: ignore[assignment]
     return outcomes
 
 
