@@ -9,7 +9,7 @@ import socket
 import psutil
 
 from app.cli.common import fail
-from app.first_steps import lan_addresses
+from app.first_steps import command, lan_addresses
 
 ALL_OF_IPV6 = "::"
 # Ports below belong to the administrator, on most systems.
@@ -55,7 +55,7 @@ def why_not(host: str, port: int, error: OSError) -> str:
         owner = port_owner(port)
         by = f" by {owner}" if owner else ""
         free = free_port_near(host, port)
-        return f"Port {port} is in use{by}. End that, or choose another: enginehouse serve --port {free}"
+        return f"Port {port} is in use{by}. End that, or choose another: {command()} serve --port {free}"
     if error.errno == errno.EADDRNOTAVAIL:
         return (
             f"Cannot listen on {host} port {port}: {host} is no address of this machine. "
@@ -64,7 +64,7 @@ def why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EACCES and port < FIRST_FREE_PORT:
         return (
             f"Cannot listen on {host} port {port}: ports below {FIRST_FREE_PORT} need an administrator's "
-            f"rights. Choose another: enginehouse serve --port {port + 8000}"
+            f"rights. Choose another: {command()} serve --port {port + 8000}"
         )
     return f"Cannot listen on {host} port {port}: {error.strerror or error}"
 

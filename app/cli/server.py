@@ -13,7 +13,7 @@ import typer
 from app.cli import client
 from app.cli.client import ServerError
 from app.cli.common import auth_headers, default_key, fail, is_loopback
-from app.first_steps import public_url
+from app.first_steps import command, public_url
 from app.settings import Settings
 
 Url = Annotated[str | None, typer.Option(help="The server. Default: this machine's.")]
@@ -80,7 +80,7 @@ def broken(url: str, error: httpx.TransportError | httpx.InvalidURL) -> str:
     """Why there is no connection to ``url``, and what to do about it."""
     if isinstance(error, httpx.ConnectError):
         advice = (
-            "start one with enginehouse serve" if is_loopback(url) else "is --url right, and does it run?"
+            f"start one with {command()} serve" if is_loopback(url) else "is --url right, and does it run?"
         )
         return f"No server answers at {url}: {advice}"
     return f"The connection to {url} broke: {error or type(error).__name__}"

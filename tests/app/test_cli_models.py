@@ -278,7 +278,7 @@ def test_ctrl_c_leaves(stub: Stub, monkeypatch: pytest.MonkeyPatch, command: lis
 def test_no_server_where_one_was_named(no_server: None, command: list[str]) -> None:
     result = invoke(*command, "--url", "localhost:1")
     assert result.exit_code == 1
-    assert "No server answers at http://localhost:1: start one with enginehouse serve" in result.stderr
+    assert "No server answers at http://localhost:1: start one with" in result.stderr
 
 
 def test_an_administrators_key_goes_first(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
