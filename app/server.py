@@ -202,6 +202,9 @@ class Server:
         model = wanted.model
         if model is not None and self.manager.status(model.name).inflight:
             raise ModelConflict(f"model {model.name} is in use: unload it before it is pulled again")
+        running = self.pulls.running(wanted.name)
+        if running is not None and running.request != wanted.request:
+            raise ModelConflict(f"other files of {wanted.name} are being pulled: wait until they are here")
         return self.pulls.start(wanted.name, wanted.request)
 
     def reload(self) -> None:

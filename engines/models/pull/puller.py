@@ -50,8 +50,8 @@ class PullRequest:
     revision: str | None = None
     include: tuple[str, ...] = ()
     quantization: str | None = None
-    unusable: Mapping[str, str] = field(default_factory=dict)
-    largest: int | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict, compare=False)
+    largest: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
-from engines.models import survey
+from engines.models import store, survey
 from engines.models.catalog import Catalog, CatalogError, load_catalog
 from engines.models.library import MOST_ALIASES, Library
 from engines.models.merger import pull_folder
@@ -516,3 +517,26 @@ def test_a_file_that_is_still_copied_becomes_a_model(shelf: Shelf, caplog: pytes
             library.reload()
     assert names(library) == ["a", "b"]
     assert caplog.text.count("skipped") == 1
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_again(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.put("a.gguf")
+    path = shelf.base / "b.gguf"
+    path.write_bytes(FILE[:50])
+    read = store.describe
+
+    def slowly(found: Path) -> Any:
+        try:
+            return read(found)
+        finally:
+            if found == path:
+                path.write_bytes(FILE)
+
+    monkeypatch.setattr(store, "describe", slowly)
+    library = shelf.library()
+    assert names(library) == ["a"]
+    assert library.changed()
+    library.reload()
+    assert names(library) == ["a", "b"]

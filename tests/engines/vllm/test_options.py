@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engines.errors import ModelLoadError
+from engines.errors import CannotLoad, ModelLoadError
 from engines.load_spec import Adapter, LoadSpec
-from engines.vllm.folder import check_folder, largest_rank, weight_bytes
+from engines.vllm.folder import check_folder, check_settings, largest_rank, weight_bytes
 from engines.vllm.options import KvSize, cpu_environment, engine_args, kv_size, own_options
 from engines.vllm.version import check_version
 
@@ -133,3 +135,21 @@ def test_folders_are_judged_before_vllm_starts(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"1234")
     assert check_folder(tmp_path) == tmp_path
     assert weight_bytes(tmp_path) == 4
+
+
+def test_a_quantisation_that_vllm_does_not_name_is_told_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its source, as importing it takes seconds; where that says nothing, vLLM itself has the word."""
+    (tmp_path / "config.json").write_text("{}")
+    source = tmp_path / "vllm" / "model_executor" / "layers" / "quantization" / "__init__.py"
+    source.parent.mkdir(parents=True)
+    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError")
+    source.write_text('QuantizationMethods = Literal[\n    "awq",\n    "fp8",\n]\nX = ["q9_9"]\n')
+    found = importlib.machinery.ModuleSpec("vllm", None, origin=str(tmp_path / "vllm" / "__init__.py"))
+    monkeypatch.setattr("engines.vllm.folder.importlib.util.find_spec", lambda name: found)
+    check_settings(replace(spec(quantization="FP8"), path=tmp_path))
+    with pytest.raises(CannotLoad, match="choose one of awq, fp8"):
+        check_settings(replace(spec(quantization="q9_9"), path=tmp_path))
+    source.write_text("")
+    check_settings(replace(spec(quantization="q9_9"), path=tmp_path))
