@@ -47,12 +47,12 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     context = LlamaContext(model, size, threads=count, offload=offload)
     if options.threads is None and notes.threads is None:
         count = notes.threads = _choose_threads(context, count)
-    kv = _kv_cache(context, size)
+    kv, stashed = _kv_cache(context, size), stash_limit(size, context_length)
     prefixes = LlamaPrefixCache(
         kv,
         enabled=options.cache_prefixes and model.can_share_prefix,
         idle_cell_budget=model.idle_cell_budget() if size.pooled and not offload else 2**31,
-        stash=Stash(kv, limit=stash_limit(size)) if isinstance(kv, PooledKvCache) else None,
+        stash=Stash(kv, limit=stashed) if isinstance(kv, PooledKvCache) else None,
     )
     scheduler = LlamaScheduler(
         kv,
@@ -70,7 +70,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         devices=("gpu" if offload else "cpu",),
         capabilities=_capabilities(model, offload),
         memory_asleep=model.size,
-        memory=memory_of(model, size, offload=offload),
+        memory=memory_of(model, size.cells + (0 if offload else stashed)),  # a GPU has no stash
         details={
             "description": model.description,
             "size": model.size,

@@ -140,8 +140,7 @@ class LlamaScheduler:
 
     def _admit(self, work: list[Work], budget: int) -> None:
         """Start waiting sequences in their order, past those that wait for another's prefill."""
-        if not self.running and self.waiting and (len(self.waiting) == 1 or self._max_running == 1):
-            sequence = next(iter(self.waiting))
+        if not self.running and self.waiting and self._is_alone(sequence := next(iter(self.waiting))):
             self._start(sequence, self._prefixes.open_alone(sequence))
             self._add_prefill(work, sequence, budget)
             return
@@ -171,10 +170,18 @@ class LlamaScheduler:
         work.append(Work(sequence, count))
         return count
 
+    def _is_alone(self, sequence: LlamaSequence) -> bool:
+        """Whether nothing else is computed beside ``sequence`` but further answers to the same prompt, which
+        begin together after it."""
+        if self._max_running == 1:
+            return True
+        prompt = sequence.request.prompt
+        return all(other.request.prompt is prompt for each in (self.running, self.waiting) for other in each)
+
     def _piece(self, sequence: LlamaSequence, budget: int) -> int:
         """How much of a prompt is prefilled next. Alone, it goes in the same pieces however much of it was
         cached: see `ALIGNMENT`."""
-        if len(self.running) > 1 or (self.waiting and self._max_running > 1):
+        if not self._is_alone(sequence):
             return min(sequence.pending, budget)
         done, total, piece = sequence.computed, len(sequence.tokens), self._alone
         size = piece if piece < ALIGNMENT else max(budget - budget % ALIGNMENT, ALIGNMENT)

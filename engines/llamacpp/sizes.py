@@ -35,14 +35,13 @@ def choose_sizes(options: LlamaOptions, model: LlamaModel, free_memory: int) -> 
     return context, ContextSize(cells=cells, slots=slots)
 
 
-def stash_limit(size: ContextSize) -> int:
-    """Tokens that the stash of a pool may hold: half of what the pool does."""
-    return size.cells // 2 if size.pooled else 0
+def stash_limit(size: ContextSize, context_length: int) -> int:
+    """Tokens that the stash of a pool may hold: half of what the pool does, and a whole context."""
+    return max(size.cells // 2, context_length) if size.pooled else 0
 
 
-def memory_of(model: LlamaModel, size: ContextSize, *, offload: bool = False) -> int:
-    """Bytes that weights, KV cache, its stash and work space take; on a GPU, where the stash is not."""
-    tokens = size.cells + (0 if offload else stash_limit(size))
+def memory_of(model: LlamaModel, tokens: int) -> int:
+    """Bytes that weights, work space and ``tokens`` in the KV cache and its stash take."""
     return model.size + tokens * model.kv_bytes_per_token() + WORK_SPACE
 
 

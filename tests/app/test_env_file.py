@@ -171,7 +171,10 @@ def _told(name: str, origin: str, close: str | None) -> None:
         ("API_KEYS=,\n", ["API_KEYS (.env) is set, but holds no key: the API is open"]),
         ("API_KEYS=k\nADMIN_API_KEYS=\n", []),
         ("API_KEYS=k\nADMIN_API_KEYS=' '\n", []),
-        ("API_KEYS=k\nADMIN_API_KEYS=,\n", ["ADMIN_API_KEYS (.env) is set, but holds no key: models are managed"]),
+        (
+            "API_KEYS=k\nADMIN_API_KEYS=,\n",
+            ["ADMIN_API_KEYS (.env) is set, but holds no key: models are managed"],
+        ),
         ("API_KEYS=k\nMODEL_BASE_PATH=~/none\n", ["MODEL_BASE_PATH (.env): there is no folder "]),
         ("API_KEYS=k\nINFERENCE_MODE=multi_instance\n", ["multi_instance keeps one model only"]),
     ],

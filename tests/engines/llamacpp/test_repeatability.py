@@ -64,6 +64,27 @@ async def test_an_idle_engine_repeats_itself_however_it_was_used(tiny: Path, lay
         assert [await ask(fresh, question) for question in questions[:5]] == first[:5]
 
 
+async def test_several_answers_repeat_themselves_and_differ(tiny: Path) -> None:
+    """Those of one request: they are computed side by side, after its prompt."""
+    async with engine(tiny, **POOLED) as ours:
+
+        async def answers(text: str) -> list[Answer]:
+            prompt = await ours.render_chat([{"role": "user", "content": text}])
+            return await asyncio.gather(
+                *(
+                    answer(ours, GenerationRequest("r", prompt, Sampling(1.5, seed=n), 8 + n, logprobs=0))
+                    for n in range(4)
+                )
+            )
+
+        for question in ("Hi", "Tell of the sea. " * 10):
+            first = await answers(question)
+            assert len({tuple(each) for each in first}) == 4
+            assert await answers(question) == first
+            await ask(ours, "something else " * 20)
+            assert await answers(question) == first
+
+
 async def test_conversations_go_on_the_same_way_after_others(tiny: Path) -> None:
     """They come back from the stash, whose cells are where they were."""
     async with engine(tiny, **POOLED) as ours:

@@ -148,6 +148,21 @@ def test_a_prompt_that_runs_alone_is_computed_in_the_same_pieces_cached_or_not(p
     assert pieces(first) == [64, 8]  # a prompt that shared much of it has taken its place
 
 
+def test_further_answers_begin_after_their_prompt() -> None:
+    bench = Bench()
+    first = bench.submit(list(range(100)))
+    twins = [replace_request(bench.submit([0]), first) for _ in range(2)]
+    assert bench.step(budget=70) == {first: 64}
+    assert bench.step(budget=70) == {first: 36}
+    assert bench.step(budget=70) == {first: 1} | dict.fromkeys(twins, 1)
+
+
+def replace_request(sequence: LlamaSequence, other: LlamaSequence) -> LlamaSequence:
+    """``sequence`` as another answer to the prompt of ``other``."""
+    sequence.request, sequence.tokens = other.request, [*other.request.prompt.token_ids]
+    return sequence
+
+
 def test_a_slow_model_goes_in_smaller_steps() -> None:
     bench = Bench(piece=16)
     first = bench.submit(list(range(40)))
