@@ -406,13 +406,13 @@ def test_events_tell_each_change(server: LiveServer, client: httpx.Client) -> No
     seen: list[dict[str, Any]] = []
     with httpx.stream("GET", f"{server.url}/v1/system/events", timeout=20) as events:
         assert events.headers["content-type"].startswith("text/event-stream")
+        time.sleep(PROMPT_SECONDS)  # whoever leaves sooner may have asked all they want, and still wait
         load(client, "org/two")
         for line in events.iter_lines():
             if line.startswith("data: "):
                 seen.append(json.loads(line.removeprefix("data: ")))
             if seen and (seen[-1]["model"], seen[-1]["to"]) == ("org/two", "ready"):
                 break
-        time.sleep(PROMPT_SECONDS)  # whoever leaves sooner may have asked all they want, and still wait
     assert [(e["model"], e["from"], e["to"]) for e in seen] == [
         ("one", "ready", "draining"),
         ("one", "draining", "stopped"),
