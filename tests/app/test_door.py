@@ -315,7 +315,7 @@ def test_who_is_gone_is_noticed_before_the_next_token(
     """A client that left looks as one that ended its side, until something is sent to it."""
     engine: Any = server.engine()
     monkeypatch.setattr(engine, "_delay", 0.5)
-    monkeypatch.setattr("app.connections._PROMPT_SECONDS", 0.0 if later else 10.0)
+    monkeypatch.setattr("app.connections.PROMPT_SECONDS", 0.0 if later else 10.0)
     body = json.dumps(ASKED | {"stream": stream, "max_tokens": 5000, "ignore_eos": True}).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
