@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -25,6 +26,8 @@ VALID: dict[str, dict[str, Any]] = {
     COMPLETIONS: {"model": "fake", "prompt": "one two", "max_tokens": 4},
 }
 SCHEMAS = {CHAT: "ChatCompletionRequest", COMPLETIONS: "CompletionRequest"}
+
+_checks = count()
 
 # Deterministic, so that a failure in CI is one that everybody gets.
 often = settings(derandomize=True, max_examples=100, deadline=None)
@@ -87,6 +90,7 @@ def client(server: LiveServer) -> Iterator[httpx.Client]:
     fresh = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(base_url=server.url, timeout=TIMEOUT, limits=fresh) as client:
         yield client
+        check_service(client)
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +105,15 @@ def post(client: httpx.Client, route: str, body: bytes, content_type: str = JSON
 
 
 def check(client: httpx.Client, response: httpx.Response) -> None:
-    """An answer or a proper refusal; and the server goes on to serve."""
+    """An answer or a proper refusal; and the server goes on to serve, which is looked at now and then."""
     assert response.status_code < 500, response.text
     if not response.is_success:
         check_envelope(response)
+    if next(_checks) % 16 == 0:
+        check_service(client)
+
+
+def check_service(client: httpx.Client) -> None:
     good = client.post(COMPLETIONS, json=VALID[COMPLETIONS])
     assert good.status_code == 200, good.text
 
