@@ -74,6 +74,7 @@ def load_defaults(settings: Settings) -> LoadDefaults:
         gpu_memory=settings.max_gpu_memory,
         stall_timeout=settings.stall_timeout,
         allow_special_tokens=settings.allow_special_tokens,
+        deterministic=settings.deterministic,
         keep_alive=parse_duration(settings.keep_alive),
     )
 

@@ -229,6 +229,12 @@ class Settings(BaseSettings):
     enable_caching: bool = Field(
         True, description="Keep finished prompts in the KV cache and reuse equal prefixes."
     )
+    deterministic: bool = Field(
+        True,
+        description="llama.cpp: a greedy or seeded request that runs alone gets the same answer each time, "
+        "for which up to 64 cached tokens of its prompt are computed again (docs/repeatability.md). false: as "
+        "much as can be is taken from the cache.",
+    )
     allow_special_tokens: bool = Field(
         False,
         description="Control tokens written in a chat's messages, such as the end of a turn, count as the "

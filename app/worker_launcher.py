@@ -26,6 +26,7 @@ _INHERITED = {
     "max_sequences",
     "enable_caching",
     "allow_special_tokens",
+    "deterministic",
     "max_request_bytes",
     "strict_requests",
     "stall_timeout",

@@ -25,7 +25,8 @@ class LoadSpec:
     take. ``dtype``, ``quantization`` (how weights are read, not how they are converted), the parallel
     sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
     step, with work waiting, the engine counts as hung; with ``allow_special_tokens`` the control tokens that
-    messages hold count as the chat template's own; ``options`` are passed on to the engine's
+    messages hold count as the chat template's own; with ``deterministic`` llama.cpp computes greedy and
+    seeded requests that run alone the same way each time; ``options`` are passed on to the engine's
     own configuration by name, and one that it does not know is an error.
     """
 
@@ -46,4 +47,5 @@ class LoadSpec:
     adapters: tuple[Adapter, ...] = ()
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
+    deterministic: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)

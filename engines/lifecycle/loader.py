@@ -46,6 +46,7 @@ class LoadDefaults:
     gpu_memory: float = 0.8
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
+    deterministic: bool = True
     keep_alive: float = FOREVER
 
 
@@ -178,6 +179,7 @@ class ModelLoader:
             adapters=tuple(Adapter(a.name, self._library.base / a.path) for a in entry.adapters),
             stall_timeout=defaults.stall_timeout,
             allow_special_tokens=defaults.allow_special_tokens,
+            deterministic=defaults.deterministic,
             options=entry.options,
         )
 

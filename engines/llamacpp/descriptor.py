@@ -91,6 +91,7 @@ def _opener() -> Load:
             cache_prefixes=spec.cache_prefixes,
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
+            deterministic=spec.deterministic,
         )
         return await LlamaEngine.load(options, models, progress)
 

@@ -47,12 +47,13 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     context = LlamaContext(model, size, threads=count, offload=offload)
     if options.threads is None and notes.threads is None:
         count = notes.threads = _choose_threads(context, count)
-    kv, stashed = _kv_cache(context, size), stash_limit(size, context_length)
+    kv = _kv_cache(context, size)
+    stashed = stash_limit(size, context_length) if options.deterministic else 0
     prefixes = LlamaPrefixCache(
         kv,
         enabled=options.cache_prefixes and model.can_share_prefix,
         idle_cell_budget=model.idle_cell_budget() if size.pooled and not offload else 2**31,
-        stash=Stash(kv, limit=stashed) if isinstance(kv, PooledKvCache) else None,
+        stash=Stash(kv, limit=stashed) if stashed and isinstance(kv, PooledKvCache) else None,
     )
     scheduler = LlamaScheduler(
         kv,
@@ -60,6 +61,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         max_running=options.max_sequences,
         batch_size=context.batch_size,
         piece=ALIGNMENT if offload or model.parameters < SLOW else ALIGNMENT // 4,
+        deterministic=options.deterministic,
     )
     info = EngineInfo(
         engine="llama_cpp",

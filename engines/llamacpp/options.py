@@ -21,3 +21,4 @@ class LlamaOptions:
     cache_prefixes: bool = True
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
+    deterministic: bool = True

@@ -36,8 +36,9 @@ class Work:
 class LlamaScheduler:
     """The waiting and the running sequences.
 
-    ``batch_size`` is the most tokens of a step. A prompt that runs alone goes in steps of ``piece`` tokens, a
-    part of `ALIGNMENT`, or of some multiple of `ALIGNMENT`.
+    ``batch_size`` is the most tokens of a step. With ``deterministic`` greedy and seeded requests that run
+    alone repeat themselves: their prompts go in steps of ``piece`` tokens, a part of `ALIGNMENT`, or of some
+    multiple of `ALIGNMENT`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class LlamaScheduler:
         max_running: int,
         batch_size: int,
         piece: int = ALIGNMENT,
+        deterministic: bool = True,
     ) -> None:
         self.waiting: WaitingQueue[LlamaSequence] = WaitingQueue()
         self.running: list[LlamaSequence] = []
@@ -57,6 +59,7 @@ class LlamaScheduler:
         self._max_running = max_running
         self._batch_size = batch_size
         self._alone = piece
+        self._deterministic = deterministic
         self._arrivals = 0
 
     @property
@@ -140,7 +143,7 @@ class LlamaScheduler:
 
     def _admit(self, work: list[Work], budget: int) -> None:
         """Start waiting sequences in their order, past those that wait for another's prefill."""
-        if not self.running and self.waiting and self._is_alone(sequence := next(iter(self.waiting))):
+        if not self.running and self.waiting and self._repeats(sequence := next(iter(self.waiting))):
             self._start(sequence, self._prefixes.open_alone(sequence))
             self._add_prefill(work, sequence, budget)
             return
@@ -170,6 +173,13 @@ class LlamaScheduler:
         work.append(Work(sequence, count))
         return count
 
+    def _repeats(self, sequence: LlamaSequence) -> bool:
+        """Whether ``sequence`` is computed so that it gives the same answer each time. That costs a part of
+        what is cached, so it is for those only that ask for the same answer."""
+        sampling = sequence.request.sampling
+        asks = sampling.is_greedy or sampling.seed is not None
+        return self._deterministic and asks and self._is_alone(sequence)
+
     def _is_alone(self, sequence: LlamaSequence) -> bool:
         """Whether nothing else is computed beside ``sequence`` but further answers to the same prompt, which
         begin together after it."""
@@ -179,9 +189,9 @@ class LlamaScheduler:
         return all(other.request.prompt is prompt for each in (self.running, self.waiting) for other in each)
 
     def _piece(self, sequence: LlamaSequence, budget: int) -> int:
-        """How much of a prompt is prefilled next. Alone, it goes in the same pieces however much of it was
-        cached: see `ALIGNMENT`."""
-        if not self._is_alone(sequence):
+        """How much of a prompt is prefilled next. One that repeats itself goes in the same pieces however
+        much of it was cached: see `ALIGNMENT`."""
+        if not self._repeats(sequence):
             return min(sequence.pending, budget)
         done, total, piece = sequence.computed, len(sequence.tokens), self._alone
         size = piece if piece < ALIGNMENT else max(budget - budget % ALIGNMENT, ALIGNMENT)

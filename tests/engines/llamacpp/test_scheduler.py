@@ -41,6 +41,9 @@ class Memory:
         self.cleared += 1
 
 
+GREEDY = Sampling(temperature=0)
+
+
 class Bench:
     """A scheduler and what the stepper would do around it."""
 
@@ -54,6 +57,7 @@ class Bench:
         slots: int = 16,
         per_slot: int = 0,
         piece: int = ALIGNMENT,
+        deterministic: bool = True,
     ) -> None:
         self.memory = Memory()
         self.kv: KvCache
@@ -64,12 +68,23 @@ class Bench:
         stash = Stash(self.kv, limit=cells) if isinstance(self.kv, PooledKvCache) else None
         self.prefixes = LlamaPrefixCache(self.kv, enabled=cache, stash=stash)
         self.scheduler = LlamaScheduler(
-            self.kv, self.prefixes, max_running=running, batch_size=batch, piece=piece
+            self.kv,
+            self.prefixes,
+            max_running=running,
+            batch_size=batch,
+            piece=piece,
+            deterministic=deterministic,
         )
         self.ended: list[LlamaSequence] = []
 
-    def submit(self, prompt: list[int], limit: int = 1000, generated: tuple[int, ...] = ()) -> LlamaSequence:
-        request = GenerationRequest("r", Prompt(tuple(prompt)), Sampling(temperature=0), generated=generated)
+    def submit(
+        self,
+        prompt: list[int],
+        limit: int = 1000,
+        generated: tuple[int, ...] = (),
+        sampling: Sampling = GREEDY,
+    ) -> LlamaSequence:
+        request = GenerationRequest("r", Prompt(tuple(prompt)), sampling, generated=generated)
         sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
         sequence = LlamaSequence(request, ChunkStream(lambda: None), TextAssembler(), limit, sampler)
         self.scheduler.submit(sequence)
@@ -146,6 +161,28 @@ def test_a_prompt_that_runs_alone_is_computed_in_the_same_pieces_cached_or_not(p
     assert pieces([*range(500, 700)], budget=1000) == [192, 8]
     assert pieces([*range(500, 692)]) == [64]
     assert pieces(first) == [64, 8]  # a prompt that shared much of it has taken its place
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "sampling", "computed"),
+    [
+        (True, GREEDY, 8),
+        (True, Sampling(seed=1), 8),
+        (True, Sampling(), 1),
+        (False, GREEDY, 1),
+        (False, Sampling(seed=1), 1),
+    ],
+)
+def test_who_does_not_ask_for_the_same_answer_takes_all_that_is_cached(
+    deterministic: bool, sampling: Sampling, computed: int
+) -> None:
+    bench = Bench(deterministic=deterministic)
+    for count in (200, computed):
+        bench.submit(list(range(200)), limit=1, sampling=sampling)
+        steps: list[int] = []
+        while bench.scheduler.has_work:
+            steps += bench.step().values()
+        assert sum(steps) == count
 
 
 def test_further_answers_begin_after_their_prompt() -> None:
