@@ -232,8 +232,8 @@ class Settings(BaseSettings):
     deterministic: bool = Field(
         True,
         description="llama.cpp: a greedy or seeded request that runs alone gets the same answer each time, "
-        "for which up to 64 cached tokens of its prompt are computed again (docs/repeatability.md). false: as "
-        "much as can be is taken from the cache.",
+        "for which up to 64 cached tokens of its prompt are computed again (docs/repeatability.md). false: "
+        "as much as can be is taken from the cache.",
     )
     allow_special_tokens: bool = Field(
         False,
