@@ -324,9 +324,9 @@ def test_a_path_inside_where_nothing_is(base: Path) -> None:
 
 
 def test_the_bundled_model_is_found_without_importing_its_package(tmp_path: Path) -> None:
-    (model,) = found(tmp_path)
-    assert (model.name, model.source) == ("SmolLM2-135M-Instruct", "bundled")
-    assert model.path.is_file()
+    model, *others = found(tmp_path)  # the setup may have put other quantisations beside it
+    assert model.name == "SmolLM2-135M-Instruct"
+    assert all(each.source == "bundled" and each.path.is_file() for each in (model, *others))
 
 
 # -- what is no model -------------------------------------------------------------------------------
