@@ -101,8 +101,10 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        # Of tokens that are equally likely, a filter keeps another than the greedy choice is.
+        is_cold = self.temperature < GREEDY_BELOW or self.top_p < LEAST_TOP_P
         bounded = {
-            "temperature": self.temperature if self.temperature >= GREEDY_BELOW else 0.0,
+            "temperature": 0.0 if is_cold else self.temperature,
             "top_p": max(self.top_p, LEAST_TOP_P),
             "top_k": min(self.top_k, MOST_TOP_K),
             "repetition_penalty": max(self.repetition_penalty, LEAST_REPETITION_PENALTY),
