@@ -68,15 +68,17 @@ def command() -> str:
     return shlex.quote(str(script) if near.startswith("..") else near)
 
 
-def curl_example(url: str, model: str, *, with_key: bool) -> str:
-    """A command to paste into a shell. It shows no key, only where one goes."""
-    key = ' -H "Authorization: Bearer $API_KEY"' if with_key else ""
+def curl_example(url: str, model: str, *, with_key: bool, between: str = " ") -> str:
+    """A command to paste into a shell, with ``between`` its options. It shows no key, only where one goes."""
+    key = ['-H "Authorization: Bearer $API_KEY"'] if with_key else []
     question = [{"role": "user", "content": "What is the capital of France?"}]
     body = shlex.quote(json.dumps({"model": model, "messages": question, "max_tokens": MAX_TOKENS}))
     # Brackets are a pattern for curl.
     globbing = " -g" if "[" in url else ""
     target = shlex.quote(f"{url}/v1/chat/completions")
-    return f"curl{globbing} {target}{key} -H 'Content-Type: application/json' -d {body}"
+    return between.join(
+        [f"curl{globbing} {target}", *key, "-H 'Content-Type: application/json'", f"-d {body}"]
+    )
 
 
 def ready_fields(settings: Settings, model: str) -> dict[str, Any]:

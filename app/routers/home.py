@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from string import Template
 
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from app import __version__
+from app.first_steps import curl_example
 from app.routers.docs import FAVICON_URL, root_of
 from app.schemas.system import Welcome
 from app.server import Server
@@ -84,10 +84,6 @@ async def home(request: Request) -> Response:
 
 def _page(request: Request, model: str, state: str, *, has_keys: bool) -> str:
     url = str(request.base_url).rstrip("/")
-    asked = {"model": model, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 100}
-    key = ' \\\n  -H "Authorization: Bearer $API_KEY"' if has_keys else ""
-    body = json.dumps(asked, indent=2).replace("'", "'\\''")
-    curl = f"curl {url}/v1/chat/completions{key} \\\n  -H 'Content-Type: application/json' \\\n  -d '{body}'"
     facts = {
         "version": __version__,
         "model": model,
@@ -95,6 +91,6 @@ def _page(request: Request, model: str, state: str, *, has_keys: bool) -> str:
         "url": url,
         "root": root_of(request),
         "icon": FAVICON_URL,
-        "curl": curl,
+        "curl": curl_example(url, model, with_key=has_keys, between=" \\\n  "),
     }
     return _PAGE.substitute({name: escape(value) for name, value in facts.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from app.dialects.openai.tools import MAX_ARGUMENTS
 from app.errors import ApiError
 from app.json_body import MAX_CONTAINERS, MAX_DEPTH, MAX_ESCAPES, MAX_MEMBERS, MAX_VALUES
 from app.routers.admin import MAX_BODY_BYTES
+from support.clock import counted_turns
 from support.server import LiveServer, live_server
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -112,18 +112,9 @@ def test_depth_is_looked_at_however_small_a_body_is() -> None:
 
 
 async def test_the_loop_turns_while_a_large_body_is_looked_through() -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    await json_body.parse_large(b'"' + b"x" * 2**20 + b'"')
-    counting.cancel()
-    assert turns >= 2**20 // json_body.SMALL_BYTES
+    async with counted_turns() as turns:
+        await json_body.parse_large(b'"' + b"x" * 2**20 + b'"')
+    assert turns.count >= 2**20 // json_body.SMALL_BYTES
 
 
 @pytest.fixture(scope="module")

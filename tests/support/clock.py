@@ -1,8 +1,10 @@
-"""A clock and pauses that stand still until a test moves them."""
+"""A clock and pauses that stand still until a test moves them, and a count of the event loop's turns."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 
 class Clock:
@@ -35,3 +37,26 @@ class Pauses:
     async def settle(self) -> None:
         for _ in range(10):
             await asyncio.sleep(0)
+
+
+class Turns:
+    """How often the event loop came round."""
+
+    count = 0
+
+
+@asynccontextmanager
+async def counted_turns() -> AsyncIterator[Turns]:
+    """The turns that others get while the block runs."""
+    turns = Turns()
+
+    async def count() -> None:
+        while True:
+            turns.count += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    try:
+        yield turns
+    finally:
+        counting.cancel()

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.body_memory import MOST_LARGEST_BODIES
 from app.errors import ApiError
 from app.middleware.content_encoding import SLICE, ContentEncodingMiddleware
+from support.clock import counted_turns
 
 LIMIT = 8 * SLICE
 SCOPE = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-encoding", b"deflate")]}
@@ -49,19 +50,10 @@ def ask(app: Any, size: int) -> asyncio.Task[None]:
 async def test_a_body_comes_in_slices_between_which_others_run() -> None:
     reader = Reader()
     reader.gate.set()
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(count())
-    await ask(ContentEncodingMiddleware(reader, LIMIT), LIMIT)
-    other.cancel()
+    async with counted_turns() as turns:
+        await ask(ContentEncodingMiddleware(reader, LIMIT), LIMIT)
     assert reader.pieces == [SLICE] * 8 + [0]
-    assert turns >= 8
+    assert turns.count >= 8
 
 
 async def test_decoded_bodies_have_so_much_memory_together_until_they_are_answered() -> None:
