@@ -6,7 +6,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from engines.errors import BadModelFile, CannotLoad, EngineError, ModelLoadError
 from engines.llamacpp import native_log
+from engines.llamacpp.grammar_tokens import read_lltokenizer
 from engines.llamacpp.special_tokens import read_special_tokens
 from engines.models.facts import describe
+from engines.text.grammar import LazyTokenizer
 from engines.text.renderer import TemplateWorker
 from engines.text.special_tokens import SpecialTokens
 
@@ -136,6 +138,11 @@ class LlamaModel:
             first_guess=8 * len(token_ids) + 16,
         )
         return raw.decode("utf-8", "replace")
+
+    @cached_property
+    def grammar_vocabulary(self) -> LazyTokenizer:
+        """The tokens as grammars need them, shared by all engines of this model."""
+        return LazyTokenizer(lambda: read_lltokenizer(self.vocab, self.n_vocab, self.eog_ids.tolist()))
 
     def kv_bytes_per_token(self) -> int:
         """Estimate of what one KV cell costs, keys and values in fp16."""
