@@ -9,7 +9,8 @@ from engines.text.grammar import LazyTokenizer
 
 _LONGER = (
     '{"', '"}', '":', '": "', '": ', '", "', ", ", "[]", "{}", "[[", "]]", '""', "true", "false", "null",
-    "the", "ing", " a", "10", "00", "123", "-1", "0.5", "2024-", "T12:", "é", "日本", "\\n", "\\u00", "abc", "  ",
+    "the", "ing", " a", "10", "00", "123", "-1", "0.5", "2024-", "T12:", "é", "日本", "\\n", "\\u00", "abc",
+    "  ",
 )  # fmt: skip
 END = 256 + len(_LONGER)
 OTHER_END = END + 1
