@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from engines.text.grammar.mask import Mask
+from engines.text.grammar.mask import TokenMask
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -30,6 +30,6 @@ class Grammar:
                 self._beginning = self._make()
             return self._beginning.deep_copy()
 
-    def mask(self, generated: Sequence[int] = ()) -> Mask:
+    def mask(self, generated: Sequence[int] = ()) -> TokenMask:
         """The mask of a sequence that has the tokens ``generated`` already."""
-        return Mask(self.matcher, generated)
+        return TokenMask(self.matcher, generated)

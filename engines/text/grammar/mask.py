@@ -1,4 +1,4 @@
-"""Mask of one sequence: which tokens may come next."""
+"""TokenMask of one sequence: which tokens may come next."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ THREADS = max(1, min(8, (os.cpu_count() or 1) // 2))
 _pool = ThreadPoolExecutor(THREADS, "grammar-mask")
 
 
-class Mask:
+class TokenMask:
     """The tokens that a grammar allows next, step by step: `start`, `apply`, draw, `consume`.
 
     Used by one thread at a time, which fills by `start` in another one meanwhile. ``matcher`` makes the
@@ -132,8 +132,8 @@ def _broken(matcher: LLMatcher, what: str) -> EngineError:
     return EngineError(f"{what}: {reason}" if reason else what)
 
 
-def start(masks: Sequence[Mask]) -> None:
-    """Begin to fill ``masks`` in other threads, as few as do it at once; see `Mask.start`."""
+def start(masks: Sequence[TokenMask]) -> None:
+    """Begin to fill ``masks`` in other threads, as few as do it at once; see `TokenMask.start`."""
     waiting = [mask for mask in masks if mask._filling is None]
     parts = min(THREADS, len(waiting))
     for i in range(parts):
@@ -143,6 +143,6 @@ def start(masks: Sequence[Mask]) -> None:
             mask._filling = job
 
 
-def _fill_all(masks: Sequence[Mask]) -> None:
+def _fill_all(masks: Sequence[TokenMask]) -> None:
     for mask in masks:
         mask._fill()

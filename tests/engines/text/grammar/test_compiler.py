@@ -9,11 +9,11 @@ import pytest
 
 from engines.base import Structure
 from engines.errors import EngineError, RequestError
-from engines.text.grammar import Compiler, Mask, start
+from engines.text.grammar import Compiler, TokenMask, start
 from support.grammars import END, N_VOCAB, OTHER_END, byte_vocabulary, text_of
 
 
-def walk(mask: Mask, most: int = 60, seed: int = 1) -> tuple[str, bool]:
+def walk(mask: TokenMask, most: int = 60, seed: int = 1) -> tuple[str, bool]:
     """An answer drawn at random under ``mask``, and whether it ended."""
     draw, drawn = random.Random(seed), list[int]()
     for _ in range(most):
