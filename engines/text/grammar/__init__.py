@@ -1,7 +1,7 @@
 """Grammars: the forms that answers must have, as masks over a model's next tokens (llguidance).
 
-A `Compiler` (one for each engine) makes a `Grammar` of a `Structure`; each sequence has a `TokenMask` of it, which
-says before every draw what may be drawn. An engine supplies its `GrammarVocabulary`.
+A `Compiler` (one for each engine) makes a `Grammar` of a `Structure`; each sequence has a `TokenMask` of it,
+which says before every draw what may be drawn. An engine supplies its `GrammarVocabulary`.
 """
 
 from engines.text.grammar.choices import combine
