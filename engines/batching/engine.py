@@ -36,7 +36,7 @@ from engines.text.chat_prompt import OpenEnd, variables
 from engines.text.output import TextAssembler, piece_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
-from engines.text.tool_history import ToolHistory
+from engines.text.tool_template import ToolTemplate
 
 logger = logging.getLogger("engines.batching")
 
@@ -73,7 +73,7 @@ class BatchingEngine(ABC, Generic[S]):
         self._template = (
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
-        self._history = ToolHistory(self._render_probe)
+        self._tools = ToolTemplate(self._render_probe)
         self._closed = False
 
     async def render_chat(
@@ -83,17 +83,16 @@ class BatchingEngine(ABC, Generic[S]):
         tools: Seq[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
     ) -> Prompt:
-        refuse_tools(tools)
         if self._closed:
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
-        chat = await self._tokenizer.guard(
-            await self._history.adapt(messages), template_args=rendering.template_args
-        )
+        messages, tools = await self._tools.adapt(messages, tools)
+        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         end = OpenEnd.of(rendering)
         text = await self._template.render(
             chat.messages if end is None else end.mark(chat.messages),
+            tools=chat.tools,
             add_generation_prompt=rendering.add_generation_prompt,
             template_args=variables(rendering, chat.template_args, self._template.source),
         )
@@ -133,9 +132,11 @@ class BatchingEngine(ABC, Generic[S]):
         thread.submit(sequence)
         return stream
 
-    async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
+    async def _render_probe(
+        self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None
+    ) -> str:
         assert self._template is not None
-        return await self._template.render(messages, add_generation_prompt=False)
+        return await self._template.render(messages, tools=tools, add_generation_prompt=False)
 
     @property
     def info(self) -> EngineInfo:
