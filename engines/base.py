@@ -120,11 +120,16 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Structure:
     """The form that the output must match: a JSON schema or grammar as text, a regular expression, one of
-    several texts (``choices``), or just any JSON object (neither)."""
+    several texts (``choices``), or just any JSON object (neither).
+
+    A grammar is GBNF if it has ``::=``, else Lark. What of a schema cannot be enforced is refused if that is
+    ``strict``, else left aside.
+    """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
     value: str = ""
     choices: tuple[str, ...] = ()
+    strict: bool = True
 
 
 @dataclass(frozen=True, slots=True)

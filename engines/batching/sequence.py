@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
+from engines.text.grammar import TokenMask
 from engines.text.output import Released, TextAssembler
 
 
@@ -12,10 +13,11 @@ class Sequence:
 
     ``tokens`` is the prompt followed by the answer so far, drawn here or by another backend;
     ``completion_tokens`` counts the answer's, its end token included. ``cached`` tokens of the prompt came
-    from the prefix cache when the sequence was first admitted; None until then.
+    from the prefix cache when the sequence was first admitted; None until then. ``mask`` keeps the answer in
+    the form that was asked for; None: any.
     """
 
-    __slots__ = ("_assembler", "_limit", "cached", "completion_tokens", "request", "stream", "tokens")
+    __slots__ = ("_assembler", "_limit", "cached", "completion_tokens", "mask", "request", "stream", "tokens")
 
     def __init__(
         self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
@@ -27,6 +29,7 @@ class Sequence:
         self.tokens = [*request.prompt.token_ids, *request.generated]
         self.completion_tokens = len(request.generated)
         self.cached: int | None = None
+        self.mask: TokenMask | None = None
         self._assembler = assembler
         self._limit = limit
 
@@ -40,8 +43,18 @@ class Sequence:
         """Most tokens that are still to come."""
         return self._limit - self.completion_tokens
 
+    @property
+    def next_mask(self) -> TokenMask | None:
+        """What says which token may come next; None: any."""
+        return self.mask
+
     def extend(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> Chunk:
-        """Take a drawn token, which adds ``piece`` to the text; the last chunk if the answer ends with it."""
+        """Take a drawn token, which adds ``piece`` to the text; the last chunk if the answer ends with it.
+
+        Raises `EngineError` if the structure of the answer forbids it.
+        """
+        if (mask := self.next_mask) is not None:
+            mask.consume(token)
         self.tokens.append(token)
         self.completion_tokens += 1
         released = self._assembler.push(piece, logprob)
