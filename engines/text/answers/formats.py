@@ -47,6 +47,7 @@ HERMES = Format(
     call_end="</tool_call>",
     before_calls="\n",
     between_calls="\n",
+    bare=True,
     tokens=_XML_TOKENS,
 )
 

@@ -1,0 +1,178 @@
+"""Reader of answers that are messages on channels, as gpt-oss writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+
+from engines.text.answers.base import BaseReader, busy_characters
+from engines.text.answers.format import ChannelCall, Format
+from engines.text.answers.functions import Functions
+from engines.text.answers.json_text import JsonValue
+from engines.text.answers.marks import as_written, marks, without_controls
+
+_RECIPIENT = re.compile(r"\bto=([^\s\ufdd0]+)")
+_CHANNEL = re.compile(r"[\w]+")
+# A header has a role, a recipient, a channel and a content type.
+_LONGEST_HEADER = 1024
+_MYSELF = "assistant"
+
+
+class ChannelReader(BaseReader):
+    """``prompt`` is what the answer's first message begins with."""
+
+    def __init__(
+        self,
+        format: Format,
+        functions: Functions,
+        *,
+        prompt: str = "",
+        controls: Collection[str],
+        hold: int = 0,
+    ) -> None:
+        super().__init__(format, functions, controls, hold)
+        shape = self._format.call
+        assert isinstance(shape, ChannelCall)
+        self._shape = shape
+        self._ends = marks(shape.start, *shape.ends)
+        self._header_ends = marks(shape.start, shape.message, *shape.ends)
+        self._body_ends = marks(shape.start, shape.channel, *shape.ends)
+        self._body_busy = busy_characters(self._body_ends.firsts)
+        self._header: list[str] = []
+        self._header_size = 0
+        self._value = JsonValue(self.calls.write)
+        if prompt:
+            self._run(self._spelled_prompt(prompt))
+            self._take()
+
+    def _spelled_prompt(self, prompt: str) -> str:
+        start = as_written(self._shape.start)
+        at = prompt.rfind(start)
+        names = [name for name in self._format.tokens if name != as_written(name)]
+        text = prompt[at + len(start) :] if at >= 0 else ""
+        for name in names:
+            text = text.replace(as_written(name), name)
+        return text
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Headers count: neither they nor reasoning are bound by the form that an answer must have."""
+        return self._mode != self._content
+
+    def _takes_controls(self) -> bool:
+        return self._mode == self._arguments
+
+    def _begin_answer(self, text: str) -> str:
+        self._begin_header()
+        return text
+
+    def _begin_header(self) -> None:
+        self._header.clear()
+        self._header_size = 0
+        self._busy = None
+        self._mode = self._read_header
+
+    def _read_header(self, text: str) -> str:
+        found = self._header_ends.find(text)
+        if found is None:
+            end = len(text) if self._final else self._header_ends.tail(text)
+            self._header.append(text[:end])
+            self._header_size += end
+            if self._header_size > _LONGEST_HEADER:
+                return self._give_up() + text[end:]
+            return self._wait(text[end:])
+        self._header.append(text[: found.start()])
+        header = "".join(self._header)
+        if found[0] == self._shape.message:
+            self._begin_body(header)
+        else:
+            self._keep_garbage(header)
+            self._begin_header()
+        return text[found.end() :]
+
+    def _begin_body(self, header: str) -> None:
+        recipient = _RECIPIENT.search(header)
+        name = recipient[1] if recipient else ""
+        channel = self._channel(header)
+        if name and name != _MYSELF:
+            self._value = JsonValue(self.calls.write)
+            is_function = self.calls.functions and self.calls.open(name)
+            self._mode = self._begin_arguments if is_function else self._elsewhere
+            return
+        self._is_quiet_reasoning = channel == self._shape.reasoning_channel
+        self._mode = self._reasoning if self._is_quiet_reasoning else self._content
+        self._busy = self._body_busy
+
+    def _channel(self, header: str) -> str:
+        found = _CHANNEL.match(header.rpartition(self._shape.channel)[2].lstrip())
+        return found[0] if found and self._shape.channel in header else ""
+
+    def _give_up(self) -> str:
+        """What is too long for a header is content."""
+        header = "".join(self._header)
+        self._begin_header()
+        self._mode, self._busy, self._is_quiet_reasoning = self._content, self._body_busy, False
+        return header
+
+    def _keep_garbage(self, header: str) -> None:
+        """A header without a message: what it says may have been meant as anything."""
+        channel = self._channel(header)
+        text = without_controls(header).strip()
+        if text not in ("", _MYSELF, channel) and not _RECIPIENT.search(header):
+            self._think(text.removeprefix(channel))
+
+    def _content(self, text: str) -> str:
+        return self._read_body(text, self._say)
+
+    def _reasoning(self, text: str) -> str:
+        return self._read_body(text, self._think)
+
+    def _elsewhere(self, text: str) -> str:
+        """A message to a tool that is none of the client's."""
+        return self._read_body(text, len)
+
+    def _read_body(self, text: str, take: Callable[[str], object]) -> str:
+        found = self._body_ends.find(text)
+        if found is None:
+            end = len(text) if self._final else self._body_ends.tail(text)
+            take(text[:end])
+            return self._wait(text[end:])
+        take(text[: found.start()])
+        self._begin_header()
+        return text[found.start() if found[0] == self._shape.channel else found.end() :]
+
+    def _begin_arguments(self, text: str) -> str:
+        text = text.lstrip()
+        if not text:
+            return ""
+        found = self._ends.match(text)
+        if found:
+            self.calls.write("{}")
+            self.calls.close()
+            self._begin_header()
+            return text[found.end() :]
+        if self._ends.may_become(text) and not self._final:
+            return self._wait(text)
+        if text[0] != "{":
+            self.calls.drop()
+            self._mode = self._content
+            return text
+        self._mode = self._arguments
+        return text
+
+    def _arguments(self, text: str) -> str:
+        rest = self._value.feed(text)
+        if self._value.is_done:
+            self.calls.close()
+            self._mode = self._elsewhere
+        elif self._value.is_broken:
+            self.calls.drop()
+            self._mode = self._content
+        return rest
+
+    def _end(self) -> None:
+        if self._mode == self._read_header:
+            header = "".join(self._header)
+            if self._channel(header) == "final":
+                text = header.rpartition(self._shape.channel)[2]
+                self._say(text.lstrip().removeprefix("final"))
