@@ -11,10 +11,12 @@ class Structure:
     """The form that the output must match: a JSON schema or grammar as text, a regular expression, one of
     several texts (``choices``), or just any JSON object (neither).
 
-    A JSON schema that is not ``strict`` may have keywords that an engine cannot enforce.
+    A JSON schema that is not ``strict`` may have keywords that an engine cannot enforce. A grammar may be made
+    of ``parts``, which are checked on their own first: each with the parameter of the request that it is from.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
     value: str = ""
     choices: tuple[str, ...] = ()
     strict: bool = True
+    parts: tuple[tuple[str, Structure], ...] = ()

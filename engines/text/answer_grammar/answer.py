@@ -13,6 +13,7 @@ from engines.text.answer_grammar.calls import CallRules
 from engines.text.answer_grammar.lark import Lark, TokenOf, choice, json_value, literal
 from engines.text.answer_grammar.values import Schema
 from engines.text.answers.format import ChannelCall, Format, JsonCall, PythonCall
+from engines.text.grammar import gbnf
 
 # Calls in one answer, which a small model may never end.
 MOST_CALLS = 32
@@ -173,7 +174,8 @@ def content_rule(structure: Structure, options: Options) -> str:
         case "choice":
             return choice(map(literal, structure.choices))
         case "grammar":
-            return f"%lark {{\n{structure.value}\n}}"
+            lark = gbnf.to_lark(structure.value) if gbnf.is_gbnf(structure.value) else structure.value
+            return f"%lark {{\n{lark}\n}}"
 
 
 def _up_to(most: int, body: str) -> str:

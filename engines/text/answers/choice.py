@@ -6,31 +6,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from engines.errors import CannotLoad
 from engines.text.answers.format import Format, Reasoning
 from engines.text.answers.formats import BY_NAME, FORMATS, GENERIC, REASONINGS
 
 
 def choose_format(template: str, name: str | None = None) -> Format:
-    """The format of a model with the chat template ``template``; ``name`` is the one that it is said to have.
+    """The format of a model with the chat template ``template``; ``name`` is the known one that it is said to have.
 
-    A model reasons as its template shows, if it does. Raises `CannotLoad` for a name that is not known.
+    A model reasons as its template shows, if it does.
     """
-    if name is None:
-        found = next((each for each in FORMATS if each.signs and _has(template, each.signs)), GENERIC)
+    if name is not None:
+        found = BY_NAME[name]
     else:
-        found = named_format(name)
+        found = next((each for each in FORMATS if each.signs and _has(template, each.signs)), GENERIC)
     return replace(found, reasonings=_reasonings(template, found))
-
-
-def named_format(name: str) -> Format:
-    """Raises `CannotLoad` for a name that is not known, with those that are."""
-    if name not in BY_NAME:
-        known = ", ".join(sorted(BY_NAME))
-        raise CannotLoad(
-            f"there is no answer_format {name!r}: give one of {known}, or none, to let it be seen"
-        )
-    return BY_NAME[name]
 
 
 def _reasonings(template: str, found: Format) -> tuple[Reasoning, ...]:

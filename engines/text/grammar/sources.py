@@ -40,14 +40,18 @@ def json_grammar(schema: Any, *, is_strict: bool = True) -> str:
     """The grammar of a JSON schema; unless it ``is_strict``, what cannot be enforced is left aside."""
     from llguidance import LLMatcher
 
-    options: JsonCompileOptions = {
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=json_options(is_strict))
+
+
+def json_options(is_strict: bool) -> JsonCompileOptions:
+    """The way in which JSON is written."""
+    return {
         "whitespace_flexible": False,
         "item_separator": _ITEM,
         "key_separator": _KEY,
         "coerce_one_of": True,
         "lenient": not is_strict,
     }
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
 
 
 def refused(why: str) -> RequestError:
