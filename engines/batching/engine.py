@@ -7,6 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from engines.base import (
@@ -31,15 +32,18 @@ from engines.limits import (
     no_chat_template,
     no_structures,
     refuse_adapter,
-    refuse_tools,
 )
 from engines.stream import ChunkStream, ended, resume
+from engines.text.answer_grammar.plans import AnswerPlans
+from engines.text.answers.choice import choose_format
+from engines.text.answers.examples import call_writer
+from engines.text.answers.formats import GENERIC
 from engines.text.chat_prompt import OpenEnd, variables
 from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
 from engines.text.output import Output, output_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
-from engines.text.tool_history import ToolHistory
+from engines.text.tool_template import ToolTemplate
 
 logger = logging.getLogger("engines.batching")
 
@@ -61,13 +65,14 @@ class BatchingEngine(ABC, Generic[S]):
         *,
         stall_timeout: float,
         allow_special_tokens: bool = False,
+        answer_format: str | None = None,
         grammar_vocabulary: GrammarVocabulary | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`. ``grammar_vocabulary`` is that of an engine with
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` is the name of
+        the one that the model has; None: as its chat template shows. ``grammar_vocabulary`` is that of an engine with
         the capability "structured"."""
         self._thread = thread
-        self._info = info
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
             vocabulary, info.context_length, allow_special_tokens=allow_special_tokens
@@ -79,7 +84,10 @@ class BatchingEngine(ABC, Generic[S]):
         self._template = (
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
-        self._history = ToolHistory(self._render_probe)
+        self._format = choose_format(source, answer_format) if source else None
+        self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
+        self._tools = ToolTemplate(self._render_probe, call_writer(self._format or GENERIC))
+        self._info = self._described(info)
         self._closed = False
 
     async def render_chat(
@@ -89,17 +97,16 @@ class BatchingEngine(ABC, Generic[S]):
         tools: Seq[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
     ) -> Prompt:
-        refuse_tools(tools)
         if self._closed:
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
-        chat = await self._tokenizer.guard(
-            await self._history.adapt(messages), template_args=rendering.template_args
-        )
+        messages, tools = await self._tools.adapt(messages, tools)
+        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         end = OpenEnd.of(rendering)
         text = await self._template.render(
             chat.messages if end is None else end.mark(chat.messages),
+            tools=chat.tools,
             add_generation_prompt=rendering.add_generation_prompt,
             template_args=variables(rendering, chat.template_args, self._template.source),
         )
@@ -110,8 +117,9 @@ class BatchingEngine(ABC, Generic[S]):
     def answer_plan(
         self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
     ) -> AnswerPlan | None:
-        refuse_tools(tools.definitions if tools is not None else None)
-        return None
+        if self._plans is None:
+            raise no_chat_template(self._info.model)
+        return self._plans.plan(tools, prompt, structure)
 
     def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
         return structure is None or self._compiler is not None
@@ -154,9 +162,19 @@ class BatchingEngine(ABC, Generic[S]):
             return None
         return self._compiler.grammar(request.structure).mask(request.generated[output.reasoning_tokens :])
 
-    async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
+    async def _render_probe(
+        self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None
+    ) -> str:
         assert self._template is not None
-        return await self._template.render(messages, add_generation_prompt=False)
+        return await self._template.render(messages, tools=tools, add_generation_prompt=False)
+
+    def _described(self, info: EngineInfo) -> EngineInfo:
+        """``info`` with what the chat template is the reason for."""
+        if self._format is None:
+            return info
+        reasons = {"reasoning"} if self._format.reasonings else set()
+        details = {**info.details, "answer_format": self._format.name}
+        return replace(info, capabilities=info.capabilities | {"tools"} | reasons, details=details)
 
     @property
     def info(self) -> EngineInfo:

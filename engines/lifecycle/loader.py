@@ -180,6 +180,7 @@ class ModelLoader:
             stall_timeout=defaults.stall_timeout,
             allow_special_tokens=defaults.allow_special_tokens,
             deterministic=defaults.deterministic,
+            answer_format=entry.answer_format,
             options=entry.options,
         )
 

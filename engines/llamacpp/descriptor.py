@@ -92,6 +92,7 @@ def _opener() -> Load:
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
             deterministic=spec.deterministic,
+            answer_format=spec.answer_format,
         )
         return await LlamaEngine.load(options, models, progress)
 
@@ -103,7 +104,7 @@ DESCRIPTOR = EngineDescriptor(
     label="llama.cpp",
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
-    capabilities=frozenset({"chat", "completion", "sleep", "structured"}),
+    capabilities=frozenset({"chat", "completion", "reasoning", "sleep", "structured", "tools"}),
     help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
     request_fields=frozenset(
         {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}

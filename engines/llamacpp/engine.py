@@ -45,6 +45,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             templates,
             stall_timeout=options.stall_timeout,
             allow_special_tokens=options.allow_special_tokens,
+            answer_format=options.answer_format,
             grammar_vocabulary=self._model.grammar_vocabulary if grammar.is_installed() else None,
         )
 
@@ -87,7 +88,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         stepper = await in_own_thread(
             lambda: open_stepper(self._options, self._models, self._model), "llamacpp-wake"
         )
-        self._thread, self._info = _start_thread(stepper), stepper.info
+        self._thread, self._info = _start_thread(stepper), self._described(stepper.info)
 
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int

@@ -41,6 +41,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         *,
         stall_timeout: float = STALL_SECONDS,
         allow_special_tokens: bool = False,
+        answer_format: str | None = None,
     ) -> None:
         super().__init__(
             thread,
@@ -49,6 +50,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             TemplateWorker(),
             stall_timeout=stall_timeout,
             allow_special_tokens=allow_special_tokens,
+            answer_format=answer_format,
         )
 
     @classmethod
@@ -71,6 +73,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             vocabulary,
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
+            answer_format=spec.answer_format,
         )
 
     async def sleep(self) -> None:

@@ -212,19 +212,25 @@ class ChatTemplate:
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         template_args: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt's text. ``template_args`` are further variables, such as ``tools``.
+        """The prompt's text. ``template_args`` are further variables.
 
         Errors are those of `TemplateWorker.render`.
         """
-        own = {"messages": list(messages), "add_generation_prompt": add_generation_prompt, **self._tokens}
+        # Many templates ask "tools is not none", which holds for what is undefined.
+        own = {
+            "messages": list(messages),
+            "tools": list(tools) if tools else None,
+            "add_generation_prompt": add_generation_prompt,
+            **self._tokens,
+        }
         args = template_args or {}
         if taken := own.keys() & args.keys():
             raise RequestError(f"the chat template argument {min(taken)!r} is set by the server")
-        # Many templates ask "tools is not none", which holds for what is undefined.
-        context = {"tools": None, "documents": None, **args, **own}
+        context = {"documents": None, **args, **own}
         return await self._worker.render(self.source, context, timeout=self._timeout)
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from pydantic import (
 from engines.models.catalog.durations import parse_duration
 from engines.models.catalog.engine_name import EngineName
 from engines.registry import AUTO
+from engines.text.answers.formats import BY_NAME
 
 MAX_NAME = 200
 MAX_WEIGHT = 1000
@@ -48,6 +49,12 @@ def _relative(value: str) -> str:
     return value
 
 
+def _known_format(value: str) -> str:
+    if value not in BY_NAME:
+        raise ValueError(f"there is no such format: give one of {', '.join(sorted(BY_NAME))}")
+    return value
+
+
 def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -71,6 +78,7 @@ RepositoryId = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}$")
 ]
 Word = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+AnswerFormat = Annotated[str, AfterValidator(_known_format)]
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT)]
 # YAML has lists; strictness would want tuples.
@@ -169,6 +177,7 @@ class ModelSettings(CatalogModel):
     pipeline_parallel: Count = 1
     threads: Count | None = None
     gpu_memory: Annotated[float, Field(gt=0, le=1)] | None = None
+    answer_format: AnswerFormat | None = None
     options: dict[str, JsonValue] = {}
 
 

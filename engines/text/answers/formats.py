@@ -183,7 +183,7 @@ def _dsml(name: str, section: str, space: str = "") -> Format:
             after_parameters=f"</{mark}invoke>",
             between="\n",
         ),
-        signs=(f"{mark}{section}",),
+        signs=(mark, section),  # templates put the marks together from parts
         reasonings=(THINK,),
         section_begin=f"<{mark}{section}>",
         section_end=f"</{mark}{section}>",
@@ -287,7 +287,7 @@ GENERIC = Format(
 )
 
 FORMATS = (
-    *(HARMONY, KIMI_K2, KIMI_K3, DEEPSEEK_V41, DEEPSEEK_V4, DEEPSEEK_V32, DEEPSEEK_V3, DEEPSEEK_V31),
+    *(HARMONY, KIMI_K2, KIMI_K3, DEEPSEEK_V41, DEEPSEEK_V32, DEEPSEEK_V4, DEEPSEEK_V3, DEEPSEEK_V31),
     *(GEMMA4, FUNCTION_GEMMA, GLM, QWEN_XML, MISTRAL_V11, MISTRAL_V3, HERMES, LLAMA4, LLAMA3, GENERIC),
 )
 BY_NAME = {each.name: each for each in FORMATS}

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engines.base import Structure
+from engines.errors import RequestError
 from engines.text.claims import Check, Claims
 from engines.text.grammar.grammar import Grammar
 from engines.text.grammar.library import matcher as open_matcher
@@ -49,6 +50,11 @@ class Compiler:
         """
         if (known := self._known(structure)) is not None:
             return known
+        for param, part in structure.parts:
+            try:
+                await self.compile(part)
+            except RequestError as error:
+                raise RequestError(str(error), param=param) from None
         task = self._compiling.get(structure)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._compile(structure))

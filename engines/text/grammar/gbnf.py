@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from engines.errors import RequestError
 
 # What converts it is slow, and takes time with the square of the rules.
@@ -9,11 +11,12 @@ MAX_LENGTH = 128 * 1024
 MAX_RULES = 1_000
 
 LONGEST_REASON = 200
+_RULE = re.compile(r"^[ \t]*[A-Za-z_][\w-]*\s*::=", re.MULTILINE)
 
 
 def is_gbnf(grammar: str) -> bool:
     """Whether ``grammar`` is GBNF: only there does a rule have its name in front of ``::=``."""
-    return "::=" in grammar
+    return _RULE.search(grammar) is not None
 
 
 def to_lark(grammar: str) -> str:

@@ -72,7 +72,7 @@ async def test_a_real_template(worker: TemplateWorker) -> None:
 async def test_what_a_template_is_given(worker: TemplateWorker) -> None:
     source = "{{ bos_token }}{{ eos_token }}{{ tools is none }}{{ documents is none }}{{ thinking }}"
     assert await template(source, worker).render(HELLO, template_args={"thinking": 3}) == "<s></s>TrueTrue3"
-    assert await template("{{ tools }}", worker).render(HELLO, template_args={"tools": [1]}) == "[1]"
+    assert await template("{{ tools }}", worker).render(HELLO, tools=[{}]) == "[{}]"
 
 
 @pytest.mark.parametrize("content", ["", "é€😀", "\ud800", '"}\n\\', "x" * 3_000_000])

@@ -1,0 +1,95 @@
+"""Plans of the answers of one model, in its declared format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+from engines.base import Prompt, Structure, ToolUse
+from engines.text.answer_grammar.answer import MOST_CALLS, Demand, write_grammar
+from engines.text.answer_plan import Plan
+from engines.text.answers.format import Format
+from engines.text.answers.reader import answer_reader, opened_reasoning
+from engines.text.grammar.sources import json_options
+from engines.text.special_tokens import SpecialTokens
+from engines.text.tool_use import json_schema
+
+
+class Vocabulary(Protocol):
+    """The part of a vocabulary that tells tokens by their text."""
+
+    @property
+    def special_tokens(self) -> SpecialTokens: ...
+
+    def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]: ...
+
+
+class AnswerPlans:
+    """Makes a plan for each chat with one model, which answers in ``format``."""
+
+    def __init__(self, format: Format, vocabulary: Vocabulary) -> None:
+        self._format = format
+        self._vocabulary = vocabulary
+        self._tokens: dict[str, int | None] = {}
+        self._controls = vocabulary.special_tokens.controls
+
+    def plan(self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None) -> Plan | None:
+        """None where all of the text is content, in whatever form is demanded of it."""
+        form, text = self._format, prompt.text or ""
+        if tools is None and not (form.reasonings or form.silent):
+            return None
+        definitions = () if tools is None else tools.definitions
+        make = partial(answer_reader, form, definitions, prompt=text, controls=self._controls)
+        return Plan(make, tools, self._structure(tools, text, structure))
+
+    def _structure(self, tools: ToolUse | None, prompt: str, content: Structure | None) -> Structure | None:
+        """The form of the answer, reasoning aside; None if it is free."""
+        functions = _functions(tools)
+        parts = [("response_format", content)] if content is not None else []
+        demand = Demand(content=content, opening=self._opening(prompt))
+        if tools is not None:
+            if content is None and not tools.is_forced and not any(map(_is_strict, functions)):
+                return None
+            if tools.is_forced:
+                parts, demand = [], replace(demand, content=None, must_call=True)
+            most = 1 if tools.named is not None or not tools.parallel else MOST_CALLS
+            demand = replace(demand, functions=functions, most_calls=most)
+            parts += _strict_parts(tools)
+        elif content is None:
+            return None
+        grammar = write_grammar(self._format, demand, self._token_of, json_options)
+        return Structure("grammar", grammar, parts=tuple(parts))
+
+    def _opening(self, prompt: str) -> str:
+        """The mark by which an answer to ``prompt`` may begin to reason; none if that is decided."""
+        reasonings, end = self._format.reasonings, prompt[-256:].rstrip()
+        if not reasonings or opened_reasoning(self._format, prompt) is not None:
+            return ""
+        return "" if any(end.endswith(each.end) for each in reasonings) else reasonings[0].begin
+
+    def _token_of(self, text: str) -> int | None:
+        if text not in self._tokens:
+            found = self._vocabulary.tokenize(text, add_special=False)
+            self._tokens[text] = found[0] if len(found) == 1 else None
+        return self._tokens[text]
+
+
+def _functions(tools: ToolUse | None) -> list[Mapping[str, Any]]:
+    if tools is None:
+        return []
+    functions = [definition["function"] for definition in tools.definitions]
+    return [each for each in functions if tools.named in (None, each["name"])]
+
+
+def _is_strict(function: Mapping[str, Any]) -> bool:
+    return bool(function.get("strict"))
+
+
+def _strict_parts(tools: ToolUse) -> list[tuple[str, Structure]]:
+    return [
+        (f"tools.{number}.function.parameters", json_schema(function["parameters"]))
+        for number, function in enumerate(definition["function"] for definition in tools.definitions)
+        if _is_strict(function) and function.get("parameters") and tools.named in (None, function["name"])
+    ]
