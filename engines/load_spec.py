@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines.models.purpose import Pooling
+
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
@@ -27,8 +29,9 @@ class LoadSpec:
     step, with work waiting, the engine counts as hung; with ``allow_special_tokens`` the control tokens that
     messages hold count as the chat template's own; with ``deterministic`` llama.cpp computes greedy and
     seeded requests that run alone the same way each time; ``answer_format`` names the one in which the model
-    writes reasoning and calls, None: as its chat template shows; ``options`` are passed on to the engine's
-    own configuration by name, and one that it does not know is an error.
+    writes reasoning and calls, None: as its chat template shows; ``pooling`` (None: the model's files say
+    whether it pools, and how), ``matryoshka`` and ``dimensions`` are as in `EngineInfo`; ``options`` are
+    passed on to the engine's own configuration by name, and one that it does not know is an error.
     """
 
     engine: str
@@ -50,4 +53,7 @@ class LoadSpec:
     allow_special_tokens: bool = False
     deterministic: bool = True
     answer_format: str | None = None
+    pooling: Pooling | None = None
+    matryoshka: bool = False
+    dimensions: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
