@@ -25,16 +25,22 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
-    Sampling,
     Structure,
     TokenLogprob,
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
+from engines.fake.choice import allowed_of
+from engines.fake.pooling import LENGTH, FakeEmbeds
 from engines.fake.vocabulary import WordVocabulary
-from engines.limits import check_choice, generation_limit, no_structures, refuse_extras, refuse_tools
+from engines.limits import (
+    check_choice,
+    generation_limit,
+    no_structures,
+    refuse_extras,
+    refuse_tools,
+)
 from engines.stream import ChunkStream, resume
-from engines.text.bad_words import token_runs
 from engines.text.chat_prompt import variables
 from engines.text.output import Released, TextAssembler
 from engines.text.tokenizer import Tokenizer
@@ -42,7 +48,7 @@ from engines.text.tokenizer import Tokenizer
 _FOREVER = 2**62
 
 
-class FakeEngine:
+class FakeEngine(FakeEmbeds):
     """Says its prompt once (``ignore_eos``: over and over), or the rest of it if part was generated before.
 
     ``token_delay`` seconds pass between tokens (0: as fast as the loop turns). ``answer`` replaces the
@@ -62,7 +68,9 @@ class FakeEngine:
         context_length: int = 8192,
         longest_context: int = 8192,
         max_sequences: int = 64,
-        capabilities: Iterable[str] = ("chat", "completion"),
+        capabilities: Iterable[str] = ("chat", "completion", "embeddings", "rerank"),
+        matryoshka: bool = False,
+        dimensions: tuple[int, ...] = (),
         make_parser: Callable[[], AnswerParser] | None = None,
     ) -> None:
         self._info = EngineInfo(
@@ -73,6 +81,10 @@ class FakeEngine:
             max_sequences=max_sequences,
             devices=("cpu",),
             capabilities=frozenset(capabilities),
+            pooling="mean",
+            embedding_length=LENGTH,
+            matryoshka=matryoshka,
+            dimensions=dimensions,
         )
         self.healthy = True
         self.fail_next: EngineError | None = None
@@ -115,8 +127,10 @@ class FakeEngine:
         self._check_tools(tools)
         return self._make_parser() if self._make_parser is not None else None
 
-    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        return await self._tokenizer.tokenize(text, add_special=add_special)
+    async def tokenize(
+        self, text: str, *, add_special: bool = True, most: int | None = None
+    ) -> tuple[int, ...]:
+        return await self._tokenizer.tokenize(text, add_special=add_special, most=most)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
@@ -238,21 +252,11 @@ class FakeEngine:
         """What to say: the fixed answer or the prompt, started at a place the seed decides."""
         tokens = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
         sampling = request.sampling
-        tokens = self._choose(tokens, sampling)
+        tokens = allowed_of(tokens, sampling, self._vocabulary)
         if sampling.is_greedy or sampling.seed is None:
             return tokens
         start = zlib.crc32(str(sampling.seed).encode()) % len(tokens)
         return tokens[start:] + tokens[:start]
-
-    def _choose(self, tokens: tuple[int, ...], sampling: Sampling) -> tuple[int, ...]:
-        """Those of ``tokens`` that may be said; what may be said at all, if there are none."""
-        allowed = sampling.allowed_token_ids
-        bad = {run[0] for run in token_runs(sampling.bad_words, self._vocabulary)}
-        self._vocabulary.check(allowed or (), param="allowed_token_ids")
-        for choice in (tuple(t for t in tokens if allowed is None or t in allowed), allowed or ()):
-            if kept := tuple(t for t in choice if t not in bad):
-                return kept
-        return allowed or tokens
 
     def _logprob(self, request: GenerationRequest, token: int, piece: bytes) -> TokenLogprob | None:
         if request.logprobs is None:
