@@ -11,7 +11,7 @@ client = OpenAI(
 able = [each for each in client.models.list() if "reasoning" in (getattr(each, "capabilities", None) or ())]
 model = os.environ.get("MODEL") or next((each.id for each in able), None)
 if model is None:
-    raise SystemExit("No model here tells its reasoning apart: pull one, such as `enginehouse pull qwen3:4b`.")
+    raise SystemExit("No model here tells its reasoning: `enginehouse pull qwen3:4b` gets one.")
 
 answer = client.chat.completions.create(
     model=model,

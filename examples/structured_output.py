@@ -22,7 +22,10 @@ class Review(BaseModel):
 answer = client.chat.completions.parse(
     model=model,
     messages=[
-        {"role": "system", "content": "Extract the review as JSON: product, mood (happy, neutral, angry), stars."},
+        {
+            "role": "system",
+            "content": "Extract the review as JSON: product, mood, stars.",
+        },
         {"role": "user", "content": "I love this kettle, it boils in a minute. Five stars!"},
     ],
     response_format=Review,

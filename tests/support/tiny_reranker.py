@@ -64,7 +64,9 @@ def tiny_reranker(path: Path, *, labels: Sequence[str] = ("LABEL_0",)) -> Path:
     writer.add_token_type_count(2)
     tokens = vocabulary()
     # llama.cpp marks where words begin, not where they go on.
-    writer.add_token_list([t if t in SPECIAL else t[2:] if t.startswith("##") else f"\u2581{t}" for t in tokens])
+    writer.add_token_list(
+        [t if t in SPECIAL else t[2:] if t.startswith("##") else f"\u2581{t}" for t in tokens]
+    )
     kinds = gguf.TokenType
     writer.add_token_types([kinds.CONTROL if token in SPECIAL else kinds.NORMAL for token in tokens])
     writer.add_bos_token_id(CLS)
@@ -87,3 +89,9 @@ def _random(name: str, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np
     scale = 0.1 if len(shape) == 1 else 0.3
     values = generator.normal(0.0, scale, shape).astype(np.float32)
     return values + 1.0 if name.endswith("norm.weight") else values
+
+
+def _marked(token: str) -> str:
+    if token in SPECIAL:
+        return token
+    return token[2:] if token.startswith("##") else f"\u2581{token}"

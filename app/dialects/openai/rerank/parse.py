@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from app.dialects.openai.rerank.schema import (
     Document,
+    RankingFields,
     RerankRequest,
     ScoreRequest,
     TeiRequest,
 )
 from app.inference.dialect import Resolve
 from app.inference.ranking import RankingTask
-from app.schemas.unknown_fields import read_body
-from engines.embeds import NO_CUT, Cut, Pair
+from app.schemas.unknown_fields import UnknownField, read_body
+from engines.embeds import Pair
 from engines.errors import RequestError, UnsupportedFeature
 
 
@@ -32,67 +34,66 @@ def parse_scores(document: Any, resolve: Resolve) -> RankingTask:
         firsts = firsts * len(seconds)
     if len(firsts) != len(seconds):
         raise RequestError(
-            f"text_1 has {len(firsts)} texts and text_2 has {len(seconds)}: give one text_1 for all, or as many",
+            f"text_1 has {len(firsts)} texts and text_2 {len(seconds)}: give one text_1 for all, or as many",
             param="text_1",
         )
-    return RankingTask(
-        target=resolve(body.model or "").target,
-        pairs=tuple(map(Pair, firsts, seconds)),
-        field="text_2",
-        cut=_cut(body.truncate_prompt_tokens),
-        priority=body.priority,
-        keep_alive=body.keep_alive,
-        unknown=unknown,
-    )
+    return _task(body, unknown, resolve, pairs=tuple(map(Pair, firsts, seconds)), field="text_2")
 
 
 def _of_cohere(document: Any, resolve: Resolve) -> RankingTask:
     body, unknown = read_body(RerankRequest, document)
-    _refuse(body)
+    for name, (feature, neutral) in _REFUSED.items():
+        value = getattr(body, name)
+        if value is not None and value not in neutral:
+            raise UnsupportedFeature(f"{feature}: not supported, leave `{name}` out", param=name)
     texts = [each.text if isinstance(each, Document) else each for each in body.documents]
-    return RankingTask(
-        target=resolve(body.model or "").target,
+    return _task(
+        body,
+        unknown,
+        resolve,
         pairs=tuple(Pair(body.query, text) for text in texts),
-        cut=_cut(body.truncate_prompt_tokens, body.max_tokens_per_doc),
+        most_of_each=body.max_tokens_per_doc,
         best=body.top_n,
         tell_texts=body.return_documents,
-        priority=body.priority,
-        keep_alive=body.keep_alive,
-        unknown=unknown,
     )
 
 
 def _of_tei(document: Any, resolve: Resolve) -> RankingTask:
     body, unknown = read_body(TeiRequest, document)
-    at_start = body.truncation_direction.lower() == "left"
-    return RankingTask(
-        target=resolve(body.model or "").target,
+    if body.truncate and body.truncation_direction.lower() == "left":
+        param = "truncation_direction"
+        raise UnsupportedFeature(f"texts can be cut at their end only: `{param}` right", param=param)
+    task = _task(
+        body,
+        unknown,
+        resolve,
         pairs=tuple(Pair(body.query, text) for text in body.texts),
         field="texts",
-        cut=Cut(fits=True, at_start=at_start) if body.truncate else NO_CUT,
         tell_texts=body.return_text,
         raw=body.raw_scores,
+    )
+    return replace(task, most=-1) if body.truncate and task.most is None else task
+
+
+def _task(
+    body: RankingFields, unknown: tuple[UnknownField, ...], resolve: Resolve, **fields: Any
+) -> RankingTask:
+    resolved = resolve(body.model, "rerank")
+    resolved.check_purpose("rerank")
+    return RankingTask(
+        target=resolved.target,
+        most=body.truncate_prompt_tokens,
+        needs={} if resolved.target.adapter is None else {"adapters": "model"},
         priority=body.priority,
         keep_alive=body.keep_alive,
         unknown=unknown,
+        **fields,
     )
 
 
-def _cut(pair: int | None, document: int | None = None) -> Cut:
-    """``pair`` -1: as many tokens as the model takes."""
-    return Cut(document=document, pair=None if pair is None or pair < 0 else pair, fits=pair == -1)
-
-
-# Field to what it asks for; what is in the second place asks for nothing.
+# Field to what it asks for, and the values that ask for nothing.
 _REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "instruction": ("an instruction of the request's own", ("",)),
     "rank_fields": ("documents of several fields", ([], ["text"])),
     "return_embeddings": ("vectors beside the scores", (False,)),
 }
-
-
-def _refuse(body: RerankRequest) -> None:
-    for name, (feature, neutral) in _REFUSED.items():
-        value = getattr(body, name)
-        if value is not None and value not in neutral:
-            raise UnsupportedFeature(f"{feature} is not supported: leave `{name}` out", param=name)

@@ -1,86 +1,74 @@
-"""Writers of reranking, one for each shape."""
+"""Writers of reranking, one for each shape: documents in pieces, as they may repeat what they rank."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from app.dialects.openai.events import now
-from app.inference.ranking import Ranked, RankingTask
+from app.inference.ranking import Ranking, RankingTask
 from app.sse import to_json
 
 
-class CohereWriter:
+def cohere_pieces(task: RankingTask, ranking: Ranking) -> Iterator[bytes]:
     """``{"id", "model", "results", "usage", "meta"}``, as clients of Cohere, Jina and vLLM read it."""
 
-    def pieces(
-        self, task: RankingTask, ranked: Sequence[Ranked], prompt_tokens: int, answer_id: str
-    ) -> Iterator[bytes]:
-        head = {"id": f"rerank-{answer_id}", "object": "list", "model": task.target.name}
-        usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
-        tail = {
-            "usage": usage,
-            "meta": {
-                "api_version": {"version": "2"},
-                "billed_units": {"search_units": 1, "total_tokens": prompt_tokens},
-                "tokens": {"input_tokens": prompt_tokens, "output_tokens": 0},
-            },
-        }
-        yield from _around(head, "results", (self._result(task, each) for each in ranked), tail)
+    def result(index: int, score: float) -> dict[str, Any]:
+        told = {"document": {"text": task.pairs[index].document}} if task.tell_texts else {}
+        return {"index": index, "relevance_score": score, **told}
 
-    def _result(self, task: RankingTask, ranked: Ranked) -> dict[str, Any]:
-        result: dict[str, Any] = {"index": ranked.index, "relevance_score": ranked.score}
-        if task.tell_texts:
-            result["document"] = {"text": task.pairs[ranked.index].document}
-        return result
+    tokens = ranking.prompt_tokens
+    head = {"id": f"rerank-{ranking.answer_id}", "object": "list", "model": task.target.name}
+    meta = {
+        "api_version": {"version": "2"},
+        "billed_units": {"search_units": 1, "total_tokens": tokens},
+        "tokens": {"input_tokens": tokens, "output_tokens": 0},
+    }
+    results = (result(*each) for each in ranking.results)
+    return _around(head, "results", results, {"meta": meta, "usage": _usage(tokens)})
 
 
-class TeiWriter:
+def tei_pieces(task: RankingTask, ranking: Ranking) -> Iterator[bytes]:
     """A list of ``{"index", "score", "text"?}``, as text-embeddings-inference has it."""
 
-    def pieces(
-        self, task: RankingTask, ranked: Sequence[Ranked], prompt_tokens: int, answer_id: str
-    ) -> Iterator[bytes]:
-        yield b"["
-        yield from _joined(self._result(task, each) for each in ranked)
-        yield b"]"
+    def result(index: int, score: float) -> dict[str, Any]:
+        told = {"text": task.pairs[index].document} if task.tell_texts else {}
+        return {"index": index, "score": score, **told}
 
-    def _result(self, task: RankingTask, ranked: Ranked) -> dict[str, Any]:
-        result: dict[str, Any] = {"index": ranked.index, "score": ranked.score}
-        if task.tell_texts:
-            result["text"] = task.pairs[ranked.index].document
-        return result
+    yield b"["
+    yield from _joined(result(*each) for each in ranking.results)
+    yield b"]"
 
 
-class ScoreWriter:
+def score_pieces(task: RankingTask, ranking: Ranking) -> Iterator[bytes]:
     """``{"id", "data", "usage"}`` in the order of the request, as vLLM has it."""
+    head = {
+        "id": f"score-{ranking.answer_id}",
+        "object": "list",
+        "created": now(),
+        "model": task.target.name,
+    }
+    results = (
+        {"index": index, "object": "score", "score": score} for index, score in sorted(ranking.results)
+    )
+    return _around(head, "data", results, {"usage": _usage(ranking.prompt_tokens)})
 
-    def pieces(
-        self, task: RankingTask, ranked: Sequence[Ranked], prompt_tokens: int, answer_id: str
-    ) -> Iterator[bytes]:
-        head = {
-            "id": f"score-{answer_id}",
-            "object": "list",
-            "created": now(),
-            "model": task.target.name,
-        }
-        usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens, "completion_tokens": 0}
-        in_order = sorted(ranked, key=lambda each: each.index)
-        results = ({"index": each.index, "object": "score", "score": each.score} for each in in_order)
-        yield from _around(head, "data", results, {"usage": usage})
+
+def _usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
 def _around(
-    head: dict[str, Any], name: str, results: Iterator[dict[str, Any]], tail: dict[str, Any]
+    head: Mapping[str, Any], name: str, results: Iterable[Mapping[str, Any]], tail: Mapping[str, Any]
 ) -> Iterator[bytes]:
     """The pieces of ``{**head, name: [*results], **tail}``."""
-    yield to_json(head)[:-1] + b"," + to_json(name) + b":["
+    yield to_json(head)[:-1] + b',"%b":[' % name.encode()
     yield from _joined(results)
     yield b"]," + to_json(tail)[1:]
 
 
-def _joined(results: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    separator = b""
+def _joined(results: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    comma = b""
     for result in results:
-        yield separator + to_json(result)
-        separator = b","
+        yield comma + to_json(result)
+        comma = b","
