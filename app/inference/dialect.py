@@ -14,7 +14,6 @@ from app.inference.wire_request import WireRequest
 from balancer.call import Reply, ResumePoint, WireFormat
 from engines.base import Chunk, Prompt, Resident, Usage
 from engines.models.purpose import Purpose
-from engines.text.answer_reader import AnswerReader
 
 
 class Resolve(Protocol):
@@ -40,14 +39,14 @@ class Execution:
 class AnswerContext:
     """The facts of the answers to one task that a writer needs.
 
-    ``answer_id`` is no other answer's. ``choices`` is how many answers there are, ``readers`` one for each of
-    them, or none where all of their text is content. ``prompts`` are what they answer, one for each.
+    ``answer_id`` is no other answer's. ``choices`` is how many answers there are; ``has_parts``: there may be
+    more in them than content. ``prompts`` are what they answer, one for each.
     An answer that another backend began, up to ``resume_point``, has been opened there.
     """
 
     answer_id: str
     choices: int
-    readers: Sequence[AnswerReader] = ()
+    has_parts: bool = False
     prompts: Sequence[Prompt] = ()
     resume_point: ResumePoint | None = None
 

@@ -12,9 +12,9 @@ from app.inference.dialect import Execution
 from app.inference.pieces import PiecesBody
 from app.inference.task import BaseTask
 from balancer.call import Reply
-from engines.base import EngineInfo
-from engines.embeds import Embeddings, Embeds, shorten
+from engines.base import Embeddings, Embeds, EngineInfo
 from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeature
+from engines.vectors import shorten
 
 CAPABILITY = "embeddings"
 

@@ -13,7 +13,7 @@ from app.inference.dialect import Execution
 from app.inference.pieces import PiecesBody
 from app.inference.task import BaseTask
 from balancer.call import Reply
-from engines.embeds import Embeds, Pair, Scores
+from engines.base import Embeds, Pair, Scores
 from engines.errors import ContextLengthExceeded
 
 CAPABILITY = "rerank"

@@ -1,13 +1,24 @@
-"""The fake engine's choice of tokens: which of those that it would say may be said."""
+"""The fake engine's choice of tokens: which of those that it would say, in what order."""
 
 from __future__ import annotations
+
+import zlib
 
 from engines.base import Sampling
 from engines.fake.vocabulary import WordVocabulary
 from engines.text.bad_words import token_runs
 
 
-def allowed_of(tokens: tuple[int, ...], sampling: Sampling, vocabulary: WordVocabulary) -> tuple[int, ...]:
+def source_of(tokens: tuple[int, ...], sampling: Sampling, vocabulary: WordVocabulary) -> tuple[int, ...]:
+    """The tokens that may be said of ``tokens``, started at a place the seed decides."""
+    tokens = _allowed(tokens, sampling, vocabulary)
+    if sampling.is_greedy or sampling.seed is None:
+        return tokens
+    start = zlib.crc32(str(sampling.seed).encode()) % len(tokens)
+    return tokens[start:] + tokens[:start]
+
+
+def _allowed(tokens: tuple[int, ...], sampling: Sampling, vocabulary: WordVocabulary) -> tuple[int, ...]:
     """Those of ``tokens`` that may be said; what may be said at all, if there are none."""
     allowed = sampling.allowed_token_ids
     bad = {run[0] for run in token_runs(sampling.bad_words, vocabulary)}

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.base import EngineInfo
-from engines.embeds import Embeddings, Pair, Scores, Vectors, normalise
+from engines.base import Embeddings, EngineInfo, Pair, Scores, Vectors
 from engines.errors import ContextLengthExceeded, EngineError
 from engines.fake.vocabulary import WordVocabulary
 from engines.limits import check_inputs
+from engines.vectors import normalise
 
 LENGTH = 16
 # A score for texts that are the same.
@@ -20,7 +20,7 @@ _MOST = 8.0
 
 
 class FakeEmbeds:
-    """The fake engine's ability to embed (`engines.embeds.Embeds`); its attributes are the engine's."""
+    """The fake engine's ability to embed (`engines.base.Embeds`); its attributes are the engine's."""
 
     _info: EngineInfo
     _vocabulary: WordVocabulary

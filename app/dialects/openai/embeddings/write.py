@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from app.inference.embedding import EmbeddingTask
 from app.sse import to_json
-from engines.embeds import Embeddings, Vectors
+from engines.base import Embeddings, Vectors
 
 # So many digits tell any two 32-bit numbers apart: read as such, they are what base64 gives.
 _NUMBER = "%.9g"

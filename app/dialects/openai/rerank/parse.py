@@ -15,7 +15,7 @@ from app.dialects.openai.rerank.schema import (
 from app.inference.dialect import Resolve
 from app.inference.ranking import RankingTask
 from app.schemas.unknown_fields import UnknownField, read_body
-from engines.embeds import Pair
+from engines.base import Pair
 from engines.errors import RequestError, UnsupportedFeature
 
 

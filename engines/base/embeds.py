@@ -76,14 +76,3 @@ class Embeds(Protocol):
         `ContextLengthExceeded` with the parameter ``documents.N`` for the pair that is too long.
         """
         ...
-
-
-def shorten(vectors: Vectors, dimensions: int) -> Vectors:
-    """The first ``dimensions`` numbers of each vector, made vectors of length 1 again."""
-    return normalise(vectors[:, :dimensions])
-
-
-def normalise(vectors: Vectors) -> Vectors:
-    """Vectors of length 1; one of length 0 stays as it is."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
