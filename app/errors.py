@@ -159,7 +159,9 @@ def invalid_value(error: ValidationError, body: object = None) -> ApiError:
         return ApiError(
             400, "invalid_request_error", f"More than {MOST_ERRORS} things in the body are wrong."
         )
-    return invalid_request(error.errors(), body)
+    # As FastAPI tells where something is: a field may be called `query`.
+    found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+    return invalid_request(found, body)
 
 
 def invalid_request(errors: Sequence[Mapping[str, Any]], body: object = None) -> ApiError:

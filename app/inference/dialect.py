@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -13,8 +13,14 @@ from app.inference.task import BaseTask, Task
 from app.inference.wire_request import WireRequest
 from balancer.call import Reply, ResumePoint, WireFormat
 from engines.base import Chunk, Prompt, Resident, Usage
+from engines.models.purpose import Purpose
 
-Resolve = Callable[[str], Resolved]
+
+class Resolve(Protocol):
+    """Finds the target of a request by its name, or without one by what it is for (`Targets.resolve`)."""
+
+    def __call__(self, name: str, purpose: Purpose | None = None, /) -> Resolved: ...
+
 
 T = TypeVar("T", bound=BaseTask)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from balancer.call import Target
-from engines.errors import UnsupportedFeature
+from engines.errors import RequestError, UnsupportedFeature
 from engines.models.catalog import SamplingDefaults
 from engines.models.library import Library
 from engines.models.model import Model
@@ -80,8 +80,15 @@ class Targets:
         self._upstreams = upstreams
         self._can_chat = can_chat
 
-    def resolve(self, name: str) -> Resolved:
-        """The target that a request for ``name`` goes to. Raises `ModelFileNotFound`."""
+    def resolve(self, name: str, purpose: Purpose | None = None) -> Resolved:
+        """The target that a request for ``name`` goes to; without a name, the only model for ``purpose``.
+
+        Raises `ModelFileNotFound`, and `RequestError` if the name is needed.
+        """
+        if not name and purpose is not None:
+            resolved = self.resolve(self._only(purpose))
+            # The request does not have the name that its backend gets.
+            return replace(resolved, target=replace(resolved.target, asked_name=""))
         known = self._library.get(name)
         if known is None:
             if (foreign := self.foreign(name)) is not None:
@@ -108,6 +115,16 @@ class Targets:
         wanted = name.lower()
         found = {model for each in self._upstreams() for model in each.models if model.lower() == wanted}
         return found.pop() if len(found) == 1 else None
+
+    def _only(self, purpose: Purpose) -> str:
+        """The name of the one model for ``purpose``, else of the one that is for anything."""
+        models = [each for each in self._library.models() if not each.is_absent]
+        able = self._models_for(purpose) or [each.name for each in models if each.purpose is None]
+        if len(able) == 1:
+            return able[0]
+        _, lacks, _ = _DOES[purpose]
+        advice = f"give one of {', '.join(able[:_MOST_NAMED])}" if able else f"each model here {lacks}"
+        raise RequestError(f"`model` is missing: {advice}", param="model")
 
     def _models_for(self, purpose: Purpose) -> Sequence[str]:
         models = self._library.models()

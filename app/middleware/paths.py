@@ -18,8 +18,12 @@ _AGAIN = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 _BARE = re.compile(r"/(?:chat/completions|completions|models)(?:/|$)")
 # OpenAI's routes as Azure has them: the deployment is the model, which the body names too.
 _AZURES = re.compile(r"^/openai(?:/v1|/deployments/[^/]+)(?=/)")
-# Where llama-server has routes that are elsewhere here.
-_ELSEWHERE = {"/v1/health": "/health"}
+# Where other servers have routes that are elsewhere here.
+_ELSEWHERE = {
+    "/v1/health": "/health",
+    **dict.fromkeys(("/rerank", "/v2/rerank", "/reranking", "/v1/reranking"), "/v1/rerank"),
+    "/score": "/v1/score",
+}
 
 
 class PathMiddleware:

@@ -15,7 +15,7 @@ from app.middleware.paths import API
 
 # Of a path that a client made up, as many characters are compared and told.
 _MOST = 200
-_CLOSE = 0.5
+_CLOSE = 0.55
 _CHAT = "use POST /v1/chat/completions"
 
 _LATER = "is not served by this version"
@@ -27,7 +27,7 @@ _GEMINI = f"this is Gemini's API. This server has OpenAI's, under /v1: {_CHAT}"
 _AZURE = f"of what Azure has, this server has OpenAI's API only: {_CHAT}"
 _ASSISTANTS = f"OpenAI's Assistants API {_LATER}: {_CHAT}"
 _EMBEDDINGS = "for embeddings use POST /v1/embeddings"
-_RANKING = "reranking, scores and classes are not served by this version"
+_CLASSES = "classes of texts are not served by this version"
 _TOKENS = "turning text to tokens and back is not served by this version"
 _TUNING = "fine-tuning is not served by this version"
 _FILES = "files are not served by this version"
@@ -42,7 +42,7 @@ _OTHERS = {
     "assistants": _ASSISTANTS,
     "audio": "speech and transcription are not served by this version",
     "batches": f"OpenAI's Batch API {_LATER}: {_CHAT}",
-    "classify": _RANKING,
+    "classify": _CLASSES,
     "complete": f"Anthropic's API {_LATER}: {_CHAT}",
     "completion": _LLAMA_SERVER,
     "containers": f"OpenAI's Containers API {_LATER}",
@@ -71,10 +71,7 @@ _OTHERS = {
     "pooling": _EMBEDDINGS,
     "props": _LLAMA_SERVER,
     "realtime": f"OpenAI's Realtime API {_LATER}: {_CHAT} with stream",
-    "rerank": _RANKING,
-    "reranking": _RANKING,
     "responses": f"OpenAI's Responses API {_LATER}: {_CHAT}",
-    "score": _RANKING,
     "slots": _LLAMA_SERVER,
     "threads": _ASSISTANTS,
     "tokenize": _TOKENS,

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 JSON = "application/json"
-_QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+_QUERY = "What is the capital of France?"
+_QUESTION = [{"role": "user", "content": _QUERY}]
+_DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of France.", "The sea is blue."]
 _UPSTREAM = "gpu1"
 
 
@@ -30,6 +32,13 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
         "POST /v1/embeddings": {
             "Two texts": {"model": model, "input": ["The sun rises.", "Dawn breaks."]},
             "As base64": {"model": model, "input": "The sun rises.", "encoding_format": "base64"},
+        },
+        "POST /v1/rerank": {
+            "The best two": {"model": model, "query": _QUERY, "documents": _DOCUMENTS, "top_n": 2},
+            "As text-embeddings-inference has it": {"model": model, "query": _QUERY, "texts": _DOCUMENTS},
+        },
+        "POST /v1/score": {
+            "One against two": {"model": model, "text_1": _QUERY, "text_2": _DOCUMENTS[:2]},
         },
         "POST /v1/models/load": {
             "Wait until it is ready": {"model_name": model},

@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 from app import json_body
 from app.dialects.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from app.dialects.openai.completions.schema import Completion, CompletionRequest
-from app.dialects.openai.dialect import CHAT, COMPLETIONS, EMBEDDINGS
+from app.dialects.openai.dialect import CHAT, COMPLETIONS, EMBEDDINGS, RERANK, SCORES
 from app.dialects.openai.embeddings.schema import EmbeddingList, EmbeddingRequest
+from app.dialects.openai.rerank.schema import Reranked, RerankRequest, ScoreList, ScoreRequest
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
 from app.inference.ignored import refuse
@@ -49,7 +50,13 @@ class _BareRoute(APIRoute):
 router = APIRouter(tags=["Inference"], route_class=_BareRoute)
 
 # The schemas of request bodies, for the API's documentation: the routes read the bodies themselves.
-BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, EmbeddingRequest)
+BODIES: tuple[type[BaseModel], ...] = (
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    ScoreRequest,
+)
 
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -98,6 +105,32 @@ async def create_completion(request: Request) -> Response:
 async def create_embeddings(request: Request) -> Response:
     """Needs an embedding model: GET /v1/models tells which models are. Up to 2,048 inputs at once."""
     return await serve(request, EMBEDDINGS)
+
+
+@router.post(
+    "/v1/rerank",
+    summary="Sort documents by their relevance to a query",
+    response_model=Reranked,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(RerankRequest),
+)
+async def create_rerank(request: Request) -> Response:
+    """Needs a reranker: GET /v1/models tells which models are. Up to 1,000 documents at once. Also as
+    /v2/rerank, /rerank and /reranking. With `texts` instead of `documents` request and answer are those of
+    text-embeddings-inference: `query`, `texts`, `raw_scores`, `return_text`, `truncate`."""
+    return await serve(request, RERANK)
+
+
+@router.post(
+    "/v1/score",
+    summary="Tell how relevant texts are to others",
+    response_model=ScoreList,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(ScoreRequest),
+)
+async def create_scores(request: Request) -> Response:
+    """vLLM's shape of reranking, also as /score: one text against each of several, or pair by pair."""
+    return await serve(request, SCORES)
 
 
 async def serve(request: Request, dialect: Dialect[Any]) -> Response:

@@ -69,9 +69,10 @@ class Embeds(Protocol):
         """
         ...
 
-    async def score(self, pairs: Sequence[Pair], *, request_id: str = "") -> Scores:
+    async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
         """Scores of pairs, put together in the way of the model.
 
-        Raises `ContextLengthExceeded` with the parameter ``documents.N`` for the pair that is too long.
+        With ``most`` documents are cut at their end, so that no pair has more tokens. Raises
+        `ContextLengthExceeded` with the parameter ``documents.N`` for the pair that is too long.
         """
         ...

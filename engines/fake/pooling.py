@@ -36,8 +36,8 @@ class FakeEmbeds:
         counts = await self._pool([len(each) for each in inputs])
         return Embeddings(vectors_of(inputs), counts)
 
-    async def score(self, pairs: Sequence[Pair], *, request_id: str = "") -> Scores:
-        scores, counts = scores_of(pairs, self._vocabulary, self._info.context_length)
+    async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
+        scores, counts = scores_of(pairs, self._vocabulary, self._info.context_length, most)
         return Scores(scores, await self._pool(counts))
 
     async def _pool(self, counts: Sequence[int]) -> tuple[int, ...]:
@@ -64,11 +64,14 @@ def vectors_of(inputs: Sequence[Sequence[int]]) -> Vectors:
 
 
 def scores_of(
-    pairs: Sequence[Pair], vocabulary: WordVocabulary, context_length: int
+    pairs: Sequence[Pair], vocabulary: WordVocabulary, context_length: int, most: int | None = None
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """How much the texts of each pair are alike, and how many tokens they have together."""
     queries = [vocabulary.tokenize(pair.query) for pair in pairs]
     documents = [vocabulary.tokenize(pair.document) for pair in pairs]
+    if most is not None:
+        rooms = (max(0, most - len(query)) for query in queries)
+        documents = [document[:room] for document, room in zip(documents, rooms, strict=True)]
     counts = tuple(len(query) + len(document) for query, document in zip(queries, documents, strict=True))
     for index, count in enumerate(counts):
         if count > context_length:

@@ -1,4 +1,4 @@
-"""OpenAI's dialects: chat completions, text completions and embeddings."""
+"""OpenAI's dialects: chat completions, text completions and embeddings; and reranking, in their manner."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from app.dialects.openai.completions import parse as completions
 from app.dialects.openai.completions.write import CompletionWriter
 from app.dialects.openai.embeddings import parse as embeddings
 from app.dialects.openai.embeddings.write import pieces as embedding_pieces
+from app.dialects.openai.rerank import parse as rerank
+from app.dialects.openai.rerank.write import cohere_pieces, score_pieces, tei_pieces
 from app.dialects.openai.wire import WIRE
 from app.errors import error_body, to_api_error
-from app.inference import embedding, pipeline
+from app.inference import embedding, pipeline, ranking
 from app.inference.dialect import AnswerContext, AnswerWriter, Execution, Resolve
 from app.inference.embedding import EmbeddingTask
+from app.inference.ranking import RankingTask
 from app.inference.task import Task
 from app.sse import sse
 from balancer.call import Reply, WireFormat
@@ -66,6 +69,28 @@ class TextCompletions(_OpenAI):
         return CompletionWriter(task, context)
 
 
+class Reranking(_OpenAI):
+    """``POST /v1/rerank``: Cohere's and Jina's shape, or that of text-embeddings-inference."""
+
+    def parse(self, document: Any, resolve: Resolve) -> RankingTask:
+        return rerank.parse(document, resolve)
+
+    async def run(self, task: RankingTask, execution: Execution) -> Reply:
+        return await ranking.run(task, tei_pieces if task.field == "texts" else cohere_pieces, execution)
+
+
+class PairScores(_OpenAI):
+    """``POST /v1/score``, vLLM's."""
+
+    def parse(self, document: Any, resolve: Resolve) -> RankingTask:
+        return rerank.parse_scores(document, resolve)
+
+    async def run(self, task: RankingTask, execution: Execution) -> Reply:
+        return await ranking.run(task, score_pieces, execution)
+
+
 CHAT = ChatCompletions()
 COMPLETIONS = TextCompletions()
 EMBEDDINGS = EmbeddingsOfInputs()
+RERANK = Reranking()
+SCORES = PairScores()

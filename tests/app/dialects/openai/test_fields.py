@@ -29,6 +29,8 @@ TEXT: dict[str, Any] = {"model": "m", "prompt": "Hi"}
 NEEDED: dict[str, dict[str, Any]] = {
     "ChatCompletionRequest": CHAT,
     "CompletionRequest": TEXT,
+    "RerankRequest": {"documents": ["a"]},
+    "TeiRequest": {"texts": ["a"]},
     "StructuredOutputs": {"regex": "a"},
     "StrategyRequest": {"strategy": "random"},
     "ServedFields": {"model": "m"},
