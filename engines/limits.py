@@ -71,10 +71,13 @@ def _check_continuation(request: GenerationRequest, limit: int, n_vocab: int) ->
             param="continuation",
         )
     check_token_ids(request.generated, n_vocab, param="continuation")
-    if request.structure is not None:
-        # A grammar's state is its engine's own; a fresh one would begin in the middle of the text.
+
+
+def refuse_continued_structure(request: GenerationRequest) -> None:
+    """For engines whose grammars begin with the first token that they draw themselves."""
+    if request.generated and request.structure is not None:
         raise UnsupportedFeature(
-            "an answer with a response_format cannot be continued: ask again", param="continuation"
+            "an answer with a response_format cannot be continued here: ask again", param="continuation"
         )
 
 
@@ -88,6 +91,11 @@ def refuse_extras(request: GenerationRequest) -> None:
     """For engines without the capabilities "structured" and "adapters"."""
     if request.structure is not None:
         raise no_structures()
+    refuse_adapter(request)
+
+
+def refuse_adapter(request: GenerationRequest) -> None:
+    """For engines without the capability "adapters"."""
     if request.adapter is not None:
         raise UnsupportedFeature("this model's engine has no adapters", param="model")
 

@@ -30,11 +30,12 @@ from engines.limits import (
     generation_limit,
     no_chat_template,
     no_structures,
-    refuse_extras,
+    refuse_adapter,
     refuse_tools,
 )
 from engines.stream import ChunkStream, ended, resume
 from engines.text.chat_prompt import OpenEnd, variables
+from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
 from engines.text.output import Output, output_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
@@ -60,15 +61,18 @@ class BatchingEngine(ABC, Generic[S]):
         *,
         stall_timeout: float,
         allow_special_tokens: bool = False,
+        grammar_vocabulary: GrammarVocabulary | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``grammar_vocabulary`` is that of an engine with
+        the capability "structured"."""
         self._thread = thread
         self._info = info
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
             vocabulary, info.context_length, allow_special_tokens=allow_special_tokens
         )
+        self._compiler = None if grammar_vocabulary is None else Compiler(grammar_vocabulary)
         self._templates = templates
         self._stall_timeout = stall_timeout
         source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
@@ -119,25 +123,36 @@ class BatchingEngine(ABC, Generic[S]):
         return await self._tokenizer.detokenize(token_ids)
 
     async def prepare(self, structure: Structure) -> None:
-        raise no_structures()
+        if self._compiler is None:
+            raise no_structures()
+        await self._compiler.compile(structure)
 
     def generate(self, request: GenerationRequest) -> ChunkStream:
         thread, vocabulary = self._thread, self._vocabulary
         if self._closed or not thread.is_alive:
             raise thread.failure or EngineError("the engine is closed")
-        refuse_extras(request)
+        refuse_adapter(request)
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
         )
         check_choice(request, vocabulary.is_end)
+        if request.structure is not None and self._compiler is None:
+            raise no_structures()
         output = output_of(request, vocabulary)
         last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         stream = ChunkStream(on_close=lambda: thread.abort(sequence))
         sequence = self._new_sequence(request, stream, output, limit)
+        sequence.mask = self._mask(request, request.generated[output.reasoning_tokens :])
         thread.submit(sequence)
         return stream
+
+    def _mask(self, request: GenerationRequest, generated: tuple[int, ...]) -> TokenMask | None:
+        """``generated`` is what there is of the answer behind its reasoning."""
+        if request.structure is None or self._compiler is None:
+            return None
+        return self._compiler.grammar(request.structure).mask(generated)
 
     async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
         assert self._template is not None
@@ -159,6 +174,8 @@ class BatchingEngine(ABC, Generic[S]):
         self._closed = True
         self._thread.stop(EngineError("the model is being unloaded"))
         await self._tokenizer.close()
+        if self._compiler is not None:
+            await self._compiler.close()
         await self._release_templates()
         if await self._thread_ended():
             self._release_model()

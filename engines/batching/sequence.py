@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
+from engines.text.grammar import TokenMask
 from engines.text.output import Output, Released, finish_of
 
 
@@ -12,10 +13,11 @@ class Sequence:
 
     ``tokens`` is the prompt followed by the answer so far, drawn here or by another backend;
     ``completion_tokens`` counts the answer's, its end token included. ``cached`` tokens of the prompt came
-    from the prefix cache when the sequence was first admitted; None until then.
+    from the prefix cache when the sequence was first admitted; None until then. ``mask`` keeps the answer in
+    the form that was asked for; None: any.
     """
 
-    __slots__ = ("_limit", "_output", "cached", "completion_tokens", "request", "stream", "tokens")
+    __slots__ = ("_limit", "_output", "cached", "completion_tokens", "mask", "request", "stream", "tokens")
 
     def __init__(self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int) -> None:
         """``output`` was fed ``request.generated``; ``limit`` is the most tokens of the answer, more than
@@ -25,6 +27,7 @@ class Sequence:
         self.tokens = [*request.prompt.token_ids, *request.generated]
         self.completion_tokens = len(request.generated)
         self.cached: int | None = None
+        self.mask: TokenMask | None = None
         self._output = output
         self._limit = limit
 
@@ -43,8 +46,18 @@ class Sequence:
         """Whether the next token is reasoning, of which no structure is demanded."""
         return self._output.in_reasoning
 
+    @property
+    def next_mask(self) -> TokenMask | None:
+        """What says which token may come next; None: any."""
+        return None if self.in_reasoning else self.mask
+
     def extend(self, token: int, logprob: TokenLogprob | None) -> Chunk:
-        """Take a drawn token; the last chunk if the answer ends with it."""
+        """Take a drawn token; the last chunk if the answer ends with it.
+
+        Raises `EngineError` if the structure of the answer forbids it.
+        """
+        if (mask := self.next_mask) is not None:
+            mask.consume(token)
         self.tokens.append(token)
         self.completion_tokens += 1
         released = self._output.push(token, logprob)

@@ -184,9 +184,11 @@ class EngineThread(Generic[S]):
         try:
             chunk = self._extend(result)
         except Exception as error:
-            logger.exception("a token of one sequence could not be taken")
+            if not isinstance(error, EngineError):
+                logger.exception("a token of one sequence could not be taken")
+                error = EngineError(f"a token could not be taken: {error!r}")
             self._stepper.remove(sequence)
-            self._deliveries.add(sequence, EngineError(f"a token could not be taken: {error!r}"))
+            self._deliveries.add(sequence, error)
             return
         if chunk.finish_reason is not None:
             self._prompt_tokens += len(sequence.request.prompt.token_ids)

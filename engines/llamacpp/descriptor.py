@@ -103,7 +103,8 @@ DESCRIPTOR = EngineDescriptor(
     label="llama.cpp",
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
-    capabilities=frozenset({"chat", "completion", "sleep"}),
+    capabilities=frozenset({"chat", "completion", "sleep", "structured"}),
+    help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
     request_fields=frozenset(
         {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
     ),

@@ -19,6 +19,7 @@ from engines.llamacpp.sequence import LlamaSequence
 from engines.llamacpp.stepper import LlamaStepper
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ChunkStream
+from engines.text import grammar
 from engines.text.bad_words import token_runs
 from engines.text.output import Output
 from engines.text.renderer import TemplateWorker
@@ -44,6 +45,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             templates,
             stall_timeout=options.stall_timeout,
             allow_special_tokens=options.allow_special_tokens,
+            grammar_vocabulary=self._model.grammar_vocabulary if grammar.is_installed() else None,
         )
 
     @classmethod

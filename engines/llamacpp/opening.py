@@ -20,6 +20,7 @@ from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit
 from engines.llamacpp.stash import Stash
 from engines.llamacpp.stepper import LlamaStepper
+from engines.text import grammar
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -87,7 +88,8 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
 def _capabilities(model: LlamaModel, offload: bool) -> frozenset[str]:
     chat = {"chat"} if model.chat_template else set()
     sleep = set() if offload else {"sleep"}
-    return frozenset({"completion"} | chat | sleep)
+    structured = {"structured"} if grammar.is_installed() else set()
+    return frozenset({"completion"} | chat | sleep | structured)
 
 
 def _offload(options: LlamaOptions) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from engines.base import Candidate, GenerationRequest, Sampling, TokenLogprob
 from engines.llamacpp.model import LlamaModel
 from engines.text.bad_words import UNWANTED, BadWords, Run
+from engines.text.grammar import TokenMask, combine
 
 Row = npt.NDArray[np.float32]
 
@@ -41,6 +42,7 @@ class Sampler:
         self._sampling = sampling
         self._generated = len(request.generated)
         self._min_tokens = request.min_tokens
+        self._eog_ids = eog_ids
         stops = np.array(request.stop_token_ids, dtype=np.int32)
         self._end_ids = np.union1d(eog_ids, stops) if request.min_tokens else stops
         self._never_ids = np.setdiff1d(eog_ids, stops) if request.ignore_eos else None
@@ -50,20 +52,34 @@ class Sampler:
         self._penalties = _Penalties.of(request)
         self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed, n_vocab)
 
-    def edit(self, row: Row) -> None:
-        """Apply bias, penalties and bans to ``row``, in place."""
+    def edit(self, row: Row, mask: TokenMask | None = None) -> None:
+        """Apply bias, penalties, bans and ``mask`` to ``row``, in place.
+
+        Raises `EngineError` if the answer cannot go on as its structure has it.
+        """
         if self._bias_ids is not None:
             row[self._bias_ids] += self._biases
         if self._penalties is not None:
             self._penalties.apply(row)
-        if self._forbidden is not None:
-            row[self._forbidden] = -np.inf
         if self._bad_words is not None:
             row[self._bad_words.banned()] -= UNWANTED
+        banned = self._banned()
+        if mask is not None:
+            allowed = mask.allowed(row.size)
+            choices = combine(allowed, self._eog_ids, forbidden=self._forbidden, banned=banned)
+            np.putmask(row, ~choices, -np.inf)
+            return
+        if self._forbidden is not None:
+            row[self._forbidden] = -np.inf
+        if banned is not None:
+            row[banned] = -np.inf
+
+    def _banned(self) -> npt.NDArray[np.int32] | None:
+        """The tokens that must not end the answer now."""
         if self._generated < self._min_tokens:
-            row[self._end_ids] = -np.inf
-        if self._never_ids is not None:
-            row[self._never_ids] = -np.inf
+            # What never ends it is among these.
+            return self._end_ids
+        return self._never_ids
 
     def accept(self, token: int) -> None:
         """Note that ``token`` was drawn."""

@@ -20,6 +20,7 @@ from engines.llamacpp.pacing import LlamaPacer
 from engines.llamacpp.sampler import Row, log_probabilities, token_logprob
 from engines.llamacpp.scheduler import LlamaScheduler, Work
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
+from engines.text import grammar
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -109,13 +110,23 @@ class LlamaStepper:
 
     def _run_pass(self, work: list[Work]) -> Results:
         try:
-            logits = self._context.decode([_slice(w) for w in work])
+            logits = self._decode(work)
         except KvCacheFull as error:
             return self._relieve(work, error)
         except Exception:
             logger.exception("a forward pass failed; its sequences are tried one by one")
             return self._isolate(work)
         return self._postprocess(work, logits)
+
+    def _decode(self, work: list[Work]) -> npt.NDArray[np.float32]:
+        """Run a forward pass, and find out meanwhile which tokens may come next."""
+        masks = [mask for w in work if w.completes and (mask := w.sequence.next_mask) is not None]
+        grammar.start(masks)
+        try:
+            return self._context.decode([_slice(w) for w in work])
+        finally:
+            for mask in masks:
+                mask.wait()  # the vocabulary that they look at may go
 
     def _postprocess(self, work: list[Work], logits: npt.NDArray[np.float32]) -> Results:
         """Note what was computed and draw the next token of every sequence whose prompt is complete."""
@@ -126,13 +137,17 @@ class LlamaStepper:
 
     def _draw(self, sequences: list[LlamaSequence], logits: npt.NDArray[np.float32]) -> Results:
         rows: list[Row | None] = []
+        errors: list[EngineError | None] = []
         for row, sequence in enumerate(sequences):
             wants = sequence.request.logprobs is not None
             rows.append(log_probabilities(logits[row]) if wants else None)
-            sequence.sampler.edit(logits[row])
+            errors.append(_edit(sequence, logits[row]))
         greedy = logits.argmax(axis=1).tolist() if any(s.sampler.is_greedy for s in sequences) else []
         results: Results = []
         for row, sequence in enumerate(sequences):
+            if (failure := errors[row]) is not None:
+                results.append(self._fail(sequence, failure))
+                continue
             try:
                 chain = sequence.sampler.chain
                 token = self._context.sample(chain, row) if chain is not None else greedy[row]
@@ -162,7 +177,7 @@ class LlamaStepper:
         results: Results = []
         for item in work:
             try:
-                logits = self._context.decode([_slice(item)])
+                logits = self._decode([item])
             except Exception as error:
                 reason = EngineError(f"the forward pass failed: {error}")
                 results.append(self._fail(item.sequence, reason))
@@ -174,6 +189,15 @@ class LlamaStepper:
         self._scheduler.discard(sequence)
         sequence.sampler.close()
         return Failed(sequence, error)
+
+
+def _edit(sequence: LlamaSequence, row: Row) -> EngineError | None:
+    """Edit the logits of ``sequence``; the error if nothing can be drawn from them."""
+    try:
+        sequence.sampler.edit(row, sequence.next_mask)
+    except EngineError as error:
+        return error
+    return None
 
 
 def _slice(work: Work) -> Slice:

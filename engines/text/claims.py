@@ -30,7 +30,8 @@ class CallerGone(Exception):
 class Claims:
     """The claims on one model. Belongs to an event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: ThreadPoolExecutor = _pool) -> None:
+        self._pool = pool
         self._held: dict[Future[Any], asyncio.Future[Any]] = {}
         self._closed = False
 
@@ -46,7 +47,7 @@ class Claims:
         """
         self.check()
         gone = threading.Event()
-        job = _pool.submit(work, lambda: self._look(gone))
+        job = self._pool.submit(work, lambda: self._look(gone))
         done = self._held[job] = asyncio.wrap_future(job)
         done.add_done_callback(partial(self._release, job))
         try:

@@ -6,7 +6,7 @@ import pytest
 
 from engines.base import GenerationRequest, Prompt, Structure
 from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeature
-from engines.limits import generation_limit
+from engines.limits import generation_limit, refuse_continued_structure
 
 
 def limit(prompt: int = 4, **fields: object) -> int:
@@ -64,6 +64,7 @@ def test_what_cannot_have_been_generated_is_refused(fields: dict[str, Any]) -> N
     assert refusal.value.param == "continuation"
 
 
-def test_a_structure_is_not_continued() -> None:
+def test_a_structure_is_not_continued_where_the_engine_cannot() -> None:
+    request = GenerationRequest("r", Prompt((1,)), generated=(1,), structure=Structure("json_object"))
     with pytest.raises(UnsupportedFeature, match="ask again"):
-        limit(generated=(1,), structure=Structure("json_object"))
+        refuse_continued_structure(request)

@@ -1,0 +1,117 @@
+"""Compiler of grammars: off the event loop, within limits, and each grammar once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from engines.base import Structure
+from engines.text.claims import Check, Claims
+from engines.text.grammar.grammar import Grammar
+from engines.text.grammar.library import matcher as open_matcher
+from engines.text.grammar.mask import LONGEST_REASON
+from engines.text.grammar.sources import grammar_text, refused
+from engines.text.grammar.vocabulary import GrammarVocabulary
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+# Grammars kept for each engine, those used last.
+KEPT = 64
+# The most that a compilation may take, in seconds, waiting for others included.
+TIME_LIMIT = 10.0
+# Tokens that are tried before a grammar counts as good, and the CPU seconds for it.
+TRIED_TOKENS = 16
+TRIED_SECONDS = 0.1
+
+# All engines of the process share them.
+_pool = ThreadPoolExecutor(2, "grammar-compile")
+
+
+class Compiler:
+    """The grammars of one engine. Belongs to its event loop."""
+
+    def __init__(self, vocabulary: GrammarVocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._claims = Claims(_pool)
+        self._grammars: OrderedDict[Structure, Grammar] = OrderedDict()
+        self._compiling: dict[Structure, asyncio.Task[Grammar]] = {}
+
+    async def compile(self, structure: Structure) -> Grammar:
+        """The grammar of ``structure``, checked, so that it will not fail in the middle of an answer.
+
+        Raises `RequestError` if it cannot be followed, and `EngineError` once this is closed.
+        """
+        if (known := self._known(structure)) is not None:
+            return known
+        task = self._compiling.get(structure)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._compile(structure))
+            self._compiling[structure] = task
+            task.add_done_callback(lambda done: self._forget(structure, done))
+        try:
+            async with asyncio.timeout(TIME_LIMIT):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise refused("the structure took too long to compile: make it simpler") from None
+
+    def grammar(self, structure: Structure) -> Grammar:
+        """The grammar of ``structure``, which was compiled before. If it has left the cache meanwhile, it is
+        made again when it is first used."""
+        known = self._known(structure)
+        return Grammar(lambda: self._make(structure)) if known is None else known
+
+    async def close(self) -> None:
+        """Return when nothing here touches the vocabulary any more, and nothing will."""
+        await self._claims.close()
+
+    def _known(self, structure: Structure) -> Grammar | None:
+        grammar = self._grammars.get(structure)
+        if grammar is not None:
+            self._grammars.move_to_end(structure)
+        return grammar
+
+    async def _compile(self, structure: Structure) -> Grammar:
+        def work(check: Check) -> Grammar:
+            made = self._make(structure)
+            check()
+            _probe(made.deep_copy())
+            return Grammar(lambda: made)
+
+        grammar = self._grammars[structure] = await self._claims.run(work)
+        while len(self._grammars) > KEPT:
+            self._grammars.popitem(last=False)
+        return grammar
+
+    def _forget(self, structure: Structure, done: asyncio.Task[Grammar]) -> None:
+        del self._compiling[structure]
+        if not done.cancelled():
+            done.exception()  # looked at: those who wait may all have gone
+
+    def _make(self, structure: Structure) -> LLMatcher:
+        """The beginning of the grammar of ``structure``. Blocks."""
+        schema = json.loads(structure.value) if structure.kind == "json_schema" else None
+        text = grammar_text(structure, schema)
+        made = open_matcher(self._vocabulary.lltokenizer(), text)
+        if made.is_error():
+            raise refused(f"this structure cannot be followed: {made.get_error()[:LONGEST_REASON]}")
+        return made
+
+
+def _probe(matcher: LLMatcher) -> None:
+    """Raise `RequestError` if the first tokens of an answer cannot be found: some grammars compile and fail
+    then."""
+    began = time.thread_time()
+    for _ in range(TRIED_TOKENS):
+        bits = matcher.compute_bitmask()
+        if matcher.is_error() or matcher.is_stopped():
+            break
+        token = next((8 * i + (byte & -byte).bit_length() - 1 for i, byte in enumerate(bits) if byte), None)
+        if token is None or not matcher.consume_token(token) or time.thread_time() - began > TRIED_SECONDS:
+            break
+    if matcher.is_error():
+        raise refused(f"this structure cannot be followed: {matcher.get_error()[:LONGEST_REASON]}")
