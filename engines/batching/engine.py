@@ -114,7 +114,7 @@ class BatchingEngine(ABC, Generic[S]):
         return None
 
     def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
-        return structure is None
+        return structure is None or self._compiler is not None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return await self._tokenizer.tokenize(text, add_special=add_special)
@@ -132,27 +132,27 @@ class BatchingEngine(ABC, Generic[S]):
         if self._closed or not thread.is_alive:
             raise thread.failure or EngineError("the engine is closed")
         refuse_adapter(request)
+        if request.structure is not None and self._compiler is None:
+            raise no_structures()
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
         )
         check_choice(request, vocabulary.is_end)
-        if request.structure is not None and self._compiler is None:
-            raise no_structures()
         output = output_of(request, vocabulary)
         last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         stream = ChunkStream(on_close=lambda: thread.abort(sequence))
         sequence = self._new_sequence(request, stream, output, limit)
-        sequence.mask = self._mask(request, request.generated[output.reasoning_tokens :])
+        sequence.mask = self._mask(request, output)
         thread.submit(sequence)
         return stream
 
-    def _mask(self, request: GenerationRequest, generated: tuple[int, ...]) -> TokenMask | None:
-        """``generated`` is what there is of the answer behind its reasoning."""
+    def _mask(self, request: GenerationRequest, output: Output) -> TokenMask | None:
+        """What keeps an answer in its form behind its reasoning; ``output`` was fed what there is of it."""
         if request.structure is None or self._compiler is None:
             return None
-        return self._compiler.grammar(request.structure).mask(generated)
+        return self._compiler.grammar(request.structure).mask(request.generated[output.reasoning_tokens :])
 
     async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
         assert self._template is not None

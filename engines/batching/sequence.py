@@ -49,7 +49,7 @@ class Sequence:
     @property
     def next_mask(self) -> TokenMask | None:
         """What says which token may come next; None: any."""
-        return None if self.in_reasoning else self.mask
+        return None if self._output.in_reasoning else self.mask
 
     def extend(self, token: int, logprob: TokenLogprob | None) -> Chunk:
         """Take a drawn token; the last chunk if the answer ends with it.
