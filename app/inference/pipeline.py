@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from app.errors import to_api_error
 from app.inference import capabilities, merge, reply
-from app.inference.dialect import AnswerContext, Dialect
+from app.inference.dialect import AnswerContext, Dialect, Execution, GeneratingDialect
 from app.inference.outcome import RequestRecord, Status
 from app.inference.resume import cannot_resume, is_resumable
 from app.inference.targets import Resolved
-from app.inference.task import Task
+from app.inference.task import BaseTask, Task
+from app.inference.wire_request import WireRequest
 from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, EngineInfo, GenerationRequest, Prompt
+from engines.base import Engine, EngineInfo, GenerationRequest, Prompt, Resident
 from engines.errors import ContextLengthExceeded
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
@@ -27,29 +27,7 @@ MOST_BYTES = 64 * 2**20
 MakeRecord = Callable[[Target, str, str], RequestRecord]
 """Makes the record of a request from its target, its endpoint and its id."""
 
-
-@dataclass(frozen=True, slots=True)
-class WireRequest:
-    """A request as it came: what workers and upstreams are sent.
-
-    Clients may choose ``request_id``; ``answer_id`` is then the answer's own. ``hops`` are the ids of the
-    servers that it came through. ``for_parent``: it came from the server that started this one as a worker,
-    whose stream has comments then; ``resume_point``: the point of an answer to go on from, which only a
-    parent can give.
-    """
-
-    request_id: str
-    path: str
-    body: bytes
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    hops: Sequence[str] = ()
-    for_parent: bool = False
-    resume_point: ResumePoint | None = None
-    answer_id: str = ""
-
-    @property
-    def own_id(self) -> str:
-        return self.answer_id or self.request_id
+T = TypeVar("T", bound=BaseTask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +37,7 @@ class Inference:
     call: Call
     dispatch: Dispatch
     record: RequestRecord
-    dialect: Dialect
+    dialect: Dialect[Any]
     for_parent: bool = False
 
     def end(self, status: int, error: str | None = None) -> None:
@@ -85,9 +63,14 @@ class Pipeline:
         self._make_record = make_record
         self._is_worker = is_worker
 
-    def begin(self, task: Task, dialect: Dialect, request: WireRequest) -> Inference:
+    def begin(self, task: T, dialect: Dialect[T], request: WireRequest) -> Inference:
         """The inference of ``task`` on whatever backend serves its target."""
         record = self._make_record(task.target, request.path, request.request_id)
+
+        async def run(resident: Resident, resume_point: ResumePoint | None) -> Reply:
+            execution = Execution(request, record, resident, resume_point or request.resume_point)
+            return await dialect.run(task, execution)
+
         call = Call(
             request_id=request.request_id,
             answer_id=request.own_id,
@@ -96,11 +79,11 @@ class Pipeline:
             body=request.body,
             stream=task.stream,
             wire=dialect.wire,
-            run=partial(run, task, dialect, request, record),
+            run=run,
             headers=request.headers,
             defaults=task.defaults,
             meter=record,
-            resumable=is_resumable(task),
+            resumable=isinstance(task, Task) and is_resumable(task),
             priority=task.priority,
             conversation=task.conversation,
             keep_alive=None if self._is_worker else task.keep_alive,
@@ -109,7 +92,7 @@ class Pipeline:
         return self._inference(call, record, dialect, for_parent=request.for_parent)
 
     def relay(
-        self, resolved: Resolved, dialect: Dialect, request: WireRequest, document: Mapping[str, Any]
+        self, resolved: Resolved, dialect: Dialect[Any], request: WireRequest, document: Mapping[str, Any]
     ) -> Inference:
         """The inference of a request that only upstreams can serve: its ``document`` is passed on unread."""
         record = self._make_record(resolved.target, request.path, request.request_id)
@@ -128,7 +111,7 @@ class Pipeline:
         )
         return self._inference(call, record, dialect)
 
-    async def answer(self, task: Task, dialect: Dialect, request: WireRequest) -> tuple[int, bytes]:
+    async def answer(self, task: T, dialect: Dialect[T], request: WireRequest) -> tuple[int, bytes]:
         """The status and the whole body of the answer to ``task``, for who has no HTTP client.
 
         Raises `EngineError` or `BalancerError`; cancelling it aborts the inference.
@@ -154,23 +137,18 @@ class Pipeline:
         return answer.status, bytes(body)
 
     def _inference(
-        self, call: Call, record: RequestRecord, dialect: Dialect, *, for_parent: bool = False
+        self, call: Call, record: RequestRecord, dialect: Dialect[Any], *, for_parent: bool = False
     ) -> Inference:
         dispatch = Dispatch(self._balancer, call, self._failovers)
         return Inference(call, dispatch, record, dialect, for_parent)
 
 
-async def run(
-    task: Task,
-    dialect: Dialect,
-    request: WireRequest,
-    record: RequestRecord,
-    engine: Engine,
-    resume_point: ResumePoint | None,
-) -> Reply:
-    """The reply of an engine of this process to ``task``, from ``resume_point`` on if there is one."""
-    resume_point = resume_point or request.resume_point
-    capabilities.check(task.needs, engine.info)
+async def generate(task: Task, dialect: GeneratingDialect, execution: Execution) -> Reply:
+    """The reply of an engine of this process to ``task``, from a resume point on if there is one."""
+    request, record, resume_point = execution.request, execution.record, execution.resume_point
+    capabilities.check_generates(execution.resident.info)
+    capabilities.check(task.needs, execution.resident.info)
+    engine = cast(Engine, execution.resident)
     try:
         prompts = await _prompts(task, engine)
         plan = None

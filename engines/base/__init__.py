@@ -14,6 +14,7 @@ from engines.base.answers import (
     ToolCallDelta,
     Usage,
 )
+from engines.base.embeds import Embeddings, Embeds, Pair, Scores, Vectors
 from engines.base.engine import (
     Engine,
     EngineInfo,
@@ -38,6 +39,11 @@ from engines.base.structure import Structure
 from engines.base.tools import ToolUse
 
 __all__ = [
+    "Embeddings",
+    "Embeds",
+    "Pair",
+    "Scores",
+    "Vectors",
     "AnswerDelta",
     "AnswerPlan",
     "AnswerReader",

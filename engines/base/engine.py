@@ -20,7 +20,12 @@ class EngineInfo:
     trained for, 0 if that is unknown; ``max_sequences`` is how many sequences can decode at once. ``memory``
     is what this engine holds in bytes, as far as it knows: weights, KV cache and work space, on whatever
     device; ``memory_asleep`` is what of it stays, in main memory, while the engine sleeps. ``capabilities``
-    are of "chat", "completion", "tools", "reasoning", "structured", "adapters" and "sleep".
+    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "embeddings", "rerank" and
+    "sleep".
+
+    Of a model that makes vectors, ``embedding_length`` is how long they are and ``pooling`` how the tokens'
+    states become one ("mean", "cls", "last"; "rank" for scores). With ``matryoshka`` their beginnings are
+    vectors too: of one of the lengths ``dimensions``, or of any where that is empty.
     """
 
     engine: str
@@ -32,6 +37,10 @@ class EngineInfo:
     memory: int = 0
     memory_asleep: int = 0
     longest_context: int = 0
+    pooling: str = ""
+    embedding_length: int = 0
+    matryoshka: bool = False
+    dimensions: tuple[int, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

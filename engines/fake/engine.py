@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,18 +25,24 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
-    Sampling,
     Structure,
     TokenLogprob,
     ToolUse,
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
+from engines.fake.choice import source_of
+from engines.fake.pooling import LENGTH, FakeEmbeds
 from engines.fake.vocabulary import WordVocabulary
-from engines.limits import check_choice, generation_limit, no_structures, refuse_extras, refuse_tools
+from engines.limits import (
+    check_choice,
+    generation_limit,
+    no_structures,
+    refuse_extras,
+    refuse_tools,
+)
 from engines.stream import ChunkStream, resume
 from engines.text.answer_plan import Plan
-from engines.text.bad_words import token_runs
 from engines.text.chat_prompt import variables
 from engines.text.forced_calls import forced_plan
 from engines.text.output import Output, Released, finish_of, output_of
@@ -46,7 +51,7 @@ from engines.text.tokenizer import Tokenizer
 _FOREVER = 2**62
 
 
-class FakeEngine:
+class FakeEngine(FakeEmbeds):
     """Says its prompt once (``ignore_eos``: over and over), or the rest of it if part was generated before.
 
     ``token_delay`` seconds pass between tokens (0: as fast as the loop turns). ``answer`` replaces the
@@ -66,7 +71,9 @@ class FakeEngine:
         context_length: int = 8192,
         longest_context: int = 8192,
         max_sequences: int = 64,
-        capabilities: Iterable[str] = ("chat", "completion"),
+        capabilities: Iterable[str] = ("chat", "completion", "embeddings", "rerank"),
+        matryoshka: bool = False,
+        dimensions: tuple[int, ...] = (),
         make_reader: Callable[[], AnswerReader] | None = None,
     ) -> None:
         self._info = EngineInfo(
@@ -77,6 +84,10 @@ class FakeEngine:
             max_sequences=max_sequences,
             devices=("cpu",),
             capabilities=frozenset(capabilities),
+            pooling="mean",
+            embedding_length=LENGTH,
+            matryoshka=matryoshka,
+            dimensions=dimensions,
         )
         self.healthy = True
         self.fail_next: EngineError | None = None
@@ -129,8 +140,10 @@ class FakeEngine:
     def _reasons(self) -> bool:
         return "reasoning" in self._info.capabilities
 
-    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        return await self._tokenizer.tokenize(text, add_special=add_special)
+    async def tokenize(
+        self, text: str, *, add_special: bool = True, most: int | None = None
+    ) -> tuple[int, ...]:
+        return await self._tokenizer.tokenize(text, add_special=add_special, most=most)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
@@ -149,7 +162,8 @@ class FakeEngine:
         )
         check_choice(request, _never)
         self._vocabulary.check(request.prompt.token_ids)
-        source = self._source(request)
+        said = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
+        source = source_of(said, request.sampling, self._vocabulary)
         self._vocabulary.check(request.generated, param="continuation")
         stream = ChunkStream(on_close=lambda: _cancel(task))
         task = asyncio.get_running_loop().create_task(self._run(request, stream, source, limit))
@@ -246,26 +260,6 @@ class FakeEngine:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
-
-    def _source(self, request: GenerationRequest) -> tuple[int, ...]:
-        """What to say: the fixed answer or the prompt, started at a place the seed decides."""
-        tokens = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
-        sampling = request.sampling
-        tokens = self._choose(tokens, sampling)
-        if sampling.is_greedy or sampling.seed is None:
-            return tokens
-        start = zlib.crc32(str(sampling.seed).encode()) % len(tokens)
-        return tokens[start:] + tokens[:start]
-
-    def _choose(self, tokens: tuple[int, ...], sampling: Sampling) -> tuple[int, ...]:
-        """Those of ``tokens`` that may be said; what may be said at all, if there are none."""
-        allowed = sampling.allowed_token_ids
-        bad = {run[0] for run in token_runs(sampling.bad_words, self._vocabulary)}
-        self._vocabulary.check(allowed or (), param="allowed_token_ids")
-        for choice in (tuple(t for t in tokens if allowed is None or t in allowed), allowed or ()):
-            if kept := tuple(t for t in choice if t not in bad):
-                return kept
-        return allowed or tokens
 
     def _logprob(self, request: GenerationRequest, token: int, piece: bytes) -> TokenLogprob | None:
         if request.logprobs is None:

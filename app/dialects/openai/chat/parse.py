@@ -27,6 +27,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
     refuse_in_chat(body)
     check_arguments(_calls(body))
     resolved = resolve(body.model)
+    resolved.check_purpose("text")
     if not resolved.can_chat:  # before it is loaded, for which another model may have to go
         raise no_chat_template(resolved.target.model)
     body, defaults = with_defaults(body, resolved.sampling)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.dialects.openai.completions.schema import CompletionRequest
+from app.dialects.openai.prompts import text_or_token_ids
 from app.dialects.openai.sampling import MAX_CHOICES, check_min_tokens, with_defaults
 from app.dialects.openai.structure import of_structured_outputs, only_one
 from app.dialects.openai.unsupported import refuse_in_completion
@@ -19,9 +20,10 @@ def parse(document: Any, resolve: Resolve) -> Task:
     body, unknown = read_body(CompletionRequest, document)
     refuse_in_completion(body)
     resolved = resolve(body.model)
+    resolved.check_purpose("text")
     body, defaults = with_defaults(body, resolved.sampling)
     check_min_tokens(body, body.max_tokens)
-    prompts = _prompts(body.prompt)
+    prompts = text_or_token_ids(body.prompt)
     if len(prompts) * body.n > MAX_CHOICES:
         raise RequestError(
             f"{len(prompts)} prompts with {body.n} answers each are more than {MAX_CHOICES} answers",
@@ -63,12 +65,3 @@ def parse(document: Any, resolve: Resolve) -> Task:
         defaults=defaults,
         unknown=unknown,
     )
-
-
-def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> tuple[str | tuple[int, ...], ...]:
-    """The prompts of a request, each a text or its token ids."""
-    if isinstance(prompt, str):
-        return (prompt,)
-    if isinstance(prompt[0], int):
-        return (tuple(prompt),)
-    return tuple(item if isinstance(item, str) else tuple(item) for item in prompt)
