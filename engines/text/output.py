@@ -245,16 +245,21 @@ class ReadOutput:
     def push(self, token: int, logprob: TokenLogprob | None = None) -> Released:
         if self._stopped:
             return Released(stopped=True)
-        self.reasoning_tokens += self._reader.in_reasoning
+        was_reasoning = self._reader.in_reasoning
+        self.reasoning_tokens += was_reasoning
+        delta = self._feed(token)
         if logprob is not None:
             self._waiting.append(logprob)
+            if not delta.content and (was_reasoning or self._reader.in_reasoning):
+                self._waiting.clear()  # reasoning, and the marks around it
+        return self._release(delta)
+
+    def _feed(self, token: int) -> AnswerDelta:
         if piece := self._vocabulary.piece(token):
-            return self._release(self._reader.feed(self._utf8.feed(piece), token))
+            return self._reader.feed(self._utf8.feed(piece), token)
         special = self._vocabulary.label(token).decode("utf-8", "replace")
         delta = self._reader.feed(self._utf8.flush(), token, special)
-        if self._shows_special and delta == NOTHING:
-            delta = AnswerDelta(special)
-        return self._release(delta)
+        return AnswerDelta(special) if self._shows_special and delta == NOTHING else delta
 
     def finish(self) -> Released:
         if self._stopped:
