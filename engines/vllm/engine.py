@@ -27,12 +27,7 @@ from engines.base import (
     ToolUse,
 )
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import (
-    check_choice,
-    generation_limit,
-    no_chat_template,
-    refuse_tools,
-)
+from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ended, resume
