@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from engines.base import EngineInfo, GenerationRequest
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import CheckWanted, EngineThread
-from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import CannotLoad, EngineError, UnsupportedFeature
 from engines.mlx import threads
 from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import MlxSequence
 from engines.mlx.stepper import MlxStepper
+from engines.mlx.vocabulary import MlxVocabulary
 from engines.stream import ChunkStream
+from engines.text import grammar
 from engines.text.output import Output
 from engines.text.renderer import TemplateWorker
 
@@ -37,7 +38,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         self,
         thread: EngineThread[MlxSequence],
         info: EngineInfo,
-        vocabulary: ModelVocabulary,
+        vocabulary: MlxVocabulary,
         *,
         stall_timeout: float = STALL_SECONDS,
         allow_special_tokens: bool = False,
@@ -51,6 +52,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             stall_timeout=stall_timeout,
             allow_special_tokens=allow_special_tokens,
             answer_format=answer_format,
+            grammar_vocabulary=vocabulary.grammar_vocabulary if grammar.is_installed() else None,
         )
 
     @classmethod
@@ -67,6 +69,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         except asyncio.CancelledError:
             thread.stop(EngineError("the load was given up"))
             raise
+        assert isinstance(vocabulary, MlxVocabulary)
         return cls(
             thread,
             info,

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from engines.base import Candidate, EngineInfo, TokenLogprob
-from engines.batching.stepper import Drawn
+from engines.batching.stepper import Drawn, Failed
 from engines.mlx import model as models
 from engines.mlx.library import BatchGenerator, StopSequences
+from engines.mlx.logits import LogitsEditor
+from engines.mlx.masks import SequenceMask, StepMasks
 from engines.mlx.memory import KvCost, kv_cost
 from engines.mlx.pacing import MlxPacer
 from engines.mlx.prefix_cache import MlxPrefixCache
-from engines.mlx.sampling import LogitsEditor, LogprobRecorder, RawLogprob, SharedSamplers, draw_greedy
+from engines.mlx.sampling import LogprobRecorder, RawLogprob, Sampler, SharedSamplers, draw_greedy
 from engines.mlx.sequence import MlxSequence
+from engines.text import grammar
 from engines.text.bad_words import token_runs
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class Runtime:
         self._samplers = SharedSamplers()
         self._sequences: dict[int, MlxSequence] = {}  # in the batch, by uid
         self._recorders: dict[int, LogprobRecorder] = {}
+        self._masks = StepMasks()
         self._generator = self._new_generator()
 
     def insert(self, sequence: MlxSequence) -> None:
@@ -53,8 +57,11 @@ class Runtime:
         generated = sequence.tokens[len(request.prompt.token_ids) :]
         vocabulary = self.vocabulary
         bad_words = token_runs(request.sampling.bad_words, vocabulary)
-        editor = LogitsEditor.of(request, generated, vocabulary.end_ids, vocabulary.n_vocab, bad_words)
         sampler = self._samplers.get(request.sampling, len(generated))
+        mask = self._mask(sequence, sampler)
+        if mask is not None:
+            sampler = mask.draw
+        editor = LogitsEditor.of(request, generated, vocabulary.end_ids, vocabulary.n_vocab, bad_words, mask)
         processors: list[Any] = [editor] if editor is not None else []
         recorder = None
         if request.logprobs is not None:
@@ -72,14 +79,19 @@ class Runtime:
         self._sequences[sequence.uid] = sequence
         if recorder is not None:
             self._recorders[sequence.uid] = recorder
+        if mask is not None:
+            self._masks.add(sequence.uid, mask)
         if sequence.cached is None:
             sequence.cached = min(known, len(request.prompt.token_ids))
 
-    def step(self, *, prefilling: int, decoding: int, spare_bytes: int) -> list[Drawn[MlxSequence]]:
+    def step(
+        self, *, prefilling: int, decoding: int, spare_bytes: int
+    ) -> list[Drawn[MlxSequence] | Failed[MlxSequence]]:
         """Compute a token of each decoding sequence and some of the prompts that are prefilled.
 
         ``spare_bytes`` are left for cached prefixes.
         """
+        self._masks.begin_step()
         budget = self._pacer.budget(decoding)
         self._generator.prefill_step_size = max(1, budget // max(1, min(prefilling, PREFILL_TOGETHER)))
         with self._generator.stats() as stats:
@@ -89,13 +101,14 @@ class Runtime:
             prompt_seconds=stats.prompt_time,
             decode_seconds=stats.decode_time,
         )
-        drawn = []
+        results: list[Drawn[MlxSequence] | Failed[MlxSequence]] = []
         for response in responses:
-            drawn.append(self._drawn(response))
+            results.append(self._result(response))
             if response.finish_reason is not None:
                 self._recorders.pop(response.uid, None)
+                self._masks.remove(response.uid)
                 self._keep(response.all_tokens, response.prompt_cache, spare_bytes)
-        return drawn
+        return results
 
     def remove(self, sequence: MlxSequence, spare_bytes: int) -> None:
         """Take a sequence out of the batch and keep its prefix."""
@@ -103,6 +116,7 @@ class Runtime:
         assert uid is not None
         del self._sequences[uid]
         self._recorders.pop(uid, None)
+        self._masks.remove(uid)
         removed = self._generator.remove([uid], return_prompt_caches=self._prefixes is not None)
         for caches, tokens in removed.values():
             self._keep(tokens, caches, spare_bytes)
@@ -122,6 +136,7 @@ class Runtime:
         self._generator.close()
         self._sequences.clear()
         self._recorders.clear()
+        self._masks.clear()
         if self._prefixes is not None:
             self._prefixes.clear()
         self._generator = self._new_generator()
@@ -133,7 +148,15 @@ class Runtime:
         del self._generator, self._forward, self._loaded, self._prefixes
         mx.clear_cache()
 
-    def _drawn(self, response: Any) -> Drawn[MlxSequence]:
+    def _mask(self, sequence: MlxSequence, sampler: Sampler) -> SequenceMask | None:
+        if sequence.mask is None:
+            return None
+        ends = frozenset((*self.vocabulary.end_ids, *sequence.request.stop_token_ids))
+        return SequenceMask(sequence, sequence.mask, self.vocabulary, ends, sampler, self._masks)
+
+    def _result(self, response: Any) -> Drawn[MlxSequence] | Failed[MlxSequence]:
+        if (error := self._masks.error(response.uid)) is not None:
+            return Failed(self._sequences[response.uid], error)
         recorder = self._recorders.get(response.uid)
         logprob = self._logprob(response.token, recorder.pop()) if recorder is not None else None
         return Drawn(self._sequences[response.uid], response.token, logprob)
@@ -187,6 +210,11 @@ def _info(
     spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, *, has_template: bool
 ) -> EngineInfo:
     quantization = loaded.config.get("quantization")
+    capabilities = {"completion"}
+    if has_template:
+        capabilities.add("chat")
+    if grammar.is_installed():
+        capabilities.add("structured")
     return EngineInfo(
         engine="mlx",
         model=spec.name,
@@ -194,7 +222,7 @@ def _info(
         longest_context=models.trained_context(loaded.config) or 0,
         max_sequences=spec.max_sequences,
         devices=(loaded.device,),
-        capabilities=frozenset({"completion"} | ({"chat"} if has_template else set())),
+        capabilities=frozenset(capabilities),
         memory=loaded.size + budget,
         details={
             "architecture": loaded.config["model_type"],

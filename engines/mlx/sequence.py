@@ -5,6 +5,7 @@ from __future__ import annotations
 from engines.base import GenerationRequest
 from engines.batching.sequence import Sequence
 from engines.stream import ChunkStream
+from engines.text.grammar import TokenMask
 from engines.text.output import Output
 
 
@@ -17,3 +18,8 @@ class MlxSequence(Sequence):
         super().__init__(request, stream, output, limit)
         self.is_prefilling = True
         self.uid: int | None = None
+
+    @property
+    def next_mask(self) -> TokenMask | None:
+        """None: the batch tells ``mask`` of each token before it is delivered (`engines.mlx.masks`)."""
+        return None

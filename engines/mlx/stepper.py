@@ -31,7 +31,9 @@ class Batch(Protocol):
 
     def insert(self, sequence: MlxSequence) -> None: ...
 
-    def step(self, *, prefilling: int, decoding: int, spare_bytes: int) -> list[Drawn[MlxSequence]]: ...
+    def step(
+        self, *, prefilling: int, decoding: int, spare_bytes: int
+    ) -> list[Drawn[MlxSequence] | Failed[MlxSequence]]: ...
 
     def remove(self, sequence: MlxSequence, spare_bytes: int) -> None: ...
 
@@ -71,14 +73,16 @@ class MlxStepper:
 
     def step(self) -> list[Drawn[MlxSequence] | Failed[MlxSequence]]:
         try:
-            drawn = self._run_batch()
+            results = self._run_batch()
         except Exception as error:
             logger.exception("a step failed")
             return [*self._fail_batch(EngineError(f"the forward pass failed: {error}"))]
         self._failures = 0
-        for each in drawn:
+        for each in results:
             each.sequence.is_prefilling = False
-        return [*drawn]
+            if isinstance(each, Failed):
+                self.remove(each.sequence)
+        return results
 
     def gauges(self) -> Gauges:
         scheduler = self._scheduler
@@ -94,7 +98,7 @@ class MlxStepper:
     def close(self) -> None:
         self._batch.close()
 
-    def _run_batch(self) -> list[Drawn[MlxSequence]]:
+    def _run_batch(self) -> list[Drawn[MlxSequence] | Failed[MlxSequence]]:
         scheduler, batch = self._scheduler, self._batch
         for sequence in scheduler.preempt():
             self._leave_batch(sequence)

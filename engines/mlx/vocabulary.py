@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engines.errors import BadModelFile
+from engines.text.grammar.hugging_face import lazy_tokenizer
 from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
 
@@ -30,6 +31,7 @@ class MlxVocabulary:
         self.bos_text: str = tokenizer.bos_token or ""
         self.eos_text: str = tokenizer.eos_token or ""
         self.chat_template = _template(tokenizer.chat_template)
+        self.grammar_vocabulary = lazy_tokenizer(backend, n_vocab, self.end_ids)
         self._backend = backend
         kinds = decoder_kinds(backend)
         self._strips_space = "Strip" in kinds or "Metaspace" in kinds

@@ -8,18 +8,21 @@ from typing import Any
 from engines.base import EngineInfo
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
+from engines.text.grammar import GrammarVocabulary
 from engines.text.tool_history import ToolHistory
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
 from engines.vllm.options import own_options
 from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
 from engines.vllm.rendering import ChatRenderer
+from engines.vllm.structures import BACKEND
 from engines.vllm.vocabulary import VllmVocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The parts of an engine. ``adapters`` are vLLM's LoRA requests by name."""
+    """The parts of an engine. ``adapters`` are vLLM's LoRA requests by name. ``grammar_vocabulary`` is None
+    where vLLM keeps structures in its own way."""
 
     launched: Launched
     renderer: ChatRenderer
@@ -27,6 +30,7 @@ class Assembled:
     history: ToolHistory
     parsers: AnswerParsers
     adapters: dict[str, Any]
+    grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
 
 
@@ -61,7 +65,9 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     }
     info = _describe(spec, launched, parsers, has_template=template is not None)
     history = ToolHistory(renderer.render_probe)
-    return Assembled(launched, renderer, vocabulary, history, parsers, adapters, info)
+    is_ours = launched.config.structured_outputs_config.backend == BACKEND
+    grammar = vocabulary.grammar_vocabulary if is_ours else None
+    return Assembled(launched, renderer, vocabulary, history, parsers, adapters, grammar, info)
 
 
 def _end_ids(llm: Any) -> set[int]:

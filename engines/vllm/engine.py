@@ -32,6 +32,7 @@ from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ended, resume
 from engines.text.chat_prompt import variables
+from engines.text.grammar import Compiler
 from engines.text.output import output_of
 from engines.text.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
@@ -56,6 +57,8 @@ class VllmEngine:
         self._tokenizer = Tokenizer(
             parts.vocabulary, parts.info.context_length, allow_special_tokens=allow_special_tokens
         )
+        grammar = parts.grammar_vocabulary
+        self._compiler = None if grammar is None else Compiler(grammar)
         self._parts: Assembled | None = parts
         self._llm: Any = parts.launched.llm
         self._counters = parts.launched.counters
@@ -139,8 +142,10 @@ class VllmEngine:
         return await self._tokenizer.detokenize(token_ids)
 
     async def prepare(self, structure: Structure) -> None:
-        """Nothing yet: `generate` has vLLM check the structure, and vLLM compiles it off the loop."""
+        """Where vLLM has another library for grammars, `generate` has it check the structure."""
         self._open()
+        if self._compiler is not None:
+            await self._compiler.compile(structure)
 
     def generate(self, request: GenerationRequest) -> TokenStream:
         parts = self._open()
@@ -153,7 +158,7 @@ class VllmEngine:
         last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
-        params = sampling_params(request, limit)
+        params = sampling_params(request, limit, uses_llguidance=self._compiler is not None)
         name = f"{request.request_id}-{next(self._numbers)}"
         arguments: dict[str, Any] = {
             "request_id": name,
@@ -177,10 +182,8 @@ class VllmEngine:
         return stream
 
     async def health(self) -> Health:
-        if self._closed:
-            return Health(False, "closed")
-        if self._llm.errored:
-            return Health(False, DIED)
+        if self._closed or self._llm.errored:
+            return Health(False, "closed" if self._closed else DIED)
         stalled = time.monotonic() - max(self._counters.last_progress, self._last_submit)
         if self._live and stalled > self._stall_timeout:
             return Health(False, f"no step for {stalled:.0f} s with requests waiting")
@@ -221,6 +224,8 @@ class VllmEngine:
         for stream in tuple(self._streams):
             stream.fail(EngineError("the model is being unloaded"))
         await self._tokenizer.close()
+        if self._compiler is not None:
+            await self._compiler.close()
         await asyncio.gather(*self._starting, *self._aborting, return_exceptions=True)
         launched = self._parts.launched
         self._llm = self._parts = None

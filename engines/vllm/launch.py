@@ -26,6 +26,7 @@ from engines.vllm.child_output import ChildOutput
 from engines.vllm.folder import check_folder
 from engines.vllm.metrics import Counters, stat_logger
 from engines.vllm.options import cpu_environment, engine_args, kv_size
+from engines.vllm.structures import configured
 from engines.vllm.surroundings import environment, quiet_logging
 from engines.vllm.version import check_version, installed_version
 
@@ -148,7 +149,7 @@ class Launch:
         _check_device(self._spec, on_cpu)
         known = [field.name for field in fields(AsyncEngineArgs)]
         can_sleep = bool(current_platform.is_sleep_mode_available())
-        args = AsyncEngineArgs(**engine_args(self._spec, known, can_sleep=can_sleep))
+        args = AsyncEngineArgs(**configured(engine_args(self._spec, known, can_sleep=can_sleep)))
         # Under this name vLLM takes the defaults of `vllm serve`.
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         bytes_per_token = self._set_kv_size(config, on_cpu)

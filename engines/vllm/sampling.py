@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from engines.base import GenerationRequest, Structure
+from engines.base import GenerationRequest
 from engines.errors import RequestError
+from engines.vllm.structures import structured_outputs
 
 _PARAMETERS = {"structured_outputs": "response_format", "max_logprobs": "logprobs"}
 
 
-def sampling_params(request: GenerationRequest, limit: int) -> Any:
+def sampling_params(request: GenerationRequest, limit: int, *, uses_llguidance: bool = True) -> Any:
     """``SamplingParams`` for an answer of at most ``limit`` tokens. Raises `RequestError`.
 
     Text is made here, not in vLLM (see ``stream.py``), so stop strings are not passed on. What was
-    generated elsewhere is prompt to vLLM.
+    generated elsewhere is prompt to vLLM. A structure that is complete ends the answer: vLLM would forbid
+    that for ``min_tokens``, and go on without a structure for ``ignore_eos``.
     """
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    sampling, seed = request.sampling, request.generator_seed
+    sampling, seed, is_bound = request.sampling, request.generator_seed, request.structure is not None
     try:
         return SamplingParams(
             temperature=sampling.temperature,
@@ -35,10 +37,10 @@ def sampling_params(request: GenerationRequest, limit: int) -> Any:
             stop_token_ids=[*request.stop_token_ids],
             seed=None if seed is None else seed % 2**63,
             max_tokens=limit - len(request.generated),
-            min_tokens=max(0, min(request.min_tokens, limit) - len(request.generated)),
-            ignore_eos=request.ignore_eos,
+            min_tokens=0 if is_bound else max(0, min(request.min_tokens, limit) - len(request.generated)),
+            ignore_eos=request.ignore_eos and not is_bound,
             logprobs=request.logprobs,
-            structured_outputs=structured_outputs(request.structure),
+            structured_outputs=structured_outputs(request.structure, uses_llguidance=uses_llguidance),
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
@@ -60,25 +62,6 @@ def _logit_bias(request: GenerationRequest) -> dict[int, float]:
             penalty = sampling.frequency_penalty * count + sampling.presence_penalty
             bias[token] = bias.get(token, 0.0) - penalty
     return bias
-
-
-def structured_outputs(structure: Structure | None) -> Any:
-    """``StructuredOutputsParams``, or None."""
-    if structure is None:
-        return None
-    from vllm.sampling_params import StructuredOutputsParams
-
-    match structure.kind:
-        case "json_object":
-            return StructuredOutputsParams(json_object=True)
-        case "json_schema":
-            return StructuredOutputsParams(json=structure.value)
-        case "regex":
-            return StructuredOutputsParams(regex=structure.value)
-        case "choice":
-            return StructuredOutputsParams(choice=list(structure.choices))
-        case "grammar":
-            return StructuredOutputsParams(grammar=structure.value)
 
 
 def may_be_invalid(request: GenerationRequest) -> bool:

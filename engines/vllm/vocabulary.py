@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from engines.text.grammar.hugging_face import lazy_tokenizer
 from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule
 
@@ -32,6 +33,7 @@ class VllmVocabulary:
         # A slow tokenizer's tokens can only be decoded as text.
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._to_bytes = None if backend is None else rule(decoder_kinds(backend))
+        self.grammar_vocabulary = None if backend is None else lazy_tokenizer(backend, n_vocab, self._end_ids)
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends an answer."""
