@@ -28,7 +28,8 @@ class EngineInfo:
     trained for, 0 if that is unknown; ``max_sequences`` is how many sequences can decode at once. ``memory``
     is what this engine holds in bytes, as far as it knows: weights, KV cache and work space, on whatever
     device; ``memory_asleep`` is what of it stays, in main memory, while the engine sleeps. ``capabilities``
-    are of "chat", "completion", "tools", "reasoning", "structured", "adapters" and "sleep".
+    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "fim", "prompt_logprobs" and
+    "sleep".
     """
 
     engine: str
@@ -46,11 +47,20 @@ class EngineInfo:
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids ready for prefill; ``text`` is what they were made from, where that is known, and
-    ``variables`` are those that a request gave the chat template."""
+    ``variables`` are those that a request gave the chat template. An answer ends with any of ``ends`` too."""
 
     token_ids: tuple[int, ...]
     text: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
+    ends: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that is shown beside the one in which something is to be filled in."""
+
+    name: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +355,15 @@ class Generates(Protocol):
 
         Raises `UnsupportedFeature` if the model has none, or one that takes no ``reasoning_effort``, and
         `RequestError` if the template refuses the messages.
+        """
+        ...
+
+    async def render_infill(
+        self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
+    ) -> Prompt:
+        """The prompt for what is between ``prefix`` and ``suffix``; its text is the prefix.
+
+        Raises `UnsupportedFeature` without the capability "fim".
         """
         ...
 

@@ -218,7 +218,7 @@ def generation_requests(
             max_tokens=task.max_tokens,
             min_tokens=task.min_tokens,
             stop=task.stop,
-            stop_token_ids=task.stop_token_ids,
+            stop_token_ids=(*task.stop_token_ids, *prompt.ends),
             include_stop=task.include_stop,
             show_special=task.show_special,
             ignore_eos=task.ignore_eos,
@@ -255,7 +255,9 @@ async def _prompts(task: Task, engine: Engine) -> list[Prompt]:
         return [await engine.render_chat(task.messages, tools=tools, rendering=task.rendering)]
     prompts: list[Prompt] = []
     for item in task.prompts:
-        if isinstance(item, str):
+        if task.suffix is not None:
+            prompts.append(await engine.render_infill(item, task.suffix, task.files))
+        elif isinstance(item, str):
             prompts.append(Prompt(await engine.tokenize(item, add_special=task.add_special), item))
         else:
             prompts.append(Prompt(item, await engine.detokenize(item) if task.echo else None))

@@ -10,7 +10,7 @@ from typing import Any
 from app.schemas.unknown_fields import UnknownField
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
-from engines.base import NEW_ANSWER, Rendering, Sampling, Structure
+from engines.base import NEW_ANSWER, Rendering, Sampling, SourceFile, Structure
 from engines.text.tool_use import ToolUse
 
 # More of a conversation tells no two apart.
@@ -25,6 +25,7 @@ class Task:
     tool calls), made a prompt as ``rendering`` says; without one, each of ``prompts`` is a text or its token
     ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are generated
     for each prompt. ``max_tokens`` None is up to the context's end; ``logprobs`` as in `GenerationRequest`.
+    With a ``suffix`` an answer is what stands between a prompt and it, where ``files`` are beside them.
     ``needs`` pairs a capability that not every engine has with the field that asks for it.
 
     ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
@@ -41,6 +42,8 @@ class Task:
     rendering: Rendering = NEW_ANSWER
     prompts: tuple[str | tuple[int, ...], ...] = ()
     add_special: bool = True
+    suffix: str | None = None
+    files: tuple[SourceFile, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
     max_tokens: int | None = None

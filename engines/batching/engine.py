@@ -17,6 +17,7 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
+    SourceFile,
     Structure,
 )
 from engines.batching.sequence import Sequence
@@ -100,6 +101,9 @@ class BatchingEngine(ABC, Generic[S]):
         if end is not None:
             text = end.cut(text)
         return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
+
+    async def render_infill(self, prefix: str | Seq[int], suffix: str, files: Seq[SourceFile] = ()) -> Prompt:
+        return await self._tokenizer.infill(self._vocabulary.fim, prefix, suffix, files)
 
     def answer_parser(
         self, tools: Seq[Mapping[str, Any]] | None = None, prompt: Prompt | None = None

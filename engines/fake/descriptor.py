@@ -32,7 +32,7 @@ def _opener() -> Load:
 DESCRIPTOR = EngineDescriptor(
     name=NAME,
     label="the fake engine",
-    capabilities=frozenset({"chat", "completion"}),
+    capabilities=frozenset({"chat", "completion", "fim"}),
     brings_templates=True,
     judge=_judge,
     estimate=_estimate,

@@ -26,6 +26,7 @@ from engines.base import (
     Prompt,
     Rendering,
     Sampling,
+    SourceFile,
     Structure,
     TokenLogprob,
     Usage,
@@ -62,7 +63,7 @@ class FakeEngine:
         context_length: int = 8192,
         longest_context: int = 8192,
         max_sequences: int = 64,
-        capabilities: Iterable[str] = ("chat", "completion"),
+        capabilities: Iterable[str] = ("chat", "completion", "fim"),
         make_parser: Callable[[], AnswerParser] | None = None,
     ) -> None:
         self._info = EngineInfo(
@@ -108,6 +109,12 @@ class FakeEngine:
         text = "".join(map(_line, chat.messages))
         text = text[:-1] if rendering.continue_final else text
         return await self._tokenizer.prompt(text, chat, add_special=True)
+
+    async def render_infill(
+        self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
+    ) -> Prompt:
+        fim = self._vocabulary.fim if "fim" in self._info.capabilities else None
+        return await self._tokenizer.infill(fim, prefix, suffix, files)
 
     def answer_parser(
         self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engines.base import Engine
-from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
+from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -103,7 +103,8 @@ DESCRIPTOR = EngineDescriptor(
     label="llama.cpp",
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
-    capabilities=frozenset({"chat", "completion", "sleep"}),
+    capabilities=frozenset({"chat", "completion", "fim", "sleep"}),
+    help={"fim": NO_FIM},
     request_fields=frozenset(
         {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
     ),

@@ -87,7 +87,8 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
 def _capabilities(model: LlamaModel, offload: bool) -> frozenset[str]:
     chat = {"chat"} if model.chat_template else set()
     sleep = set() if offload else {"sleep"}
-    return frozenset({"completion"} | chat | sleep)
+    fim = {"fim"} if model.fim is not None else set()
+    return frozenset({"completion"} | chat | fim | sleep)
 
 
 def _offload(options: LlamaOptions) -> bool:

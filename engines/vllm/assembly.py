@@ -59,7 +59,7 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         adapter.name: LoRARequest(adapter.name, number, str(adapter.path))
         for number, adapter in enumerate(spec.adapters, 1)
     }
-    info = _describe(spec, launched, parsers, has_template=template is not None)
+    info = _describe(spec, launched, parsers, has_template=template is not None, has_fim=bool(vocabulary.fim))
     history = ToolHistory(renderer.render_probe)
     return Assembled(launched, renderer, vocabulary, history, parsers, adapters, info)
 
@@ -73,7 +73,7 @@ def _end_ids(llm: Any) -> set[int]:
 
 
 def _describe(
-    spec: LoadSpec, launched: Launched, parsers: AnswerParsers, *, has_template: bool
+    spec: LoadSpec, launched: Launched, parsers: AnswerParsers, *, has_template: bool, has_fim: bool
 ) -> EngineInfo:
     config = launched.config
     model, scheduler = config.model_config, config.scheduler_config
@@ -84,6 +84,7 @@ def _describe(
         "tools": has_template and parsers.tools,
         "reasoning": parsers.reasoning,
         "adapters": bool(spec.adapters),
+        "fim": has_fim,
         "sleep": bool(model.enable_sleep_mode),
     }
     folder = check_folder(spec.path)

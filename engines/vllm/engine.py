@@ -21,6 +21,7 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
+    SourceFile,
     Structure,
     TokenStream,
 )
@@ -114,6 +115,11 @@ class VllmEngine:
         # The template writes the special tokens that the model wants.
         prompt = await self._tokenizer.prompt(rendered, chat, add_special=False)
         return replace(prompt, variables=given)
+
+    async def render_infill(
+        self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
+    ) -> Prompt:
+        return await self._tokenizer.infill(self._open().vocabulary.fim, prefix, suffix, files)
 
     def answer_parser(
         self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None

@@ -162,6 +162,16 @@ def test_completions_take_every_form_of_prompt(client: httpx.Client, server: Liv
     assert [c["text"] for c in complete(client, prompt=[ids, ids[:1]]).json()["choices"]] == ["hi", "h"]
 
 
+def test_a_suffix_is_filled_in_before(client: httpx.Client) -> None:
+    """The fake engine says its prompt, marks and all: the marks end an answer."""
+    body = complete(client, suffix=" omega", ignore_eos=True).json()
+    assert body["choices"][0]["text"] == "alpha beta gamma"
+    assert body["usage"]["prompt_tokens"] == 7  # three and one, and the marks
+    both = complete(client, suffix=" omega", prompt=[66, 67], max_tokens=2, echo=True).json()
+    assert both["choices"][0]["text"] == "ABA"
+    assert error(complete(client, suffix=5))["param"] == "suffix"
+
+
 def test_echo(client: httpx.Client) -> None:
     assert complete(client, echo=True, max_tokens=1).json()["choices"][0]["text"] == "alpha beta gammaalpha"
     assert complete(client, echo=True, max_tokens=0).json()["choices"][0]["text"] == "alpha beta gamma"
@@ -274,7 +284,7 @@ def test_what_is_not_there_yet_is_refused_by_name(client: httpx.Client, fields: 
     assert error(response)["param"]
 
 
-@pytest.mark.parametrize("fields", [{"suffix": "end"}, {"best_of": 3}, {"echo": True, "logprobs": 1}])
+@pytest.mark.parametrize("fields", [{"best_of": 3}, {"echo": True, "logprobs": 1}])
 def test_completion_features_not_there_yet(client: httpx.Client, fields: dict[str, Any]) -> None:
     assert error(complete(client, **fields))["code"] == "unsupported_feature"
 

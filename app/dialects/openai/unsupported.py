@@ -51,8 +51,6 @@ def refuse_in_chat(body: ChatCompletionRequest) -> None:
 
 def refuse_in_completion(body: CompletionRequest) -> None:
     """As `refuse_in_chat`, for plain completions."""
-    if body.suffix not in (None, ""):
-        raise _refusal("suffix (filling in the middle)", "suffix")
     if body.best_of not in (None, 1, body.n):
         raise _refusal("best_of other than n", "best_of")
     if body.echo and body.logprobs is not None:

@@ -37,6 +37,8 @@ def parse(document: Any, resolve: Resolve) -> Task:
         needs["structured"] = asked_in
     if resolved.target.adapter is not None:
         needs["adapters"] = "model"
+    if body.suffix:
+        needs["fim"] = "suffix"
     return Task(
         target=resolved.target,
         prompts=prompts,
@@ -58,6 +60,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
         continuous_usage=body.continuous_usage,
         tell_token_ids=body.return_token_ids,
         echo=body.echo,
+        suffix=body.suffix or None,
         priority=body.priority,
         keep_alive=body.keep_alive,
         defaults=defaults,

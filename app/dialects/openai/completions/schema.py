@@ -42,8 +42,13 @@ class CompletionRequest(PeerFields):
         None, description="What the answer must match, under the names that vLLM gives it."
     )
 
+    suffix: str | None = Field(
+        None,
+        description="The answer is what stands between the prompt and this text, for models that can fill in "
+        "the middle (`fim` in their capabilities).",
+    )
+
     # Refused unless they ask for nothing (see app/dialects/openai/unsupported.py).
-    suffix: Any = None
     best_of: Any = None
 
 
