@@ -28,8 +28,7 @@ class EngineInfo:
     trained for, 0 if that is unknown; ``max_sequences`` is how many sequences can decode at once. ``memory``
     is what this engine holds in bytes, as far as it knows: weights, KV cache and work space, on whatever
     device; ``memory_asleep`` is what of it stays, in main memory, while the engine sleeps. ``capabilities``
-    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "fim", "prompt_logprobs" and
-    "sleep".
+    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "fim" and "sleep".
     """
 
     engine: str
@@ -150,6 +149,9 @@ class GenerationRequest:
     answer, a stop string or such a token, is no part of its text, except with ``include_stop``. Special
     tokens have no text, except with ``show_special``.
 
+    With ``prompt_logprobs`` the first chunk tells the log probabilities of the prompt, with so many
+    alternatives a token, and those of the answer tell its end token too; ``max_tokens`` may be 0.
+
     ``generated`` are token ids of this answer that were generated before, elsewhere. They count as
     generated (``max_tokens``, ``min_tokens``, penalties, `Usage.completion_tokens`) but are not sent again,
     neither as `Chunk.token_ids` nor as text; what of their text was held back (half a character, the
@@ -169,6 +171,7 @@ class GenerationRequest:
     show_special: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     structure: Structure | None = None
     adapter: str | None = None
     generated: tuple[int, ...] = ()
@@ -213,10 +216,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The chosen token, and the most likely tokens at its position, best first."""
+    """The chosen token, its place among all (1 is the most likely; 0: not told), and the most likely tokens
+    at its position, best first."""
 
     chosen: Candidate
     top: tuple[Candidate, ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +240,8 @@ class Chunk:
     ``text`` never ends inside a character and never holds any part of a stop string; it is empty
     while text is held back. ``token_ids`` were sampled since the last chunk, also those whose text is
     still held back. ``logprobs`` belong to the released text. The last chunk, and only it, has
-    ``finish_reason`` and ``usage``.
+    ``finish_reason`` and ``usage``; the first has ``prompt_logprobs``, if they were asked for: one for each
+    token of the prompt, of which the first has the log probability 0, as nothing comes before it.
     """
 
     text: str = ""
@@ -243,6 +249,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ def merge(first: Chunk, second: Chunk) -> Chunk:
         logprobs=first.logprobs + second.logprobs,
         finish_reason=second.finish_reason,
         usage=second.usage,
+        prompt_logprobs=first.prompt_logprobs + second.prompt_logprobs,
     )
 
 
@@ -38,7 +39,7 @@ def resume(
         is_last = token in request.stop_token_ids or (is_end(token) and not request.ignore_eos)
         if is_last or assembler.push(piece(token)).stopped:
             return _last(request, assembler, "stop", count)
-    if len(request.generated) >= limit:
+    if len(request.generated) >= limit and request.prompt_logprobs is None:
         return _last(request, assembler, "length", len(request.generated))
     return None
 

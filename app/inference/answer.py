@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from app.inference.task import Task
 from engines.base import Chunk, TokenLogprob
 from engines.text.answer_reader import AnswerReader
 
@@ -27,10 +30,12 @@ class Answer:
     calls: dict[int, CalledTool] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
 
     def add(self, chunk: Chunk) -> None:
         self.token_ids += chunk.token_ids
+        self.prompt_logprobs += chunk.prompt_logprobs
         if self.reader is None:
             self._add(chunk.text, chunk.logprobs, chunk.finish_reason)
             return
@@ -43,7 +48,32 @@ class Answer:
             call.name = call.name or delta.name or ""
             call.arguments += delta.arguments
 
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens; that of an answer without any is the lowest."""
+        if not self.logprobs:
+            return -math.inf
+        return sum(each.chosen.logprob for each in self.logprobs) / len(self.logprobs)
+
     def _add(self, text: str, logprobs: tuple[TokenLogprob, ...], finish_reason: str | None) -> None:
         self.text += text
         self.logprobs.extend(logprobs)
         self.finish_reason = finish_reason or self.finish_reason
+
+
+def best(task: Task, candidates: Sequence[Answer]) -> Sequence[Answer]:
+    """The answers to ``task`` among its ``candidates``: for each prompt those that the model finds likeliest,
+    best first."""
+    if not task.best_of:
+        return candidates
+    size = task.best_of
+    prompts = (candidates[start : start + size] for start in range(0, len(candidates), size))
+    chosen = [
+        each
+        for answers in prompts
+        for each in sorted(answers, key=lambda answer: answer.mean_logprob, reverse=True)[: task.n]
+    ]
+    if task.logprobs is None:
+        for answer in chosen:  # nobody asked for what they were chosen by
+            answer.logprobs.clear()
+    return chosen

@@ -9,6 +9,7 @@ from typing import Any
 
 from app.errors import to_api_error
 from app.inference import capabilities, merge, reply
+from app.inference.answer import best
 from app.inference.dialect import AnswerContext, Dialect
 from app.inference.outcome import RequestRecord, Status
 from app.inference.resume import is_resumable, refuse_readers
@@ -179,7 +180,7 @@ async def run(
         readers = [] if task.messages is None else _readers(task, engine, prompts[0])
         refuse_readers(resume_point, readers)
         sequences = generation_requests(task, prompts, request.request_id, resume_point)
-        generation = merge.start(engine, sequences, record, answers=task.n)
+        generation = merge.start(engine, sequences, record, answers=task.candidates)
     except ContextLengthExceeded as error:
         raise error.told("prompt" if task.messages is None else "messages", _longer(engine.info)) from None
     writer = dialect.writer(
@@ -188,12 +189,12 @@ async def run(
             answer_id=request.own_id,
             choices=len(sequences),
             readers=readers,
-            prompts=[sequence.prompt for sequence in sequences],
+            prompts=[prompt for prompt in prompts for _ in range(task.n)],
             resume_point=resume_point,
         ),
     )
     if not task.stream:
-        return await reply.whole(generation, writer)
+        return await reply.whole(generation, writer, partial(best, task))
     return await reply.streamed(
         generation,
         writer,
@@ -206,7 +207,7 @@ async def run(
 def generation_requests(
     task: Task, prompts: Sequence[Prompt], request_id: str, resume_point: ResumePoint | None = None
 ) -> list[GenerationRequest]:
-    """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices.
+    """A request for each candidate of each prompt, prompt by prompt: the order of the choices' indices.
 
     With a seed each answer gets its own, or they would all be the same.
     """
@@ -222,7 +223,8 @@ def generation_requests(
             include_stop=task.include_stop,
             show_special=task.show_special,
             ignore_eos=task.ignore_eos,
-            logprobs=task.logprobs,
+            logprobs=task.logprobs if not task.best_of else task.logprobs or 0,
+            prompt_logprobs=task.prompt_logprobs,
             structure=task.structure,
             adapter=task.target.adapter,
             generated=resume_point.token_ids if resume_point is not None else (),
@@ -230,7 +232,7 @@ def generation_requests(
         )
         for seed in (task.sampling.seed,)
         for prompt in prompts
-        for i in range(task.n)
+        for i in range(task.candidates)
     ]
 
 

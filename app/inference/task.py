@@ -24,12 +24,14 @@ class Task:
     ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
     tool calls), made a prompt as ``rendering`` says; without one, each of ``prompts`` is a text or its token
     ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are generated
-    for each prompt. ``max_tokens`` None is up to the context's end; ``logprobs`` as in `GenerationRequest`.
-    With a ``suffix`` an answer is what stands between a prompt and it, where ``files`` are beside them.
+    for each prompt, or the best ``n`` of ``best_of``. ``max_tokens`` None is up to the context's end;
+    ``logprobs`` and ``prompt_logprobs`` as in `GenerationRequest`. With a ``suffix`` an answer is what stands
+    between a prompt and it, where ``files`` are beside them.
     ``needs`` pairs a capability that not every engine has with the field that asks for it.
 
     ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
-    every event; ``tell_token_ids`` tells the tokens themselves, ``tell_reasoning`` what was reasoned.
+    every event; ``tell_token_ids`` tells the tokens themselves, ``tell_prompt_logprobs`` those of the
+    prompt apart from its echo, ``tell_reasoning`` what was reasoned.
     ``echo`` puts the prompt in front of its answers. Of requests that wait, those with the lowest
     ``priority`` go first; ``keep_alive`` as in `Call`. ``defaults`` are sampling fields, as the API names
     them, that the catalog or the model sets and the client did not. ``unknown`` are fields of the request
@@ -54,6 +56,8 @@ class Task:
     show_special: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    best_of: int = 0
     tools: ToolUse | None = None
     structure: Structure | None = None
     needs: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class Task:
     include_usage: bool = False
     continuous_usage: bool = False
     tell_token_ids: bool = False
+    tell_prompt_logprobs: bool = False
     tell_reasoning: bool = True
     echo: bool = False
     priority: int = 0
@@ -68,6 +73,11 @@ class Task:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[UnknownField, ...] = ()
     must_fit: bool = False
+
+    @property
+    def candidates(self) -> int:
+        """How many answers are generated for each prompt."""
+        return self.best_of or self.n
 
     def conversation(self) -> str:
         """The text whose beginning decides what a prefix cache is worth, as far as it counts."""

@@ -33,6 +33,7 @@ DESCRIPTOR = EngineDescriptor(
     name=NAME,
     label="the fake engine",
     capabilities=frozenset({"chat", "completion", "fim"}),
+    request_fields=frozenset({"prompt_logprobs"}),
     brings_templates=True,
     judge=_judge,
     estimate=_estimate,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -199,6 +199,7 @@ class FakeEngine:
         self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
     ) -> None:
         assembler = TextAssembler.of(request)
+        scores = tuple(self._prompt_logprobs(request))
         last = resume(request, assembler, limit=limit, piece=self._vocabulary.piece, is_end=_never)
         if last is not None:
             stream.put(last)
@@ -206,6 +207,8 @@ class FakeEngine:
         self._prompt_tokens += len(request.prompt.token_ids)
         longest = _FOREVER if request.ignore_eos else max(request.min_tokens, len(source))
         end = max(min(limit, longest), len(request.generated))
+        if scores:
+            stream.put(Chunk(prompt_logprobs=scores))
         for count in range(len(request.generated), end):
             await asyncio.sleep(self._delay)
             self._fail_if_told()
@@ -217,7 +220,7 @@ class FakeEngine:
                 rest = assembler.finish()
                 stream.put(_last(rest._replace(text=text + rest.text), (), "stop", request, count + 1))
                 return
-            released = assembler.push(piece, self._logprob(request, token, piece))
+            released = assembler.push(piece, self._logprob(request, token))
             if released.stopped:
                 stream.put(_last(released, (token,), "stop", request, count + 1))
                 return
@@ -261,13 +264,21 @@ class FakeEngine:
                 return kept
         return allowed or tokens
 
-    def _logprob(self, request: GenerationRequest, token: int, piece: bytes) -> TokenLogprob | None:
-        if request.logprobs is None:
-            return None
-        others = [i for i in range(1, request.logprobs + 1) if i != token][: max(0, request.logprobs - 1)]
-        chosen = Candidate(token, piece, -0.1)
+    def _logprob(self, request: GenerationRequest, token: int) -> TokenLogprob | None:
+        return None if request.logprobs is None else self._scored(token, request.logprobs)
+
+    def _prompt_logprobs(self, request: GenerationRequest) -> Iterator[TokenLogprob]:
+        if (most := request.prompt_logprobs) is None:
+            return
+        first, *others = request.prompt.token_ids
+        yield TokenLogprob(Candidate(first, self._vocabulary.label(first), 0.0))
+        yield from (self._scored(token, most) for token in others)
+
+    def _scored(self, token: int, most: int) -> TokenLogprob:
+        others = [i for i in range(1, most + 1) if i != token][: max(0, most - 1)]
+        chosen = Candidate(token, self._vocabulary.label(token), -0.1)
         top = [chosen, *(Candidate(i, self._vocabulary.piece(i), -3.0 - n) for n, i in enumerate(others))]
-        return TokenLogprob(chosen, tuple(top[: request.logprobs]))
+        return TokenLogprob(chosen, tuple(top[:most]), rank=1)
 
 
 def _line(message: Mapping[str, Any]) -> str:

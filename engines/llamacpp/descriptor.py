@@ -106,7 +106,15 @@ DESCRIPTOR = EngineDescriptor(
     capabilities=frozenset({"chat", "completion", "fim", "sleep"}),
     help={"fim": NO_FIM},
     request_fields=frozenset(
-        {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
+        {
+            "typical_p",
+            "mirostat",
+            "xtc_probability",
+            "top_n_sigma",
+            "dynatemp_range",
+            "repeat_last_n",
+            "prompt_logprobs",
+        }
     ),
     packages=_packages,
     judge=_judge,

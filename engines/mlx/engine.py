@@ -12,6 +12,7 @@ from engines.batching.engine import BatchingEngine
 from engines.batching.thread import CheckWanted, EngineThread
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import CannotLoad, EngineError, UnsupportedFeature
+from engines.limits import no_prompt_logprobs
 from engines.mlx import threads
 from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import MlxSequence
@@ -82,6 +83,8 @@ class MlxEngine(BatchingEngine[MlxSequence]):
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
     ) -> MlxSequence:
+        if request.prompt_logprobs is not None:
+            raise no_prompt_logprobs()
         return MlxSequence(request, stream, assembler, limit)
 
     def _lacks_special(self, text: str) -> bool:

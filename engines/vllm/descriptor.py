@@ -131,6 +131,7 @@ DESCRIPTOR = EngineDescriptor(
         "`options: {tool_call_parser: hermes}`",
         "adapters": "it was loaded without adapters: load it again with those of models/models.yaml",
     },
+    request_fields=frozenset({"prompt_logprobs"}),
     packages=_packages,
     judge=_judge,
     idle_gpu=_idle_gpu,

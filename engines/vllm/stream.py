@@ -7,7 +7,8 @@ longest stop string, and tells no bytes; so tokens go through the same `TextAsse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
@@ -32,6 +33,7 @@ class VllmStream:
         "_on_end",
         "_piece",
         "_request",
+        "_scored",
         "_start",
         "_vocabulary",
     )
@@ -56,6 +58,7 @@ class VllmStream:
         self._completion_tokens = len(request.generated)
         self._ended = False
         self._error: EngineError | None = None
+        self._scored = request.prompt_logprobs is None  # or was told
 
     def __aiter__(self) -> VllmStream:
         return self
@@ -102,6 +105,24 @@ class VllmStream:
             on_end(self, abort)
 
     def _chunk(self, output: Any) -> Chunk:
+        if self._scored:
+            return self._answer(output)
+        self._scored = True
+        scores = tuple(self._prompt_logprobs(output))
+        if self._request.max_tokens == 0:
+            self._end(abort=output.outputs[0].finish_reason is None)
+            return Chunk(finish_reason="length", usage=self._usage(output), prompt_logprobs=scores)
+        return replace(self._answer(output), prompt_logprobs=scores)
+
+    def _prompt_logprobs(self, output: Any) -> Iterator[TokenLogprob]:
+        tokens, most = self._request.prompt.token_ids, self._request.prompt_logprobs or 0
+        for index, token in enumerate(tokens):
+            if not index:
+                yield TokenLogprob(Candidate(token, self._vocabulary.label(token), 0.0))
+            else:
+                yield self._logprob(token, output.prompt_logprobs[index], most)
+
+    def _answer(self, output: Any) -> Chunk:
         completion = output.outputs[0]
         reason = completion.finish_reason
         if reason is not None and reason not in _REASONS:
@@ -114,6 +135,8 @@ class VllmStream:
         text, logprobs, used = self._release(
             tokens if self._request.include_stop else shown, completion.logprobs
         )
+        if reason == "stop" and used is None and self._request.prompt_logprobs is not None:
+            logprobs += self._of_end(tokens[-1], completion.logprobs)
         if used is not None:
             self._completion_tokens += used
             self._end(abort=reason is None)
@@ -130,14 +153,14 @@ class VllmStream:
         self, tokens: tuple[int, ...], logprobs: Any
     ) -> tuple[str, tuple[TokenLogprob, ...], int | None]:
         """Text and log probabilities of ``tokens``, and how many of them there were up to a stop string."""
-        push, piece = self._assembler.push, self._piece
+        push, piece, wanted = self._assembler.push, self._piece, self._request.logprobs or 0
         if len(tokens) == 1 and not logprobs:
             text, _, stopped = push(piece(tokens[0]))
             return text, (), 1 if stopped else None
         texts: list[str] = []
         entries: list[TokenLogprob] = []
         for index, token in enumerate(tokens):
-            entry = self._logprob(token, logprobs[index]) if logprobs else None
+            entry = self._logprob(token, logprobs[index], wanted) if logprobs else None
             text, ready, stopped = push(piece(token), entry)
             texts.append(text)
             entries.extend(ready)
@@ -145,12 +168,20 @@ class VllmStream:
                 return "".join(texts), tuple(entries), index + 1
         return "".join(texts), tuple(entries), None
 
-    def _logprob(self, token: int, position: Any) -> TokenLogprob:
-        wanted = self._request.logprobs or 0
+    def _of_end(self, token: int, logprobs: Any) -> tuple[TokenLogprob, ...]:
+        """The log probability of the token that ends an answer without being a part of it."""
+        if not logprobs or self._request.include_stop:
+            return ()
+        return (self._logprob(token, logprobs[-1], self._request.logprobs or 0),)
+
+    def _logprob(self, token: int, position: Any, wanted: int) -> TokenLogprob:
         ranked = sorted(position.items(), key=lambda item: item[1].rank)
-        piece = self._vocabulary.piece
+        piece = self._vocabulary.label
         top = [Candidate(i, piece(i), found.logprob) for i, found in ranked if found.rank <= wanted]
-        return TokenLogprob(Candidate(token, piece(token), position[token].logprob), tuple(top[:wanted]))
+        chosen = position[token]
+        return TokenLogprob(
+            Candidate(token, piece(token), chosen.logprob), tuple(top[:wanted]), chosen.rank or 0
+        )
 
     def _usage(self, output: Any) -> Usage:
         prompt = len(self._request.prompt.token_ids)
