@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from engines.base import Engine, Usage
+from engines.base import Resident, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class WireFormat:
     count_tokens: Callable[[bytes], int]
 
 
-Run = Callable[[Engine, ResumePoint | None], Awaitable[Reply]]
+Run = Callable[[Resident, ResumePoint | None], Awaitable[Reply]]
 
 
 @dataclass(slots=True)

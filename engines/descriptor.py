@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
-from engines.base import Engine
+from engines.base import Resident
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
@@ -57,7 +57,7 @@ class Estimate(Protocol):
     def __call__(self, spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint: ...
 
 
-Load = Callable[[LoadSpec, Progress | None], Awaitable[Engine]]
+Load = Callable[[LoadSpec, Progress | None], Awaitable[Resident]]
 """Loads a model. Raises `ModelLoadError`; cancelling gives the load up and leaves nothing behind."""
 
 

@@ -51,6 +51,18 @@ def check_token_ids(token_ids: Sequence[int], n_vocab: int, *, param: str = "pro
         )
 
 
+def check_inputs(inputs: Sequence[Sequence[int]], *, context_length: int, n_vocab: int) -> None:
+    """Refuse inputs that cannot be embedded, by their place: one without tokens, one with ids outside the
+    vocabulary (`RequestError`), one that is too long (`ContextLengthExceeded`)."""
+    for index, token_ids in enumerate(inputs):
+        place = f"input.{index}"
+        if not token_ids:
+            raise RequestError(f"{place} has no tokens", param=place)
+        if len(token_ids) > context_length:
+            raise ContextLengthExceeded(context_length, len(token_ids), prompt=place)
+        check_token_ids(token_ids, n_vocab, param=place)
+
+
 def check_choice(request: GenerationRequest, is_end: Callable[[int], bool]) -> None:
     """Raise `RequestError` if every token that may be drawn is one that must not be; ``is_end`` says that the
     model ends an answer with a token."""

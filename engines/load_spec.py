@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines.models.purpose import Pooling
+
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
@@ -26,8 +28,9 @@ class LoadSpec:
     sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
     step, with work waiting, the engine counts as hung; with ``allow_special_tokens`` the control tokens that
     messages hold count as the chat template's own; with ``deterministic`` llama.cpp computes greedy and
-    seeded requests that run alone the same way each time; ``options`` are passed on to the engine's
-    own configuration by name, and one that it does not know is an error.
+    seeded requests that run alone the same way each time; ``pooling`` (None: the model's files say whether
+    it pools, and how), ``matryoshka`` and ``dimensions`` are as in `EngineInfo`; ``options`` are passed on to
+    the engine's own configuration by name, and one that it does not know is an error.
     """
 
     engine: str
@@ -48,4 +51,7 @@ class LoadSpec:
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
     deterministic: bool = True
+    pooling: Pooling | None = None
+    matryoshka: bool = False
+    dimensions: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.base import Engine
+from engines.base import Resident
 from engines.descriptor import EngineDescriptor, Load
 from engines.errors import CannotLoad
 from engines.fake.descriptor import DESCRIPTOR as FAKE
@@ -40,7 +40,7 @@ class EngineRegistry:
     def __init__(self) -> None:
         self._opened: dict[str, Load] = {}
 
-    async def load(self, spec: LoadSpec, progress: Progress | None = None) -> Engine:
+    async def load(self, spec: LoadSpec, progress: Progress | None = None) -> Resident:
         """Load a model. Raises `ModelLoadError`."""
         descriptor = ENGINES.get(spec.engine)
         if descriptor is None:

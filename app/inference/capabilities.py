@@ -15,6 +15,8 @@ FEATURES = {
     "adapters": "LoRA adapters",
     "fim": "way to fill in the middle",
     "reasoning": "parser that tells reasoning apart",
+    "embeddings": "embeddings",
+    "rerank": "reranking",
     # Ways of drawing tokens.
     "typical_p": "typical sampling",
     "min_keep": "least number of tokens that filters leave",
@@ -52,6 +54,19 @@ FEATURES = {
     "separate_reasoning": "way of leaving reasoning in the content",
 }
 """What each capability is, for people."""
+
+
+def check_generates(engine: EngineInfo) -> None:
+    """Raise `UnsupportedFeature` unless ``engine`` generates text."""
+    if not engine.capabilities & {"chat", "completion"}:
+        raise UnsupportedFeature(f"model {engine.model} generates no text: {_uses(engine)}", param="model")
+
+
+def _uses(engine: EngineInfo) -> str:
+    """What a model that generates no text is for."""
+    if "rerank" in engine.capabilities:
+        return "it tells how relevant documents are (/v1/rerank)"
+    return "it makes embeddings (/v1/embeddings)"
 
 
 def check(needs: Mapping[str, str], engine: EngineInfo) -> None:

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from app.inference.answer import Answer
+from app.inference.outcome import RequestRecord
 from app.inference.targets import Resolved
-from app.inference.task import Task
-from balancer.call import ResumePoint, WireFormat
-from engines.base import Chunk, Prompt, Usage
-from engines.text.answer_reader import AnswerReader
+from app.inference.task import BaseTask, Task
+from app.inference.wire_request import WireRequest
+from balancer.call import Reply, ResumePoint, WireFormat
+from engines.base import Chunk, Prompt, Resident, Usage
 
 Resolve = Callable[[str], Resolved]
+
+T = TypeVar("T", bound=BaseTask)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of a task: for which request, kept in which record, on which engine, from where on."""
+
+    request: WireRequest
+    record: RequestRecord
+    resident: Resident
+    resume_point: ResumePoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerContext:
     """The facts of the answers to one task that a writer needs.
 
-    ``answer_id`` is no other answer's. ``choices`` is how many answers there are, ``readers`` one for each of
-    them, or none where all of their text is content. ``prompts`` are what they answer, one for each.
+    ``answer_id`` is no other answer's. ``choices`` is how many answers there are; ``has_parts``: there may be
+    more in them than content. ``prompts`` are what they answer, one for each.
     An answer that another backend began, up to ``resume_point``, has been opened there.
     """
 
     answer_id: str
     choices: int
-    readers: Sequence[AnswerReader] = ()
+    has_parts: bool = False
     prompts: Sequence[Prompt] = ()
     resume_point: ResumePoint | None = None
 
@@ -61,13 +74,16 @@ class AnswerWriter(Protocol):
         ...
 
 
-class Dialect(Protocol):
-    """One wire API: schema, parser, writer and error events, and what a proxy must know of it."""
+class Dialect(Protocol[T]):
+    """One wire API: schema, parser, writer and error events, and what a proxy must know of it.
+
+    ``T`` is the kind of task that its requests are: `Task` for generated text, `EmbeddingTask` for vectors.
+    """
 
     @property
     def wire(self) -> WireFormat: ...
 
-    def parse(self, document: Any, resolve: Resolve) -> Task:
+    def parse(self, document: Any, resolve: Resolve) -> T:
         """The task that a request's JSON ``document`` asks for.
 
         Raises pydantic's `ValidationError` for what the schema does not allow, `EngineError` (`RequestError`,
@@ -75,8 +91,16 @@ class Dialect(Protocol):
         """
         ...
 
-    def writer(self, task: Task, context: AnswerContext) -> AnswerWriter: ...
+    async def run(self, task: T, execution: Execution) -> Reply:
+        """The reply of an engine of this process to ``task``: `pipeline.generate`, `embedding.run`."""
+        ...
 
     def error_event(self, error: Exception) -> bytes:
         """The end of a stream that failed when its status had been sent."""
         ...
+
+
+class GeneratingDialect(Dialect[Task], Protocol):
+    """A dialect whose answers are generated text."""
+
+    def writer(self, task: Task, context: AnswerContext) -> AnswerWriter: ...

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from app.inference.pipeline import WireRequest
-from app.inference.task import Task
+from app.inference.task import BaseTask
+from app.inference.wire_request import WireRequest
+
+T = TypeVar("T", bound=BaseTask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Grants:
         }
         return tuple(name for name, beyond in fields.items() if beyond)
 
-    def limit_task(self, task: Task) -> Task:
+    def limit_task(self, task: T) -> T:
         """The task with what counts of it: also the default priority is not to be more urgent than may be."""
         if task.keep_alive is None and task.priority >= self.priority:
             return task

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from app.errors import to_api_error
 from app.inference import capabilities, merge, reply
 from app.inference.answer import best
-from app.inference.dialect import AnswerContext, Dialect
+from app.inference.dialect import AnswerContext, Dialect, Execution, GeneratingDialect
 from app.inference.outcome import RequestRecord, Status
-from app.inference.resume import is_resumable, refuse_readers
+from app.inference.resume import cannot_resume, is_resumable
 from app.inference.targets import Resolved
-from app.inference.task import Task
+from app.inference.task import BaseTask, Task
+from app.inference.wire_request import WireRequest
 from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, EngineInfo, GenerationRequest, Prompt
+from engines.base import Engine, EngineInfo, GenerationRequest, Prompt, Resident
 from engines.errors import ContextLengthExceeded
-from engines.text.answer_reader import AnswerReader, answer_readers
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
 MOST_BYTES = 64 * 2**20
@@ -29,29 +29,7 @@ MOST_BYTES = 64 * 2**20
 MakeRecord = Callable[[Target, str, str], RequestRecord]
 """Makes the record of a request from its target, its endpoint and its id."""
 
-
-@dataclass(frozen=True, slots=True)
-class WireRequest:
-    """A request as it came: what workers and upstreams are sent.
-
-    Clients may choose ``request_id``; ``answer_id`` is then the answer's own. ``hops`` are the ids of the
-    servers that it came through. ``for_parent``: it came from the server that started this one as a worker,
-    whose stream has comments then; ``resume_point``: the point of an answer to go on from, which only a
-    parent can give.
-    """
-
-    request_id: str
-    path: str
-    body: bytes
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    hops: Sequence[str] = ()
-    for_parent: bool = False
-    resume_point: ResumePoint | None = None
-    answer_id: str = ""
-
-    @property
-    def own_id(self) -> str:
-        return self.answer_id or self.request_id
+T = TypeVar("T", bound=BaseTask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +39,7 @@ class Inference:
     call: Call
     dispatch: Dispatch
     record: RequestRecord
-    dialect: Dialect
+    dialect: Dialect[Any]
     for_parent: bool = False
 
     def end(self, status: int, error: str | None = None) -> None:
@@ -87,9 +65,14 @@ class Pipeline:
         self._make_record = make_record
         self._is_worker = is_worker
 
-    def begin(self, task: Task, dialect: Dialect, request: WireRequest) -> Inference:
+    def begin(self, task: T, dialect: Dialect[T], request: WireRequest) -> Inference:
         """The inference of ``task`` on whatever backend serves its target."""
         record = self._make_record(task.target, request.path, request.request_id)
+
+        async def run(resident: Resident, resume_point: ResumePoint | None) -> Reply:
+            execution = Execution(request, record, resident, resume_point or request.resume_point)
+            return await dialect.run(task, execution)
+
         call = Call(
             request_id=request.request_id,
             answer_id=request.own_id,
@@ -98,11 +81,11 @@ class Pipeline:
             body=request.body,
             stream=task.stream,
             wire=dialect.wire,
-            run=partial(run, task, dialect, request, record),
+            run=run,
             headers=request.headers,
             defaults=task.defaults,
             meter=record,
-            resumable=is_resumable(task),
+            resumable=isinstance(task, Task) and is_resumable(task),
             priority=task.priority,
             conversation=task.conversation,
             keep_alive=None if self._is_worker else task.keep_alive,
@@ -111,7 +94,7 @@ class Pipeline:
         return self._inference(call, record, dialect, for_parent=request.for_parent)
 
     def relay(
-        self, resolved: Resolved, dialect: Dialect, request: WireRequest, document: Mapping[str, Any]
+        self, resolved: Resolved, dialect: Dialect[Any], request: WireRequest, document: Mapping[str, Any]
     ) -> Inference:
         """The inference of a request that only upstreams can serve: its ``document`` is passed on unread."""
         record = self._make_record(resolved.target, request.path, request.request_id)
@@ -130,7 +113,7 @@ class Pipeline:
         )
         return self._inference(call, record, dialect)
 
-    async def answer(self, task: Task, dialect: Dialect, request: WireRequest) -> tuple[int, bytes]:
+    async def answer(self, task: T, dialect: Dialect[T], request: WireRequest) -> tuple[int, bytes]:
         """The status and the whole body of the answer to ``task``, for who has no HTTP client.
 
         Raises `EngineError` or `BalancerError`; cancelling it aborts the inference.
@@ -156,30 +139,33 @@ class Pipeline:
         return answer.status, bytes(body)
 
     def _inference(
-        self, call: Call, record: RequestRecord, dialect: Dialect, *, for_parent: bool = False
+        self, call: Call, record: RequestRecord, dialect: Dialect[Any], *, for_parent: bool = False
     ) -> Inference:
         dispatch = Dispatch(self._balancer, call, self._failovers)
         return Inference(call, dispatch, record, dialect, for_parent)
 
 
-async def run(
-    task: Task,
-    dialect: Dialect,
-    request: WireRequest,
-    record: RequestRecord,
-    engine: Engine,
-    resume_point: ResumePoint | None,
-) -> Reply:
-    """The reply of an engine of this process to ``task``, from ``resume_point`` on if there is one."""
-    resume_point = resume_point or request.resume_point
-    capabilities.check(task.needs, engine.info)
-    if task.structure is not None:
-        await engine.prepare(task.structure)
+async def generate(task: Task, dialect: GeneratingDialect, execution: Execution) -> Reply:
+    """The reply of an engine of this process to ``task``, from a resume point on if there is one."""
+    request, record, resume_point = execution.request, execution.record, execution.resume_point
+    capabilities.check_generates(execution.resident.info)
+    capabilities.check(task.needs, execution.resident.info)
+    engine = cast(Engine, execution.resident)
     try:
         prompts = await _prompts(task, engine)
-        readers = [] if task.messages is None else _readers(task, engine, prompts[0])
-        refuse_readers(resume_point, readers)
-        sequences = generation_requests(task, prompts, request.request_id, resume_point)
+        plan = None
+        if task.messages is not None:
+            plan = engine.answer_plan(task.tools, prompts[0], task.structure)
+        structure = task.structure if plan is None else plan.structure
+        resumable = is_resumable(task) and engine.can_resume(structure, plan)
+        if resume_point is not None and not resumable:
+            raise cannot_resume()
+        if structure is not None:
+            await engine.prepare(structure)
+        sequences = [
+            replace(each, structure=structure, answer=plan)
+            for each in generation_requests(task, prompts, request.request_id, resume_point)
+        ]
         generation = merge.start(engine, sequences, record, answers=task.candidates)
     except ContextLengthExceeded as error:
         raise error.told("prompt" if task.messages is None else "messages", _longer(engine.info)) from None
@@ -188,7 +174,7 @@ async def run(
         AnswerContext(
             answer_id=request.own_id,
             choices=len(sequences),
-            readers=readers,
+            has_parts=plan is not None,
             prompts=[prompt for prompt in prompts for _ in range(task.n)],
             resume_point=resume_point,
         ),
@@ -198,7 +184,7 @@ async def run(
     return await reply.streamed(
         generation,
         writer,
-        resumable=is_resumable(task) and not readers,
+        resumable=resumable,
         resume_point=resume_point,
         for_parent=request.for_parent,
     )
@@ -234,10 +220,6 @@ def generation_requests(
         for prompt in prompts
         for i in range(task.candidates)
     ]
-
-
-def _readers(task: Task, engine: Engine, prompt: Prompt) -> list[AnswerReader]:
-    return answer_readers(engine, task.tools, prompt, task.n, tell_reasoning=task.tell_reasoning)
 
 
 def _longer(info: EngineInfo) -> str:

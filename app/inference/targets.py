@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from balancer.call import Target
+from engines.errors import UnsupportedFeature
 from engines.models.catalog import SamplingDefaults
 from engines.models.library import Library
 from engines.models.model import Model
+from engines.models.purpose import Purpose
 
 _NO_DEFAULTS = SamplingDefaults()
+
+# What a model of each purpose does, and does not, and where.
+_DOES: dict[Purpose, tuple[str, str, str]] = {
+    "text": ("generates text", "generates no text", "/v1/chat/completions"),
+    "embeddings": ("makes embeddings", "makes no embeddings", "/v1/embeddings"),
+    "rerank": ("ranks documents", "ranks no documents", "/v1/rerank"),
+}
+# Models that are named to somebody who asked the wrong one.
+_MOST_NAMED = 3
+
+
+def _nobody(purpose: Purpose) -> Sequence[str]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A target, the sampling of requests for it that do not say otherwise, and whether it takes messages."""
+    """A target, the sampling of requests for it that do not say otherwise, and whether it takes messages.
+
+    ``purpose`` is what the model is for, None if that is not known or anything; ``others`` are the models
+    that are for another.
+    """
 
     target: Target
     sampling: SamplingDefaults = _NO_DEFAULTS
     can_chat: bool = True
+    purpose: Purpose | None = None
+    others: Callable[[Purpose], Sequence[str]] = field(default=_nobody, compare=False)
+
+    def check_purpose(self, wanted: Purpose) -> None:
+        """Raise `UnsupportedFeature` if the model is for something else: before it is loaded, for which
+        another one may have to go."""
+        if self.purpose in (None, wanted):
+            return
+        does, _, where = _DOES[self.purpose]
+        _, lacks, _ = _DOES[wanted]
+        others = self.others(wanted)[:_MOST_NAMED]
+        advice = f"use a model that does, such as {', '.join(others)}" if others else "load a model that does"
+        raise UnsupportedFeature(
+            f"model {self.target.name} {does} ({where}) and {lacks}: {advice}", param="model"
+        )
 
 
 class Serves(Protocol):
@@ -57,8 +91,10 @@ class Targets:
         target = Target(known.name, _adapter(known, name), name)
         if known.is_absent and not self._is_upstream(target.name):
             self._library.on_disk(known.name)  # raises: it says how to get the model
-        can_chat = self._can_chat(known) or self._is_upstream(target.name)
-        return Resolved(target, known.sampling, can_chat)
+        is_elsewhere = self._is_upstream(target.name)
+        can_chat = self._can_chat(known) or is_elsewhere
+        purpose = None if is_elsewhere else known.purpose
+        return Resolved(target, known.sampling, can_chat, purpose, self._models_for)
 
     def foreign(self, name: str) -> Resolved | None:
         """The target for ``name`` if only upstreams have it and the library does not know it; else None."""
@@ -72,6 +108,10 @@ class Targets:
         wanted = name.lower()
         found = {model for each in self._upstreams() for model in each.models if model.lower() == wanted}
         return found.pop() if len(found) == 1 else None
+
+    def _models_for(self, purpose: Purpose) -> Sequence[str]:
+        models = self._library.models()
+        return [each.name for each in models if each.purpose == purpose and not each.is_absent]
 
     def _is_upstream(self, name: str) -> bool:
         return any(upstream.serves(name) for upstream in self._upstreams())

@@ -10,16 +10,40 @@ from typing import Any
 from app.schemas.unknown_fields import UnknownField
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
-from engines.base import NEW_ANSWER, Rendering, Sampling, SourceFile, Structure
-from engines.text.tool_use import ToolUse
+from engines.base import NEW_ANSWER, Rendering, Sampling, SourceFile, Structure, ToolUse
 
 # More of a conversation tells no two apart.
 CONVERSATION_CHARS = BLOCK_CHARS * MAX_BLOCKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """A request for answers, in terms of no API.
+class BaseTask:
+    """A request for the work of a model, in terms of no API: what holds for every kind of it.
+
+    ``needs`` pairs a capability that not every engine has with the field that asks for it. ``stream``: the
+    answer comes as events. Of requests that wait, those with the lowest ``priority`` go first;
+    ``keep_alive`` as in `Call`. ``defaults`` are fields, as the API names them, that the catalog or the model
+    sets and the client did not. ``unknown`` are fields of the request that nobody knows; with ``must_fit`` a
+    `max_tokens` beyond the context is refused instead of cut to what fits.
+    """
+
+    target: Target
+    needs: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
+    priority: int = 0
+    keep_alive: float | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    unknown: tuple[UnknownField, ...] = ()
+    must_fit: bool = False
+
+    def conversation(self) -> str:
+        """The text whose beginning decides what a prefix cache is worth, as far as it counts."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(BaseTask):
+    """A request for answers of generated text.
 
     ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
     tool calls), made a prompt as ``rendering`` says; without one, each of ``prompts`` is a text or its token
@@ -27,19 +51,13 @@ class Task:
     for each prompt, or the best ``n`` of ``best_of``. ``max_tokens`` None is up to the context's end;
     ``logprobs`` and ``prompt_logprobs`` as in `GenerationRequest`. With a ``suffix`` an answer is what stands
     between a prompt and it, where ``files`` are beside them.
-    ``needs`` pairs a capability that not every engine has with the field that asks for it.
 
     ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
     every event; ``tell_token_ids`` tells the tokens themselves, ``tell_prompt_logprobs`` those of the
     prompt apart from its echo, ``tell_reasoning`` what was reasoned.
-    ``echo`` puts the prompt in front of its answers. Of requests that wait, those with the lowest
-    ``priority`` go first; ``keep_alive`` as in `Call`. ``defaults`` are sampling fields, as the API names
-    them, that the catalog or the model sets and the client did not. ``unknown`` are fields of the request
-    that nobody knows; with ``must_fit`` a `max_tokens` beyond the context is refused instead of cut to what
-    fits.
+    ``echo`` puts the prompt in front of its answers.
     """
 
-    target: Target
     messages: tuple[Mapping[str, Any], ...] | None = None
     rendering: Rendering = NEW_ANSWER
     prompts: tuple[str | tuple[int, ...], ...] = ()
@@ -60,19 +78,12 @@ class Task:
     best_of: int = 0
     tools: ToolUse | None = None
     structure: Structure | None = None
-    needs: Mapping[str, str] = field(default_factory=dict)
-    stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
     tell_token_ids: bool = False
     tell_prompt_logprobs: bool = False
     tell_reasoning: bool = True
     echo: bool = False
-    priority: int = 0
-    keep_alive: float | None = None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    unknown: tuple[UnknownField, ...] = ()
-    must_fit: bool = False
 
     @property
     def candidates(self) -> int:
@@ -80,7 +91,6 @@ class Task:
         return self.best_of or self.n
 
     def conversation(self) -> str:
-        """The text whose beginning decides what a prefix cache is worth, as far as it counts."""
         text = ""
         for item in self.prompts if self.messages is None else self.messages:
             if len(text) >= CONVERSATION_CHARS:

@@ -27,6 +27,10 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
             "A beginning": {"model": model, "prompt": "Once upon a time", "max_tokens": 32},
             "Streamed": {"model": model, "prompt": "Once upon a time", "max_tokens": 32, "stream": True},
         },
+        "POST /v1/embeddings": {
+            "Two texts": {"model": model, "input": ["The sun rises.", "Dawn breaks."]},
+            "As base64": {"model": model, "input": "The sun rises.", "encoding_format": "base64"},
+        },
         "POST /v1/models/load": {
             "Wait until it is ready": {"model_name": model},
             "Answer at once": {"model_name": model, "wait": False},

@@ -16,12 +16,13 @@ from starlette.types import Receive, Scope, Send
 from app import json_body
 from app.dialects.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from app.dialects.openai.completions.schema import Completion, CompletionRequest
-from app.dialects.openai.dialect import CHAT, COMPLETIONS
+from app.dialects.openai.dialect import CHAT, COMPLETIONS, EMBEDDINGS
+from app.dialects.openai.embeddings.schema import EmbeddingList, EmbeddingRequest
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
 from app.inference.ignored import refuse
-from app.inference.pipeline import WireRequest
 from app.inference.response import InferenceResponse
+from app.inference.wire_request import WireRequest
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
 from balancer.proxy.hops import read_hops
@@ -48,7 +49,7 @@ class _BareRoute(APIRoute):
 router = APIRouter(tags=["Inference"], route_class=_BareRoute)
 
 # The schemas of request bodies, for the API's documentation: the routes read the bodies themselves.
-BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest)
+BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, EmbeddingRequest)
 
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -87,7 +88,19 @@ async def create_completion(request: Request) -> Response:
     return await serve(request, COMPLETIONS)
 
 
-async def serve(request: Request, dialect: Dialect) -> Response:
+@router.post(
+    "/v1/embeddings",
+    summary="Turn texts into vectors",
+    response_model=EmbeddingList,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(EmbeddingRequest),
+)
+async def create_embeddings(request: Request) -> Response:
+    """Needs an embedding model: GET /v1/models tells which models are. Up to 2,048 inputs at once."""
+    return await serve(request, EMBEDDINGS)
+
+
+async def serve(request: Request, dialect: Dialect[Any]) -> Response:
     """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
     its model. What is right or wrong with such a request is theirs to say."""
     server: Server = request.app.state.server
@@ -100,7 +113,9 @@ async def serve(request: Request, dialect: Dialect) -> Response:
         return _begin(server, dialect, wire, document, request.state)
 
 
-def _begin(server: Server, dialect: Dialect, wire: WireRequest, document: Any, client: State) -> Response:
+def _begin(
+    server: Server, dialect: Dialect[Any], wire: WireRequest, document: Any, client: State
+) -> Response:
     """``client`` is what `AuthMiddleware` says of it."""
     pipeline, grants, told = server.pipeline, server.grants, server.ignored
     beyond = () if client.admin else grants.ignored(document)

@@ -94,6 +94,7 @@ def info_from(ready: Mapping[str, Any]) -> EngineInfo:
     """The `EngineInfo` in a `ready_message`, without the ability to sleep, which no worker has."""
     changed = {
         "devices": tuple(ready["devices"]),
+        "dimensions": tuple(ready["dimensions"]),
         "capabilities": frozenset(ready["capabilities"]) - {"sleep"},
         "memory_asleep": 0,
     }

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from engines.base import (
     NEW_ANSWER,
+    AnswerPlan,
     EngineInfo,
     EngineStats,
     GenerationRequest,
@@ -19,6 +20,7 @@ from engines.base import (
     Rendering,
     SourceFile,
     Structure,
+    ToolUse,
 )
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
@@ -34,7 +36,7 @@ from engines.limits import (
 )
 from engines.stream import ChunkStream, ended, resume
 from engines.text.chat_prompt import OpenEnd, variables
-from engines.text.output import TextAssembler, piece_of
+from engines.text.output import Output, output_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
 from engines.text.tool_history import ToolHistory
@@ -105,10 +107,14 @@ class BatchingEngine(ABC, Generic[S]):
     async def render_infill(self, prefix: str | Seq[int], suffix: str, files: Seq[SourceFile] = ()) -> Prompt:
         return await self._tokenizer.infill(self._vocabulary.fim, prefix, suffix, files)
 
-    def answer_parser(
-        self, tools: Seq[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
-    ) -> None:
-        refuse_tools(tools)
+    def answer_plan(
+        self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
+    ) -> AnswerPlan | None:
+        refuse_tools(tools.definitions if tools is not None else None)
+        return None
+
+    def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
+        return structure is None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return await self._tokenizer.tokenize(text, add_special=add_special)
@@ -128,12 +134,12 @@ class BatchingEngine(ABC, Generic[S]):
             request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
         )
         check_choice(request, vocabulary.is_end)
-        assembler, piece = TextAssembler.of(request), piece_of(request, vocabulary)
-        last = resume(request, assembler, limit=limit, piece=piece, is_end=vocabulary.is_end)
+        output = output_of(request, vocabulary)
+        last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         stream = ChunkStream(on_close=lambda: thread.abort(sequence))
-        sequence = self._new_sequence(request, stream, assembler, limit)
+        sequence = self._new_sequence(request, stream, output, limit)
         thread.submit(sequence)
         return stream
 
@@ -171,9 +177,7 @@ class BatchingEngine(ABC, Generic[S]):
     # -- what an engine adds -----------------------------------------------------------------------
 
     @abstractmethod
-    def _new_sequence(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
-    ) -> S:
+    def _new_sequence(self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int) -> S:
         """The sequence of a request that was checked."""
 
     @abstractmethod

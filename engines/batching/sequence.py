@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
-from engines.text.output import Released, TextAssembler
+from engines.text.output import Output, Released, finish_of
 
 
 class Sequence:
@@ -17,8 +17,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "_assembler",
         "_limit",
+        "_output",
         "cached",
         "completion_tokens",
         "prompt_logprobs",
@@ -27,10 +27,8 @@ class Sequence:
         "tokens",
     )
 
-    def __init__(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
-    ) -> None:
-        """``assembler`` was fed ``request.generated``; ``limit`` is the most tokens of the answer, more than
+    def __init__(self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int) -> None:
+        """``output`` was fed ``request.generated``; ``limit`` is the most tokens of the answer, more than
         these."""
         self.request = request
         self.stream = stream
@@ -38,7 +36,7 @@ class Sequence:
         self.completion_tokens = len(request.generated)
         self.cached: int | None = None
         self.prompt_logprobs: list[TokenLogprob] | None = None if request.prompt_logprobs is None else []
-        self._assembler = assembler
+        self._output = output
         self._limit = limit
 
     @property
@@ -57,33 +55,38 @@ class Sequence:
         known = self.prompt_logprobs
         return 0 if known is None else len(self.request.prompt.token_ids) - len(known)
 
-    def extend(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> Chunk:
-        """Take a drawn token, which adds ``piece`` to the text; the last chunk if the answer ends with it."""
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the next token is reasoning, of which no structure is demanded."""
+        return self._output.in_reasoning
+
+    def extend(self, token: int, logprob: TokenLogprob | None) -> Chunk:
+        """Take a drawn token; the last chunk if the answer ends with it."""
         self.tokens.append(token)
         self.completion_tokens += 1
-        released = self._assembler.push(piece, logprob)
+        released = self._output.push(token, logprob)
         if released.stopped:
-            return self._last((token,), released.text, released.logprobs, "stop")
+            return self._last((token,), released, "stop")
         if self.completion_tokens >= self._limit:
-            rest = self._assembler.finish()
-            return self._last(
-                (token,), released.text + rest.text, released.logprobs + rest.logprobs, "length"
-            )
-        return Chunk(released.text, (token,), released.logprobs)
+            return self._last((token,), released.then(self._output.finish()), "length")
+        return released.chunk((token,))
 
-    def end(self, piece: bytes = b"", logprob: TokenLogprob | None = None) -> Chunk:
-        """The last chunk, after a token that ends the answer: it counts, and adds ``piece`` to the text."""
+    def end(self, token: int, logprob: TokenLogprob | None) -> Chunk:
+        """The last chunk, after a ``token`` that ends the answer: it counts, and is part of the text if the
+        request says so."""
         self.completion_tokens += 1
-        released = self._assembler.push(piece, logprob) if piece or logprob else Released()
-        rest = self._assembler.finish()
-        return self._last((), released.text + rest.text, released.logprobs + rest.logprobs, "stop")
+        released = self._output.push(token, logprob) if self.request.include_stop else Released()
+        released = released.then(self._output.finish())
+        if self.request.prompt_logprobs is not None and logprob is not None and not self.request.include_stop:
+            released = released._replace(logprobs=(*released.logprobs, logprob))
+        return self._last((), released, "stop")
 
     def end_of_prompt(self) -> Chunk:
         """The last chunk of a sequence of which nothing was to be generated."""
-        return self._last((), "", (), "length")
+        return self._last((), Released(), "length")
 
-    def _last(
-        self, token_ids: tuple[int, ...], text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason
-    ) -> Chunk:
-        usage = Usage(len(self.request.prompt.token_ids), self.completion_tokens, self.cached or 0)
-        return Chunk(text, token_ids, logprobs, reason, usage)
+    def _last(self, token_ids: tuple[int, ...], released: Released, reason: FinishReason) -> Chunk:
+        output = self._output
+        prompt = len(self.request.prompt.token_ids)
+        usage = Usage(prompt, self.completion_tokens, self.cached or 0, output.reasoning_tokens)
+        return released.chunk(token_ids, finish_of(reason, output), usage)

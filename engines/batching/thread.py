@@ -23,7 +23,6 @@ from engines.batching.sequence import Sequence
 from engines.batching.stepper import Drawn, Failed, Read, Stepper
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError, ModelLoadError
-from engines.text.output import piece_of
 
 logger = logging.getLogger("engines.batching")
 
@@ -206,12 +205,9 @@ class EngineThread(Generic[S]):
     def _extend(self, drawn: Drawn[S]) -> Chunk:
         self._completion_tokens += 1
         sequence, token, logprob = drawn
-        vocabulary, request = self._stepper.vocabulary, sequence.request
-        piece = piece_of(request, vocabulary)
-        if vocabulary.is_end(token) or token in request.stop_token_ids:
-            tells = request.include_stop or request.prompt_logprobs is not None
-            return sequence.end(piece(token) if request.include_stop else b"", logprob if tells else None)
-        return sequence.extend(token, piece(token), logprob)
+        if self._stepper.vocabulary.is_end(token) or token in sequence.request.stop_token_ids:
+            return sequence.end(token, logprob)
+        return sequence.extend(token, logprob)
 
     def _die(self, error: EngineError) -> None:
         self.failure = error

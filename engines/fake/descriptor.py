@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.base import Engine
+from engines.base import Resident
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
@@ -21,7 +21,7 @@ def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footpr
 
 
 def _opener() -> Load:
-    async def load(spec: LoadSpec, progress: Progress | None) -> Engine:
+    async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         from engines.fake.engine import FakeEngine
 
         return FakeEngine(spec.name, context_length=spec.context_length or 8192)
@@ -32,7 +32,7 @@ def _opener() -> Load:
 DESCRIPTOR = EngineDescriptor(
     name=NAME,
     label="the fake engine",
-    capabilities=frozenset({"chat", "completion", "fim"}),
+    capabilities=frozenset({"chat", "completion", "embeddings", "rerank", "fim"}),
     request_fields=frozenset({"prompt_logprobs"}),
     brings_templates=True,
     judge=_judge,

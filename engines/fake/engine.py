@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
-    AnswerParser,
+    AnswerPlan,
+    AnswerReader,
     Candidate,
     Chunk,
     EngineInfo,
@@ -25,32 +25,41 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
-    Sampling,
     SourceFile,
     Structure,
     TokenLogprob,
+    ToolUse,
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
+from engines.fake.choice import source_of
+from engines.fake.pooling import LENGTH, FakeEmbeds
 from engines.fake.vocabulary import WordVocabulary
-from engines.limits import check_choice, generation_limit, no_structures, refuse_extras, refuse_tools
+from engines.limits import (
+    check_choice,
+    generation_limit,
+    no_structures,
+    refuse_extras,
+    refuse_tools,
+)
 from engines.stream import ChunkStream, resume
-from engines.text.bad_words import token_runs
+from engines.text.answer_plan import Plan
 from engines.text.chat_prompt import variables
-from engines.text.output import Released, TextAssembler
+from engines.text.forced_calls import forced_plan
+from engines.text.output import Output, Released, finish_of, output_of
 from engines.text.tokenizer import Tokenizer
 
 _FOREVER = 2**62
 
 
-class FakeEngine:
+class FakeEngine(FakeEmbeds):
     """Says its prompt once (``ignore_eos``: over and over), or the rest of it if part was generated before.
 
     ``token_delay`` seconds pass between tokens (0: as fast as the loop turns). ``answer`` replaces the
     echo. ``healthy`` and ``fail_next`` let tests make it misbehave.
 
     With "tools", "reasoning", "structured" or "adapters" in ``capabilities`` it accepts what asks for
-    them: ``make_parser`` tells its answers' parts apart, ``answer`` is what fits a structure, and
+    them: ``make_reader`` tells its answers' parts apart, ``answer`` is what fits a structure, and
     ``last_request`` and ``last_rendering`` are what it was asked.
     """
 
@@ -63,8 +72,10 @@ class FakeEngine:
         context_length: int = 8192,
         longest_context: int = 8192,
         max_sequences: int = 64,
-        capabilities: Iterable[str] = ("chat", "completion", "fim"),
-        make_parser: Callable[[], AnswerParser] | None = None,
+        capabilities: Iterable[str] = ("chat", "completion", "embeddings", "rerank", "fim"),
+        matryoshka: bool = False,
+        dimensions: tuple[int, ...] = (),
+        make_reader: Callable[[], AnswerReader] | None = None,
     ) -> None:
         self._info = EngineInfo(
             engine="fake",
@@ -74,6 +85,10 @@ class FakeEngine:
             max_sequences=max_sequences,
             devices=("cpu",),
             capabilities=frozenset(capabilities),
+            pooling="mean",
+            embedding_length=LENGTH,
+            matryoshka=matryoshka,
+            dimensions=dimensions,
         )
         self.healthy = True
         self.fail_next: EngineError | None = None
@@ -81,7 +96,7 @@ class FakeEngine:
         self.last_request: GenerationRequest | None = None
         self.last_rendering: Rendering | None = None
         self._delay = token_delay
-        self._make_parser = make_parser
+        self._make_reader = make_reader
         self._vocabulary = WordVocabulary()
         self._tokenizer = Tokenizer(self._vocabulary, context_length)
         self._slots = asyncio.Semaphore(max_sequences)
@@ -116,14 +131,26 @@ class FakeEngine:
         fim = self._vocabulary.fim if "fim" in self._info.capabilities else None
         return await self._tokenizer.infill(fim, prefix, suffix, files)
 
-    def answer_parser(
-        self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
-    ) -> AnswerParser | None:
-        self._check_tools(tools)
-        return self._make_parser() if self._make_parser is not None else None
+    def answer_plan(
+        self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
+    ) -> AnswerPlan | None:
+        self._check_tools(tools.definitions if tools is not None else None)
+        make = self._make_reader
+        if tools is not None and tools.is_forced:
+            return forced_plan(tools, lambda: make() if make is not None and self._reasons else None)
+        return Plan(make, tools, structure) if make is not None else None
 
-    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        return await self._tokenizer.tokenize(text, add_special=add_special)
+    def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
+        return structure is None
+
+    @property
+    def _reasons(self) -> bool:
+        return "reasoning" in self._info.capabilities
+
+    async def tokenize(
+        self, text: str, *, add_special: bool = True, most: int | None = None
+    ) -> tuple[int, ...]:
+        return await self._tokenizer.tokenize(text, add_special=add_special, most=most)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
@@ -142,7 +169,8 @@ class FakeEngine:
         )
         check_choice(request, _never)
         self._vocabulary.check(request.prompt.token_ids)
-        source = self._source(request)
+        said = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
+        source = source_of(said, request.sampling, self._vocabulary)
         self._vocabulary.check(request.generated, param="continuation")
         stream = ChunkStream(on_close=lambda: _cancel(task))
         task = asyncio.get_running_loop().create_task(self._run(request, stream, source, limit))
@@ -198,9 +226,9 @@ class FakeEngine:
     async def _emit(
         self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
     ) -> None:
-        assembler = TextAssembler.of(request)
+        output = output_of(request, self._vocabulary)
         scores = tuple(self._prompt_logprobs(request))
-        last = resume(request, assembler, limit=limit, piece=self._vocabulary.piece, is_end=_never)
+        last = resume(request, output, limit=limit, is_end=_never)
         if last is not None:
             stream.put(last)
             return
@@ -214,19 +242,17 @@ class FakeEngine:
             self._fail_if_told()
             token = source[count % len(source)]
             self._completion_tokens += 1
-            piece = self._vocabulary.piece(token)
             if token in request.stop_token_ids and count >= request.min_tokens:
-                text = assembler.push(piece).text if request.include_stop else ""
-                rest = assembler.finish()
-                stream.put(_last(rest._replace(text=text + rest.text), (), "stop", request, count + 1))
+                released = output.push(token) if request.include_stop else Released()
+                stream.put(_last(released.then(output.finish()), output, (), "stop", request, count + 1))
                 return
-            released = assembler.push(piece, self._logprob(request, token))
+            released = output.push(token, self._logprob(request, token))
             if released.stopped:
-                stream.put(_last(released, (token,), "stop", request, count + 1))
+                stream.put(_last(released, output, (token,), "stop", request, count + 1))
                 return
-            stream.put(Chunk(released.text, (token,), released.logprobs))
+            stream.put(released.chunk((token,)))
         reason: FinishReason = "length" if limit <= longest else "stop"
-        stream.put(_last(assembler.finish(), (), reason, request, end))
+        stream.put(_last(output.finish(), output, (), reason, request, end))
 
     def _check_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
         if "tools" not in self._info.capabilities:
@@ -243,26 +269,6 @@ class FakeEngine:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
-
-    def _source(self, request: GenerationRequest) -> tuple[int, ...]:
-        """What to say: the fixed answer or the prompt, started at a place the seed decides."""
-        tokens = self._vocabulary.tokenize(self.answer) if self.answer else request.prompt.token_ids
-        sampling = request.sampling
-        tokens = self._choose(tokens, sampling)
-        if sampling.is_greedy or sampling.seed is None:
-            return tokens
-        start = zlib.crc32(str(sampling.seed).encode()) % len(tokens)
-        return tokens[start:] + tokens[:start]
-
-    def _choose(self, tokens: tuple[int, ...], sampling: Sampling) -> tuple[int, ...]:
-        """Those of ``tokens`` that may be said; what may be said at all, if there are none."""
-        allowed = sampling.allowed_token_ids
-        bad = {run[0] for run in token_runs(sampling.bad_words, self._vocabulary)}
-        self._vocabulary.check(allowed or (), param="allowed_token_ids")
-        for choice in (tuple(t for t in tokens if allowed is None or t in allowed), allowed or ()):
-            if kept := tuple(t for t in choice if t not in bad):
-                return kept
-        return allowed or tokens
 
     def _logprob(self, request: GenerationRequest, token: int) -> TokenLogprob | None:
         return None if request.logprobs is None else self._scored(token, request.logprobs)
@@ -297,10 +303,11 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 def _last(
     released: Released,
+    output: Output,
     token_ids: tuple[int, ...],
     reason: FinishReason,
     request: GenerationRequest,
     generated: int,
 ) -> Chunk:
-    usage = Usage(len(request.prompt.token_ids), generated)
-    return Chunk(released.text, token_ids, released.logprobs, reason, usage)
+    usage = Usage(len(request.prompt.token_ids), generated, reasoning_tokens=output.reasoning_tokens)
+    return released.chunk(token_ids, finish_of(reason, output), usage)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from engines.base import Engine, Resident
+from engines.base import Resident
 from engines.errors import CannotLoad, EngineError, ModelFileNotFound
 from engines.lifecycle.states import LoadOptions, Retention
 from engines.load_spec import Adapter, LoadSpec
@@ -127,7 +127,7 @@ class ModelLoader:
 
     async def load(
         self, name: str, options: LoadOptions, report: PhaseProgress, *, threads: int | None = None
-    ) -> Engine:
+    ) -> Resident:
         """``threads``: unless the settings or the catalog say how many."""
         model = self._library.find(name)
         spec = self._spec(model, options)
@@ -180,6 +180,9 @@ class ModelLoader:
             stall_timeout=defaults.stall_timeout,
             allow_special_tokens=defaults.allow_special_tokens,
             deterministic=defaults.deterministic,
+            pooling=entry.pooling,
+            matryoshka=entry.matryoshka or bool(entry.dimensions),
+            dimensions=entry.dimensions,
             options=entry.options,
         )
 

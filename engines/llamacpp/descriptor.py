@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from engines.base import Engine
+from engines.base import Resident
 from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.llamacpp.quantizer import QUANTIZER
@@ -68,7 +68,7 @@ def _can_offload() -> bool:
 def _opener() -> Load:
     models: ModelCache | None = None
 
-    async def load(spec: LoadSpec, progress: Progress | None) -> Engine:
+    async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         nonlocal models
         try:
             from engines.llamacpp.engine import LlamaEngine, LlamaOptions

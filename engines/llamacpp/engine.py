@@ -20,7 +20,7 @@ from engines.llamacpp.stepper import LlamaStepper
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ChunkStream
 from engines.text.bad_words import token_runs
-from engines.text.output import TextAssembler
+from engines.text.output import Output
 from engines.text.renderer import TemplateWorker
 
 __all__ = ["LlamaEngine", "LlamaOptions"]
@@ -88,11 +88,11 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         self._thread, self._info = _start_thread(stepper), stepper.info
 
     def _new_sequence(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
+        self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int
     ) -> LlamaSequence:
         bad_words = token_runs(request.sampling.bad_words, self._model)
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
-        return LlamaSequence(request, stream, assembler, limit, sampler)
+        return LlamaSequence(request, stream, output, limit, sampler)
 
     def _lacks_special(self, text: str) -> bool:
         # Templates that write BOS themselves must not get a second one.

@@ -6,7 +6,7 @@ from engines.base import GenerationRequest
 from engines.batching.sequence import Sequence
 from engines.llamacpp.sampler import Sampler
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from engines.text.output import Output
 
 NO_SLOT = -1
 
@@ -25,11 +25,11 @@ class LlamaSequence(Sequence):
         self,
         request: GenerationRequest,
         stream: ChunkStream,
-        assembler: TextAssembler,
+        output: Output,
         limit: int,
         sampler: Sampler,
     ) -> None:
-        super().__init__(request, stream, assembler, limit)
+        super().__init__(request, stream, output, limit)
         self.sampler = sampler
         self.computed = 0
         self.slot = NO_SLOT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engines.base import Engine
+from engines.base import Resident
 from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
@@ -52,7 +52,7 @@ def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footpr
 
 
 def _opener() -> Load:
-    async def load(spec: LoadSpec, progress: Progress | None) -> Engine:
+    async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         try:
             from engines.mlx.engine import MlxEngine
         except ImportError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
 from engines.models import gguf, hf, sampling
 from engines.models.formats import ModelFormat
+from engines.models.purpose import Pooling, Purpose, purpose_in_folder, purpose_in_gguf
 
 # Models whose facts are kept in memory: some hundred bytes each. More than there are in any model folder,
 # as listing them reads them all.
@@ -24,7 +25,8 @@ _Key = tuple[Path, tuple[tuple[str | int, ...], ...]]
 class ModelFacts:
     """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each.
 
-    ``sampling`` is what the model's own files say of it.
+    ``sampling`` is what the model's own files say of it; so is ``pooling``, of a model whose ``purpose`` is
+    not text, with vectors of ``embedding_length`` numbers.
     """
 
     format: ModelFormat
@@ -35,6 +37,9 @@ class ModelFacts:
     has_chat_template: bool
     quantization: str | None
     sampling: sampling.Asked = field(default_factory=dict)
+    purpose: Purpose = "text"
+    pooling: Pooling | None = None
+    embedding_length: int = 0
 
 
 class _KnownFacts:
@@ -124,6 +129,7 @@ def _stamp(path: os.PathLike[str] | str) -> tuple[int, ...]:
 
 def _of_gguf(path: Path) -> ModelFacts:
     header = gguf.read_header(path)
+    made_for, pooling = purpose_in_gguf(header)
     return ModelFacts(
         format="gguf",
         architecture=header.architecture,
@@ -133,6 +139,9 @@ def _of_gguf(path: Path) -> ModelFacts:
         has_chat_template=header.has_chat_template,
         quantization=header.quantization,
         sampling=sampling.of_gguf(header.metadata),
+        purpose=made_for,
+        pooling=pooling,
+        embedding_length=header.output_length,
     )
 
 
@@ -140,6 +149,7 @@ def _of_folder(path: Path) -> ModelFacts:
     try:
         folder = hf.read_folder(path)
         hf.check_weights(folder.weights)
+        made_for, pooling = purpose_in_folder(path, folder.config)
         return ModelFacts(
             format=folder.format,
             architecture=hf.architecture(folder.config),
@@ -149,6 +159,9 @@ def _of_folder(path: Path) -> ModelFacts:
             has_chat_template=hf.has_chat_template(path),
             quantization=hf.quantization(folder.config),
             sampling=sampling.of_folder(path),
+            purpose=made_for,
+            pooling=pooling,
+            embedding_length=hf.hidden_size(folder.config),
         )
     except OSError as error:  # a file went away meanwhile, or may not be read
         raise BadModelFile(f"{path} cannot be read: {error}") from error

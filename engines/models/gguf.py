@@ -53,6 +53,11 @@ class GgufHeader:
         return self._number("embedding_length")
 
     @property
+    def output_length(self) -> int:
+        """Numbers in the state of a token as it comes out."""
+        return self._number("embedding_length_out") or self.embedding_length
+
+    @property
     def head_counts(self) -> tuple[int, ...]:
         """Attention heads of each layer."""
         return self._each_layer("attention.head_count")

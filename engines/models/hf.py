@@ -92,6 +92,11 @@ def context_length(config: Config) -> int:
     return _number(text_config(config), "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 
+def hidden_size(config: Config) -> int:
+    """Numbers in the state of a token; 0 if the configuration does not say."""
+    return _number(text_config(config), "hidden_size", "n_embd", "d_model")
+
+
 def kv_bytes_per_token(config: Config, element_bytes: int = 2) -> int:
     """What one token takes in the KV cache, in bytes; by default in 16 bits a number.
 

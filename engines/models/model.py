@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engines.models.catalog import CatalogEntry, SamplingDefaults
+from engines.models.purpose import Purpose, purpose_of
 from engines.models.store import ModelFile
 
 _NO_DEFAULTS = SamplingDefaults()
@@ -25,6 +26,13 @@ class Model:
     entry: CatalogEntry
     sampling: SamplingDefaults = _NO_DEFAULTS
     problem: str = ""
+
+    @property
+    def purpose(self) -> Purpose | None:
+        """What it is for, None if it is not known or anything: also the catalog may say that it pools."""
+        if self.entry.pooling is not None:
+            return purpose_of(self.entry.pooling)
+        return self.file.purpose if self.file is not None else None
 
     @property
     def is_absent(self) -> bool:

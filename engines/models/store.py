@@ -15,6 +15,7 @@ from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import gguf, hf
 from engines.models.facts import describe
 from engines.models.formats import ModelFormat
+from engines.models.purpose import Pooling, Purpose
 from engines.models.sampling import Asked
 
 # "SmolLM2-135M-Instruct.Q4_1" and "qwen2.5-7b-instruct-q4_k_m" both name a quantisation at the end.
@@ -38,7 +39,7 @@ class ModelFile:
     """A model that can be loaded. ``size`` is that of its weights in bytes.
 
     ``format`` is ``gguf`` (``path`` is a file), ``hf`` or ``mlx`` (a folder), or ``none`` for no file at all.
-    ``sampling`` is what the model's own files say of it.
+    ``sampling`` is what the model's own files say of it; ``purpose`` None: whatever its engine can do.
     """
 
     name: str
@@ -49,6 +50,9 @@ class ModelFile:
     source: Source = "disk"
     sampling: Asked = field(default_factory=dict)
     has_chat_template: bool = True
+    purpose: Purpose | None = None
+    pooling: Pooling | None = None
+    embedding_length: int = 0
 
     def answers_to(self, wanted: str) -> bool:
         """Whether ``wanted`` is this model's name or an alias; case does not matter."""
@@ -80,6 +84,9 @@ def at(path: Path, source: Source = "disk") -> ModelFile:
             source=source,
             sampling=facts.sampling,
             has_chat_template=facts.has_chat_template,
+            purpose=facts.purpose,
+            pooling=facts.pooling,
+            embedding_length=facts.embedding_length,
         )
     if not path.is_file():
         raise ModelFileNotFound(f"there is no model {path}")
@@ -100,6 +107,9 @@ def at(path: Path, source: Source = "disk") -> ModelFile:
         source=source,
         sampling=facts.sampling,
         has_chat_template=facts.has_chat_template,
+        purpose=facts.purpose,
+        pooling=facts.pooling,
+        embedding_length=facts.embedding_length,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from engines.base import Prompt, SourceFile
-from engines.errors import RequestError, UnsupportedFeature
+from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeature
 from engines.limits import check_prompt_length, check_token_ids
 from engines.text.claims import Check, Claims
 from engines.text.fim import FimTokens, Part
@@ -63,17 +63,29 @@ class Tokenizer:
     """Tokenises for one engine, which closes it before it frees the vocabulary."""
 
     def __init__(
-        self, vocabulary: TextVocabulary, context_length: int, *, allow_special_tokens: bool = False
+        self,
+        vocabulary: TextVocabulary,
+        context_length: int,
+        *,
+        allow_special_tokens: bool = False,
+        ends_texts: bool = False,
     ) -> None:
-        """``allow_special_tokens``: those in messages count as the template's own."""
+        """``allow_special_tokens``: those in messages count as the template's own. ``ends_texts``: a text
+        gets the special tokens that the vocabulary puts behind it too, as it is not to be continued."""
         self._vocabulary = vocabulary
         self._context = context_length
         self._allows = allow_special_tokens
         self._claims = Claims()
-        self._before: tuple[int, ...] | None = None
+        self._ends = ends_texts
+        self._around: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
-    async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
-        """Raises `ContextLengthExceeded`, and `EngineError` once this is closed, as all methods do."""
+    async def tokenize(self, text: str, *, add_special: bool, most: int | None = None) -> tuple[int, ...]:
+        """Raises `ContextLengthExceeded`, and `EngineError` once this is closed, as all methods do.
+
+        With ``most`` a text of more tokens, special ones included, is cut at its end.
+        """
+        if most is not None:
+            return await self._run(len(text), lambda check: self._read_most(text, add_special, most, check))
         self._check_characters(len(text))
         return await self._run(len(text), lambda check: self._read([text], add_special, check))
 
@@ -177,11 +189,27 @@ class Tokenizer:
             found += tokenize(each, add_special=False)
             if len(slices) > 1:
                 check_prompt_length(len(found), self._context)
-        return (*self._prefix(), *found) if add_special else tuple(found)
+        before, after = self._frame() if add_special else ((), ())
+        return (*before, *found, *after)
+
+    def _read_most(self, text: str, add_special: bool, most: int, check: Check) -> tuple[int, ...]:
+        """The beginning of ``text``, read piece by piece, as no text is too long to be cut."""
+        before, after = self._frame() if add_special else ((), ())
+        room = max(0, most - len(before) - len(after))
+        found: list[int] = []
+        start, size = 0, SLICE
+        while start < len(text) and len(found) < room:
+            check()
+            try:
+                found += self._read([text[start : start + size]], False, check)
+                start += size
+            except ContextLengthExceeded:
+                size //= 2
+        return (*before, *found[:room], *after)
 
     def _join(self, parts: Sequence[Part], check: Check) -> tuple[int, ...]:
         """The tokens of ``parts``, in whose texts no special token counts."""
-        found = list(self._prefix())
+        found = list(self._frame()[0])
         for part in parts:
             if isinstance(part, str):
                 found += self._read(self._plain(part, check), False, check)
@@ -240,16 +268,16 @@ class Tokenizer:
             count += max(1, len(self._vocabulary.tokenize(piece, add_special=False)) - _SEAM)
             check_prompt_length(count, self._context)
 
-    def _prefix(self) -> tuple[int, ...]:
-        """The tokens that the vocabulary puts in front of a text. What some put behind it would end it, and
+    def _frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens that the vocabulary puts in front of a text, and behind it. These would end it, and
         prompts are to be continued."""
-        if self._before is None:
+        if self._around is None:
             plain = self._vocabulary.tokenize("a", add_special=False)
             framed = self._vocabulary.tokenize("a", add_special=True)
             extra = range(len(framed) - len(plain) + 1)
             at = next((i for i in extra if plain and framed[i : i + len(plain)] == plain), 0)
-            self._before = framed[:at]
-        return self._before
+            self._around = framed[:at], framed[at + len(plain) :] if self._ends else ()
+        return self._around
 
 
 def _mark() -> str:

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 
-from engines.base import Engine
+from engines.base import Resident
 from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
@@ -103,7 +103,7 @@ def _opener() -> Load:
     # vLLM is set up through the process's environment while it loads.
     one_at_a_time = asyncio.Lock()
 
-    async def load(spec: LoadSpec, progress: Progress | None) -> Engine:
+    async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         try:
             from engines.vllm.engine import VllmEngine
         except ImportError as error:

@@ -100,8 +100,7 @@ def test_the_version(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "words"),
     [
-        ("POST", "/v1/embeddings", "embeddings are not served by this version"),
-        ("POST", "/embeddings", "embeddings are not served"),
+        ("POST", "/embeddings", "use POST /v1/embeddings"),
         ("POST", "/api/chat", "Ollama's API"),
         ("GET", "/api/tags", "GET /v1/models"),
         ("GET", "/api/v0/models", "LM Studio's"),
@@ -111,7 +110,7 @@ def test_the_version(client: httpx.Client) -> None:
         ("POST", "/v2/rerank", "reranking"),
         ("POST", "/tokenize", "tokens"),
         ("POST", "/completion", "llama-server's"),
-        ("POST", "/openai/deployments/x/embeddings", "embeddings are not served"),
+        ("POST", "/openai/deployments/x/rerank", "reranking"),
         ("GET", "/openai/assistants", "of what Azure has"),
         ("GET", "/v1/files/a/b", "files are not served"),
         ("POST", "/v1/chat/completion", "perhaps you mean POST /v1/chat/completions"),

@@ -1,4 +1,4 @@
-"""OpenAI's dialects: chat completions and text completions."""
+"""OpenAI's dialects: chat completions, text completions and embeddings."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from app.dialects.openai.chat import parse as chat
 from app.dialects.openai.chat.write import ChatWriter
 from app.dialects.openai.completions import parse as completions
 from app.dialects.openai.completions.write import CompletionWriter
+from app.dialects.openai.embeddings import parse as embeddings
+from app.dialects.openai.embeddings.write import pieces as embedding_pieces
 from app.dialects.openai.wire import WIRE
 from app.errors import error_body, to_api_error
-from app.inference.dialect import AnswerContext, AnswerWriter, Resolve
+from app.inference import embedding, pipeline
+from app.inference.dialect import AnswerContext, AnswerWriter, Execution, Resolve
+from app.inference.embedding import EmbeddingTask
 from app.inference.task import Task
 from app.sse import sse
-from balancer.call import WireFormat
+from balancer.call import Reply, WireFormat
 
 
 class _OpenAI:
-    """Base of both: the wire format, and errors in OpenAI's envelope."""
+    """Base of all: the wire format, and errors in OpenAI's envelope."""
 
     wire: WireFormat = WIRE
 
@@ -32,8 +36,21 @@ class ChatCompletions(_OpenAI):
     def parse(self, document: Any, resolve: Resolve) -> Task:
         return chat.parse(document, resolve)
 
+    async def run(self, task: Task, execution: Execution) -> Reply:
+        return await pipeline.generate(task, self, execution)
+
     def writer(self, task: Task, context: AnswerContext) -> AnswerWriter:
         return ChatWriter(task, context)
+
+
+class EmbeddingsOfInputs(_OpenAI):
+    """``POST /v1/embeddings``."""
+
+    def parse(self, document: Any, resolve: Resolve) -> EmbeddingTask:
+        return embeddings.parse(document, resolve)
+
+    async def run(self, task: EmbeddingTask, execution: Execution) -> Reply:
+        return await embedding.run(task, embedding_pieces, execution)
 
 
 class TextCompletions(_OpenAI):
@@ -42,9 +59,13 @@ class TextCompletions(_OpenAI):
     def parse(self, document: Any, resolve: Resolve) -> Task:
         return completions.parse(document, resolve)
 
+    async def run(self, task: Task, execution: Execution) -> Reply:
+        return await pipeline.generate(task, self, execution)
+
     def writer(self, task: Task, context: AnswerContext) -> AnswerWriter:
         return CompletionWriter(task, context)
 
 
 CHAT = ChatCompletions()
 COMPLETIONS = TextCompletions()
+EMBEDDINGS = EmbeddingsOfInputs()

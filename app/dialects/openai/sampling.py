@@ -46,13 +46,18 @@ class ServedFields(WireModel):
     """Fields of a request that say how it is served, whatever is asked of the model."""
 
     model: str = Field(description="Name or alias of a served model, as in GET /v1/models.")
-    stream: bool = False
-    stream_options: StreamOptions | None = None
     keep_alive: KeepAlive = None
     priority: int = Field(
         0, ge=-(2**31), lt=2**31, description="Of requests that wait, those with the lowest go first."
     )
     user: Any = Field(None, description="Accepted and not used.")
+
+
+class StreamedFields(ServedFields):
+    """Fields of a request whose answer may come in pieces."""
+
+    stream: bool = False
+    stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> Self:
@@ -70,7 +75,7 @@ class ServedFields(WireModel):
         return options is not None and options.include_usage and options.continuous_usage_stats
 
 
-class SamplingFields(ServedFields):
+class SamplingFields(StreamedFields):
     """Fields of a request that say how tokens are drawn, and where an answer ends."""
 
     temperature: float = Field(1.0, ge=0, le=2, description=f"0 is greedy. {_UNSET}", **_OF_THE_MODEL)
@@ -175,8 +180,13 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int = Field(description="Prompt tokens found in the prefix cache.")
 
 
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
 class UsageInfo(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails

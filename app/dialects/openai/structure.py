@@ -119,8 +119,13 @@ def only_one(asked: Mapping[str, Structure | None]) -> tuple[Structure, str] | N
     """The one structure that a request asks for, and the field that does. Raises `RequestError` for more."""
     found = [(structure, name) for name, structure in asked.items() if structure is not None]
     if len(found) > 1:
-        raise RequestError(f"{found[0][1]} and {found[1][1]} exclude each other", param=found[0][1])
+        raise exclusive(found[0][1], found[1][1])
     return found[0] if found else None
+
+
+def exclusive(first: str, second: str) -> RequestError:
+    """For two fields of which one request has one at most."""
+    return RequestError(f"{first} and {second} exclude each other", param=first)
 
 
 def of_structured_outputs(wanted: StructuredOutputs | None) -> Structure | None:

@@ -17,6 +17,7 @@ from pydantic import (
 
 from engines.models.catalog.durations import parse_duration
 from engines.models.catalog.engine_name import EngineName
+from engines.models.purpose import Pooling
 from engines.registry import AUTO
 
 MAX_NAME = 200
@@ -150,7 +151,8 @@ class SamplingDefaults(CatalogModel):
 class ModelSettings(CatalogModel):
     """Settings of a model's loads and requests; None leaves a choice to the server's settings or the engine.
 
-    Lengths are in tokens; ``keep_alive`` in seconds, -1 is forever.
+    Lengths are in tokens; ``keep_alive`` in seconds, -1 is forever. ``pooling`` makes it an embedding model,
+    or a reranker, that pools in this way; with ``matryoshka`` vectors may be cut to ``dimensions`` numbers.
     """
 
     engine: EngineName = AUTO
@@ -168,6 +170,9 @@ class ModelSettings(CatalogModel):
     tensor_parallel: Count = 1
     pipeline_parallel: Count = 1
     threads: Count | None = None
+    pooling: Pooling | None = None
+    matryoshka: bool = False
+    dimensions: Annotated[tuple[Count, ...], Strict(False)] = ()
     gpu_memory: Annotated[float, Field(gt=0, le=1)] | None = None
     options: dict[str, JsonValue] = {}
 

@@ -14,8 +14,9 @@ import pytest
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
 from app.inference import pipeline
 from app.inference.outcome import RequestOutcome
-from app.inference.pipeline import WireRequest, generation_requests
+from app.inference.pipeline import generation_requests
 from app.inference.task import Task
+from app.inference.wire_request import WireRequest
 from app.server import Server
 from app.settings import Settings
 from balancer.call import Target

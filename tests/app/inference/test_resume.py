@@ -14,11 +14,11 @@ from app.dialects.openai.dialect import CHAT, COMPLETIONS
 from app.dialects.openai.wire import DONE
 from app.inference import pipeline
 from app.inference import reply as reply_module
-from app.inference.dialect import Dialect
+from app.inference.dialect import Execution, GeneratingDialect
 from app.inference.outcome import RequestRecord
-from app.inference.pipeline import WireRequest
 from app.inference.resume import is_resumable
 from app.inference.targets import Resolved
+from app.inference.wire_request import WireRequest
 from app.telemetry.metrics import Metrics
 from balancer.call import Reply, ResumePoint, Target
 from engines.base import Chunk, GenerationRequest, Prompt, TokenStream
@@ -26,7 +26,7 @@ from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
 from support.clock import Clock
 
-Asked = tuple[Dialect, dict[str, Any]]
+Asked = tuple[GeneratingDialect, dict[str, Any]]
 
 TEXT = "one two 日本 three 😀four fi"
 USAGE = {"stream_options": {"include_usage": True}}
@@ -80,7 +80,7 @@ class Edge:
         request = WireRequest("r", "/x", b"", for_parent=for_parent)
 
         async def run(engine: FakeEngine, resume_point: ResumePoint | None = None) -> Reply:
-            return await pipeline.run(task, dialect, request, self.record, engine, resume_point)
+            return await dialect.run(task, Execution(request, self.record, engine, resume_point))
 
         return run
 

@@ -109,7 +109,7 @@ class Bench:
                 item.sequence.prompt_logprobs = [*(item.sequence.prompt_logprobs or ()), *[SCORE] * count]
             self.scheduler.commit(item)
         for sequence in drawing:
-            if not sequence.to_generate or sequence.extend(7, b"x", None).finish_reason:
+            if not sequence.to_generate or sequence.extend(7, None).finish_reason:
                 self.scheduler.remove(sequence)
                 self.ended.append(sequence)
         return {w.sequence: w.count for w in work}

@@ -44,6 +44,7 @@ def test_a_folder(tmp_path: Path) -> None:
         weight_bytes=len(SAFETENSORS),
         has_chat_template=True,
         quantization=None,
+        embedding_length=3584,
     )
 
 

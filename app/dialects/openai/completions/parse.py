@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.dialects.openai.completions.schema import CompletionRequest
+from app.dialects.openai.prompts import text_or_token_ids
 from app.dialects.openai.sampling import MAX_CHOICES, check_min_tokens, with_defaults
 from app.dialects.openai.structure import of_structured_outputs, only_one
 from app.inference.dialect import Resolve
@@ -17,9 +18,10 @@ def parse(document: Any, resolve: Resolve) -> Task:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
     body, unknown = read_body(CompletionRequest, document)
     resolved = resolve(body.model)
+    resolved.check_purpose("text")
     body, defaults = with_defaults(body, resolved.sampling)
     check_min_tokens(body, body.max_tokens)
-    prompts = _prompts(body.prompt)
+    prompts = text_or_token_ids(body.prompt)
     best_of = _best_of(body)
     each = best_of or body.n
     if len(prompts) * each > MAX_CHOICES:
@@ -88,12 +90,3 @@ def _prompt_logprobs(body: CompletionRequest) -> int | None:
     echoed = body.logprobs if body.echo else None
     wanted = [number for number in (echoed, body.prompt_logprobs) if number is not None]
     return max(wanted, default=None)
-
-
-def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> tuple[str | tuple[int, ...], ...]:
-    """The prompts of a request, each a text or its token ids."""
-    if isinstance(prompt, str):
-        return (prompt,)
-    if isinstance(prompt[0], int):
-        return (tuple(prompt),)
-    return tuple(item if isinstance(item, str) else tuple(item) for item in prompt)

@@ -14,7 +14,7 @@ from app.dialects.openai.completions.schema import CompletionRequest
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
 from app.dialects.openai.peers import asked_capabilities
 from app.inference import capabilities
-from app.inference.dialect import AnswerContext, Dialect
+from app.inference.dialect import AnswerContext, GeneratingDialect
 from app.inference.targets import Resolved
 from app.inference.task import Task
 from balancer.call import ResumePoint, Target
@@ -223,7 +223,9 @@ def test_the_templates_variables_are_passed_on() -> None:
     assert found == Rendering({"enable_thinking": False}, "low")
 
 
-def streamed(dialect: Dialect, task: Task, resume_point: ResumePoint | None = None) -> list[dict[str, Any]]:
+def streamed(
+    dialect: GeneratingDialect, task: Task, resume_point: ResumePoint | None = None
+) -> list[dict[str, Any]]:
     prompt = Prompt((1, 2, 3), "abc")
     writer = dialect.writer(
         task, AnswerContext(answer_id="r", choices=1, prompts=[prompt], resume_point=resume_point)
@@ -236,7 +238,7 @@ def streamed(dialect: Dialect, task: Task, resume_point: ResumePoint | None = No
 
 
 @pytest.mark.parametrize(("dialect", "parse"), [(CHAT, chat), (COMPLETIONS, complete)])
-def test_streams_tell_tokens_and_counts(dialect: Dialect, parse: Any) -> None:
+def test_streams_tell_tokens_and_counts(dialect: GeneratingDialect, parse: Any) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     events = streamed(dialect, parse(return_token_ids=True, stream=True, stream_options=options))
     opening, *rest = events[:-1]

@@ -1,0 +1,69 @@
+"""Purposes of models: what each is made for, as its files and the catalog tell before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from engines.models.gguf import GgufHeader
+from engines.models.hf import read_json
+
+Purpose = Literal["text", "embeddings", "rerank"]
+Pooling = Literal["mean", "cls", "last", "rank"]
+
+# Architectures of GGUF files whose models see a text as a whole and generate none.
+ENCODERS = frozenset(
+    {
+        "bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "neo-bert",
+        "modern-bert",
+        "eurobert",
+        "gemma-embedding",
+        "llama-embed",
+        "t5encoder",
+    }
+)
+# Values of the key `pooling_type` in GGUF files; 0 is none.
+_POOLING: dict[object, Pooling] = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
+# What sentence-transformers calls them, in `1_Pooling/config.json`.
+_MODES: dict[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+_CLASSIFIER = "ForSequenceClassification"
+_BARE = ("BertModel", "RobertaModel", "MPNetModel", "ModernBertModel", "DistilBertModel")
+
+
+def purpose_of(pooling: Pooling | None) -> Purpose:
+    """The purpose of a model whose states are pooled in this way; None is not at all."""
+    if pooling is None:
+        return "text"
+    return "rerank" if pooling == "rank" else "embeddings"
+
+
+def purpose_in_gguf(header: GgufHeader) -> tuple[Purpose, Pooling | None]:
+    """The purpose, and the pooling that the file says, if it does."""
+    pooling = _POOLING.get(header.metadata.get(f"{header.architecture}.pooling_type"))
+    if pooling is None and header.architecture in ENCODERS:
+        return "embeddings", None
+    return purpose_of(pooling), pooling
+
+
+def purpose_in_folder(path: Path, config: Mapping[str, Any]) -> tuple[Purpose, Pooling | None]:
+    """As `purpose_in_gguf`, of a Hugging Face folder, where files of sentence-transformers say it."""
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else ""
+    if architecture.endswith(_CLASSIFIER):
+        return "rerank", "rank"
+    settings = path / "1_Pooling" / "config.json"
+    if settings.is_file():
+        modes = read_json(settings)
+        return "embeddings", next((mode for key, mode in _MODES.items() if modes.get(key) is True), None)
+    is_encoder = architecture.endswith(_BARE) or (path / "modules.json").is_file()
+    return ("embeddings" if is_encoder else "text"), None
