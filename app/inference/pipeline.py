@@ -12,6 +12,7 @@ from app.inference import capabilities, merge, reply
 from app.inference.answer import best
 from app.inference.dialect import AnswerContext, Dialect, Execution, GeneratingDialect
 from app.inference.outcome import RequestRecord, Status
+from app.inference.prompting import prompts_of, told_of
 from app.inference.resume import cannot_resume, is_resumable
 from app.inference.targets import Resolved
 from app.inference.task import BaseTask, Task
@@ -20,8 +21,7 @@ from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, EngineInfo, GenerationRequest, Prompt, Resident
-from engines.errors import ContextLengthExceeded
+from engines.base import Engine, GenerationRequest, Prompt, Resident
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
 MOST_BYTES = 64 * 2**20
@@ -151,8 +151,8 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
     capabilities.check_generates(execution.resident.info)
     capabilities.check(task.needs, execution.resident.info)
     engine = cast(Engine, execution.resident)
-    try:
-        prompts = await _prompts(task, engine)
+    with told_of(task, engine.info):
+        prompts = await prompts_of(task, engine)
         plan = None
         if task.messages is not None:
             plan = engine.answer_plan(task.tools, prompts[0], task.structure)
@@ -167,8 +167,6 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
             for each in generation_requests(task, prompts, request.request_id, resume_point)
         ]
         generation = merge.start(engine, sequences, record, answers=task.candidates)
-    except ContextLengthExceeded as error:
-        raise error.told("prompt" if task.messages is None else "messages", _longer(engine.info)) from None
     writer = dialect.writer(
         task,
         AnswerContext(
@@ -220,29 +218,3 @@ def generation_requests(
         for prompt in prompts
         for i in range(task.candidates)
     ]
-
-
-def _longer(info: EngineInfo) -> str:
-    """How the model gets a longer context, if it can have one."""
-    if info.context_length >= info.longest_context:
-        return ""
-    return (
-        f", or load the model with a longer context: it can have up to {info.longest_context} tokens "
-        "(CONTEXT_LENGTH, or context_length in models.yaml)"
-    )
-
-
-async def _prompts(task: Task, engine: Engine) -> list[Prompt]:
-    """The prompts of a task, rendered and tokenised; token ids are taken as they are."""
-    if task.messages is not None:
-        tools = task.tools.definitions if task.tools is not None else None
-        return [await engine.render_chat(task.messages, tools=tools, rendering=task.rendering)]
-    prompts: list[Prompt] = []
-    for item in task.prompts:
-        if task.suffix is not None:
-            prompts.append(await engine.render_infill(item, task.suffix, task.files))
-        elif isinstance(item, str):
-            prompts.append(Prompt(await engine.tokenize(item, add_special=task.add_special), item))
-        else:
-            prompts.append(Prompt(item, await engine.detokenize(item) if task.echo else None))
-    return prompts

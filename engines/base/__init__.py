@@ -23,6 +23,7 @@ from engines.base.engine import (
     HasMetrics,
     Health,
     Resident,
+    Tokenizes,
     TokenStream,
 )
 from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
@@ -72,6 +73,7 @@ __all__ = [
     "Structure",
     "TokenLogprob",
     "TokenStream",
+    "Tokenizes",
     "ToolCallDelta",
     "ToolUse",
     "Usage",

@@ -113,7 +113,23 @@ class Resident(Protocol):
         ...
 
 
-class Generates(Protocol):
+class Tokenizes(Protocol):
+    """The ability to turn text into tokens and back. All methods are called on the event loop's thread."""
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        """Token ids of ``text``; ``add_special`` puts the model's BOS in front if it wants one."""
+        ...
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Text of ``token_ids``; bytes that form no character become U+FFFD."""
+        ...
+
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        """The bytes that name each token, perhaps part of a character; control tokens have a name too."""
+        ...
+
+
+class Generates(Tokenizes, Protocol):
     """The ability to generate text. All methods are called on the event loop's thread."""
 
     async def render_chat(
@@ -169,14 +185,6 @@ class Generates(Protocol):
         Raises `ContextLengthExceeded` or `RequestError` before anything is queued, and
         `EngineError` if the engine is closed.
         """
-        ...
-
-    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        """Token ids of ``text``; ``add_special`` puts the model's BOS in front if it wants one."""
-        ...
-
-    async def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Text of ``token_ids``; bytes that form no character become U+FFFD."""
         ...
 
 

@@ -122,6 +122,9 @@ class BatchingEngine(ABC, Generic[S]):
     async def detokenize(self, token_ids: Seq[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
 
+    def labels(self, token_ids: Seq[int]) -> list[bytes]:
+        return [*map(self._vocabulary.label, token_ids)]
+
     async def prepare(self, structure: Structure) -> None:
         raise no_structures()
 

@@ -76,10 +76,7 @@ class Sequence:
         request says so."""
         self.completion_tokens += 1
         released = self._output.push(token, logprob) if self.request.include_stop else Released()
-        released = released.then(self._output.finish())
-        if self.request.prompt_logprobs is not None and logprob is not None and not self.request.include_stop:
-            released = released._replace(logprobs=(*released.logprobs, logprob))
-        return self._last((), released, "stop")
+        return self._last((), released.then(self._output.finish()).with_end(self.request, logprob), "stop")
 
     def end_of_prompt(self) -> Chunk:
         """The last chunk of a sequence of which nothing was to be generated."""

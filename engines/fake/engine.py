@@ -7,8 +7,7 @@ that what passes here means something.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from engines.base import (
     NEW_ANSWER,
     AnswerPlan,
     AnswerReader,
-    Candidate,
     Chunk,
     EngineInfo,
     EngineStats,
@@ -27,13 +25,14 @@ from engines.base import (
     Rendering,
     SourceFile,
     Structure,
-    TokenLogprob,
     ToolUse,
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake.choice import source_of
 from engines.fake.pooling import LENGTH, FakeEmbeds
+from engines.fake.scoring import prompt_logprobs, token_logprob
+from engines.fake.template import render
 from engines.fake.vocabulary import WordVocabulary
 from engines.limits import (
     check_choice,
@@ -121,7 +120,7 @@ class FakeEngine(FakeEmbeds):
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         variables(rendering, chat.template_args, source=None)
         self.last_rendering = rendering
-        text = "".join(map(_line, chat.messages))
+        text = render(chat.messages)
         text = text[:-1] if rendering.continue_final else text
         return await self._tokenizer.prompt(text, chat, add_special=True)
 
@@ -154,6 +153,9 @@ class FakeEngine(FakeEmbeds):
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
+
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        return [*map(self._vocabulary.label, token_ids)]
 
     async def prepare(self, structure: Structure) -> None:
         if "structured" not in self._info.capabilities:
@@ -227,7 +229,7 @@ class FakeEngine(FakeEmbeds):
         self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
     ) -> None:
         output = output_of(request, self._vocabulary)
-        scores = tuple(self._prompt_logprobs(request))
+        scores = tuple(prompt_logprobs(request, self._vocabulary))
         last = resume(request, output, limit=limit, is_end=_never)
         if last is not None:
             stream.put(last)
@@ -242,11 +244,13 @@ class FakeEngine(FakeEmbeds):
             self._fail_if_told()
             token = source[count % len(source)]
             self._completion_tokens += 1
+            logprob = token_logprob(token, request.logprobs, self._vocabulary)
             if token in request.stop_token_ids and count >= request.min_tokens:
                 released = output.push(token) if request.include_stop else Released()
-                stream.put(_last(released.then(output.finish()), output, (), "stop", request, count + 1))
+                released = released.then(output.finish()).with_end(request, logprob)
+                stream.put(_last(released, output, (), "stop", request, count + 1))
                 return
-            released = output.push(token, self._logprob(request, token))
+            released = output.push(token, logprob)
             if released.stopped:
                 stream.put(_last(released, output, (token,), "stop", request, count + 1))
                 return
@@ -269,27 +273,6 @@ class FakeEngine(FakeEmbeds):
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
-
-    def _logprob(self, request: GenerationRequest, token: int) -> TokenLogprob | None:
-        return None if request.logprobs is None else self._scored(token, request.logprobs)
-
-    def _prompt_logprobs(self, request: GenerationRequest) -> Iterator[TokenLogprob]:
-        if (most := request.prompt_logprobs) is None:
-            return
-        first, *others = request.prompt.token_ids
-        yield TokenLogprob(Candidate(first, self._vocabulary.label(first), 0.0))
-        yield from (self._scored(token, most) for token in others)
-
-    def _scored(self, token: int, most: int) -> TokenLogprob:
-        others = [i for i in range(1, most + 1) if i != token][: max(0, most - 1)]
-        chosen = Candidate(token, self._vocabulary.label(token), -0.1)
-        top = [chosen, *(Candidate(i, self._vocabulary.piece(i), -3.0 - n) for n, i in enumerate(others))]
-        return TokenLogprob(chosen, tuple(top[:most]), rank=1)
-
-
-def _line(message: Mapping[str, Any]) -> str:
-    calls = message.get("tool_calls")
-    return f"{message['role']}: {message['content'] or ''}{json.dumps(calls) if calls else ''}\n"
 
 
 def _never(token: int) -> bool:

@@ -57,6 +57,13 @@ class Released(NamedTuple):
             self.tool_calls + rest.tool_calls,
         )
 
+    def with_end(self, request: GenerationRequest, logprob: TokenLogprob | None) -> Released:
+        """With the log probability of the token that ended the answer, which has no part in its text: that is
+        told where those of the prompt are, as who adds them up needs it."""
+        if logprob is None or request.prompt_logprobs is None or request.include_stop:
+            return self
+        return self._replace(logprobs=(*self.logprobs, logprob))
+
     def chunk(
         self,
         token_ids: tuple[int, ...],

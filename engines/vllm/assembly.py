@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
+from engines.errors import UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
 from engines.text.tool_history import ToolHistory
@@ -28,6 +29,16 @@ class Assembled:
     parsers: AnswerParsers
     adapters: dict[str, Any]
     info: EngineInfo
+
+    def adapter(self, name: str | None) -> Any:
+        """vLLM's LoRA request for an adapter; None for the plain model."""
+        if name is None:
+            return None
+        found = self.adapters.get(name)
+        if found is None:
+            known = ", ".join(self.adapters) or "none"
+            raise UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {known})", param="model")
+        return found
 
 
 def assemble(spec: LoadSpec, launched: Launched) -> Assembled:

@@ -131,10 +131,6 @@ class VllmStream:
         # The token that ends an answer counts, but is no part of it.
         shown = tokens[:-1] if reason == "stop" else tokens
         released, used = self._release(tokens if self._request.include_stop else shown, completion.logprobs)
-        if reason == "stop" and used is None and self._request.prompt_logprobs is not None:
-            released = released._replace(
-                logprobs=released.logprobs + self._of_end(tokens[-1], completion.logprobs)
-            )
         if used is not None:
             self._completion_tokens += used
             self._end(abort=reason is None)
@@ -144,7 +140,11 @@ class VllmStream:
             return released.chunk(shown)
         self._end(abort=False)
         rest = self._output.finish()
-        return self._last(released.then(rest), shown, "stop" if rest.stopped else _REASONS[reason], output)
+        ended = released.then(rest)
+        if reason == "stop" and completion.logprobs:
+            end = self._logprob(tokens[-1], completion.logprobs[-1], self._request.logprobs or 0)
+            ended = ended.with_end(self._request, end)
+        return self._last(ended, shown, "stop" if rest.stopped else _REASONS[reason], output)
 
     def _release(self, tokens: tuple[int, ...], logprobs: Any) -> tuple[Released, int | None]:
         """What ``tokens`` add to the answer, and how many of them there were up to a stop string."""
@@ -164,12 +164,6 @@ class VllmStream:
         self, released: Released, token_ids: tuple[int, ...], reason: FinishReason, output: Any
     ) -> Chunk:
         return released.chunk(token_ids, finish_of(reason, self._output), self._usage(output))
-
-    def _of_end(self, token: int, logprobs: Any) -> tuple[TokenLogprob, ...]:
-        """The log probability of the token that ends an answer without being a part of it."""
-        if not logprobs or self._request.include_stop:
-            return ()
-        return (self._logprob(token, logprobs[-1], self._request.logprobs or 0),)
 
     def _logprob(self, token: int, position: Any, wanted: int) -> TokenLogprob:
         ranked = sorted(position.items(), key=lambda item: item[1].rank)

@@ -20,17 +20,18 @@ from app.sse import sse
 from balancer.call import Reply, WireFormat
 
 
-class _OpenAI:
+class OpenAI:
     """Base of all: the wire format, and errors in OpenAI's envelope."""
 
     wire: WireFormat = WIRE
+    has_default_model = False
 
     def error_event(self, error: Exception) -> bytes:
         """No ``[DONE]`` follows."""
         return sse(error_body(to_api_error(error)))
 
 
-class ChatCompletions(_OpenAI):
+class ChatCompletions(OpenAI):
     """``POST /v1/chat/completions``."""
 
     def parse(self, document: Any, resolve: Resolve) -> Task:
@@ -43,7 +44,7 @@ class ChatCompletions(_OpenAI):
         return ChatWriter(task, context)
 
 
-class EmbeddingsOfInputs(_OpenAI):
+class EmbeddingsOfInputs(OpenAI):
     """``POST /v1/embeddings``."""
 
     def parse(self, document: Any, resolve: Resolve) -> EmbeddingTask:
@@ -53,7 +54,7 @@ class EmbeddingsOfInputs(_OpenAI):
         return await embedding.run(task, embedding_pieces, execution)
 
 
-class TextCompletions(_OpenAI):
+class TextCompletions(OpenAI):
     """``POST /v1/completions``."""
 
     def parse(self, document: Any, resolve: Resolve) -> Task:

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from support.output import text_output
 
 from engines.base import Candidate, GenerationRequest, Prompt, Sampling, TokenLogprob
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache, State
@@ -15,7 +16,6 @@ from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
 from engines.llamacpp.stash import Stash
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
 
 
 class Memory:
@@ -92,7 +92,7 @@ class Bench:
             "r", Prompt(tuple(prompt)), sampling, generated=generated, prompt_logprobs=0 if scores else None
         )
         sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
-        sequence = LlamaSequence(request, ChunkStream(lambda: None), TextAssembler(), limit, sampler)
+        sequence = LlamaSequence(request, ChunkStream(lambda: None), text_output(), limit, sampler)
         if sequence.prompt_logprobs is not None:
             sequence.prompt_logprobs.append(SCORE)
         self.scheduler.submit(sequence)
