@@ -165,12 +165,12 @@ class Call:
         they call it otherwise or leave a default to the server."""
         if name == self.target.asked_name and not self.defaults:
             return self.body
-        if name == self.target.asked_name and (spliced := _spliced(self.body, self.defaults)) is not None:
-            return spliced
+        if name == self.target.asked_name and (body := spliced(self.body, self.defaults)) is not None:
+            return body
         return json.dumps({**json.loads(self.body), "model": name, **self.defaults}).encode()
 
 
-def _spliced(body: bytes, fields: Mapping[str, Any]) -> bytes | None:
+def spliced(body: bytes, fields: Mapping[str, Any]) -> bytes | None:
     """The JSON object ``body`` with ``fields`` in front, or None where it takes reading it to know how: a
     large body would be parsed and written again for a few numbers."""
     rest = body[1:].lstrip()

@@ -104,6 +104,11 @@ def refuse_adapter(request: GenerationRequest) -> None:
         raise UnsupportedFeature("this model's engine has no adapters", param="model")
 
 
+def no_prompt_logprobs() -> UnsupportedFeature:
+    """For an engine that does not tell the log probabilities of prompts."""
+    return UnsupportedFeature("this model's engine does not score prompts", param="prompt_logprobs")
+
+
 def no_structures() -> UnsupportedFeature:
     """For an engine without the capability "structured"."""
     return UnsupportedFeature("this model's engine has no structured output", param="response_format")

@@ -21,6 +21,7 @@ def merge(first: Chunk, second: Chunk) -> Chunk:
         usage=second.usage,
         reasoning=first.reasoning + second.reasoning,
         tool_calls=_join(first.tool_calls, second.tool_calls),
+        prompt_logprobs=first.prompt_logprobs + second.prompt_logprobs,
     )
 
 
@@ -49,7 +50,7 @@ def resume(
         is_last = token in request.stop_token_ids or (is_end(token) and not request.ignore_eos)
         if is_last or output.push(token).stopped:
             return _last(request, output, "stop", count)
-    if len(request.generated) >= limit:
+    if len(request.generated) >= limit and request.prompt_logprobs is None:
         return _last(request, output, "length", len(request.generated))
     return None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from app.inference.task import Task
 from engines.base import Chunk, TokenLogprob
 
 
@@ -25,12 +28,14 @@ class Answer:
     calls: dict[int, CalledTool] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
 
     def add(self, chunk: Chunk) -> None:
         self.text += chunk.text
         self.reasoning += chunk.reasoning
         self.token_ids += chunk.token_ids
+        self.prompt_logprobs += chunk.prompt_logprobs
         self.logprobs.extend(chunk.logprobs)
         self.finish_reason = chunk.finish_reason or self.finish_reason
         for delta in chunk.tool_calls:
@@ -38,3 +43,28 @@ class Answer:
             call.id = call.id or delta.id or ""
             call.name = call.name or delta.name or ""
             call.arguments += delta.arguments
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens; that of an answer without any is the lowest."""
+        if not self.logprobs:
+            return -math.inf
+        return sum(each.chosen.logprob for each in self.logprobs) / len(self.logprobs)
+
+
+def best(task: Task, candidates: Sequence[Answer]) -> Sequence[Answer]:
+    """The answers to ``task`` among its ``candidates``: for each prompt those that the model finds likeliest,
+    best first."""
+    if not task.best_of:
+        return candidates
+    size = task.best_of
+    prompts = (candidates[start : start + size] for start in range(0, len(candidates), size))
+    chosen = [
+        each
+        for answers in prompts
+        for each in sorted(answers, key=lambda answer: answer.mean_logprob, reverse=True)[: task.n]
+    ]
+    if task.logprobs is None:
+        for answer in chosen:  # nobody asked for what they were chosen by
+            answer.logprobs.clear()
+    return chosen

@@ -13,6 +13,7 @@ FEATURES = {
     "tools": "tool calling",
     "structured": "structured output",
     "adapters": "LoRA adapters",
+    "fim": "way to fill in the middle",
     "reasoning": "parser that tells reasoning apart",
     "embeddings": "embeddings",
     "rerank": "reranking",

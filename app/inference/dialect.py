@@ -89,6 +89,11 @@ class Dialect(Protocol[T]):
     @property
     def wire(self) -> WireFormat: ...
 
+    @property
+    def has_default_model(self) -> bool:
+        """Whether a request that names no model is for the default one."""
+        ...
+
     def parse(self, document: Any, resolve: Resolve) -> T:
         """The task that a request's JSON ``document`` asks for.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from app.errors import to_api_error
 from app.inference import capabilities, merge, reply
+from app.inference.answer import best
 from app.inference.dialect import AnswerContext, Dialect, Execution, GeneratingDialect
 from app.inference.outcome import RequestRecord, Status
+from app.inference.prompting import prompts_of, told_of
 from app.inference.resume import cannot_resume, is_resumable
 from app.inference.targets import Resolved
 from app.inference.task import BaseTask, Task
@@ -18,8 +21,8 @@ from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, EngineInfo, GenerationRequest, Prompt, Resident, Structure
-from engines.errors import ContextLengthExceeded, RequestError
+from engines.base import Engine, GenerationRequest, Prompt, Resident, Structure
+from engines.errors import RequestError
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
 MOST_BYTES = 64 * 2**20
@@ -149,8 +152,8 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
     capabilities.check_generates(execution.resident.info)
     capabilities.check(task.needs, execution.resident.info)
     engine = cast(Engine, execution.resident)
-    try:
-        prompts = await _prompts(task, engine)
+    with told_of(task, engine.info):
+        prompts = await prompts_of(task, engine)
         plan = None
         if task.messages is not None:
             plan = engine.answer_plan(task.tools, prompts[0], task.structure)
@@ -164,21 +167,19 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
             replace(each, structure=structure, answer=plan)
             for each in generation_requests(task, prompts, request.request_id, resume_point)
         ]
-        generation = merge.start(engine, sequences, record, answers=task.n)
-    except ContextLengthExceeded as error:
-        raise error.told("prompt" if task.messages is None else "messages", _longer(engine.info)) from None
+        generation = merge.start(engine, sequences, record, answers=task.candidates)
     writer = dialect.writer(
         task,
         AnswerContext(
             answer_id=request.own_id,
             choices=len(sequences),
             has_parts=plan is not None,
-            prompts=[sequence.prompt for sequence in sequences],
+            prompts=[prompt for prompt in prompts for _ in range(task.n)],
             resume_point=resume_point,
         ),
     )
     if not task.stream:
-        return await reply.whole(generation, writer)
+        return await reply.whole(generation, writer, partial(best, task))
     return await reply.streamed(
         generation,
         writer,
@@ -200,7 +201,7 @@ async def _prepare(engine: Engine, structure: Structure, task: Task) -> None:
 def generation_requests(
     task: Task, prompts: Sequence[Prompt], request_id: str, resume_point: ResumePoint | None = None
 ) -> list[GenerationRequest]:
-    """``n`` requests for each prompt, prompt by prompt: the order of the choices' indices.
+    """A request for each candidate of each prompt, prompt by prompt: the order of the choices' indices.
 
     With a seed each answer gets its own, or they would all be the same.
     """
@@ -212,11 +213,12 @@ def generation_requests(
             max_tokens=task.max_tokens,
             min_tokens=task.min_tokens,
             stop=task.stop,
-            stop_token_ids=task.stop_token_ids,
+            stop_token_ids=(*task.stop_token_ids, *prompt.ends),
             include_stop=task.include_stop,
             show_special=task.show_special,
             ignore_eos=task.ignore_eos,
-            logprobs=task.logprobs,
+            logprobs=task.logprobs if not task.best_of else task.logprobs or 0,
+            prompt_logprobs=task.prompt_logprobs,
             structure=task.structure,
             adapter=task.target.adapter,
             generated=resume_point.token_ids if resume_point is not None else (),
@@ -224,29 +226,5 @@ def generation_requests(
         )
         for seed in (task.sampling.seed,)
         for prompt in prompts
-        for i in range(task.n)
+        for i in range(task.candidates)
     ]
-
-
-def _longer(info: EngineInfo) -> str:
-    """How the model gets a longer context, if it can have one."""
-    if info.context_length >= info.longest_context:
-        return ""
-    return (
-        f", or load the model with a longer context: it can have up to {info.longest_context} tokens "
-        "(CONTEXT_LENGTH, or context_length in models.yaml)"
-    )
-
-
-async def _prompts(task: Task, engine: Engine) -> list[Prompt]:
-    """The prompts of a task, rendered and tokenised; token ids are taken as they are."""
-    if task.messages is not None:
-        tools = task.tools.definitions if task.tools is not None else None
-        return [await engine.render_chat(task.messages, tools=tools, rendering=task.rendering)]
-    prompts: list[Prompt] = []
-    for item in task.prompts:
-        if isinstance(item, str):
-            prompts.append(Prompt(await engine.tokenize(item, add_special=task.add_special), item))
-        else:
-            prompts.append(Prompt(item, await engine.detokenize(item) if task.echo else None))
-    return prompts

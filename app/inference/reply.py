@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from app import sse
+from app.inference.answer import Answer
 from app.inference.dialect import AnswerWriter
 from app.inference.merge import Generation
 from balancer.call import Reply, ResumePoint
@@ -179,14 +181,16 @@ async def streamed(
     return Reply(200, list(sse.HEADERS), await stream.prime())
 
 
-async def whole(generation: Generation, writer: AnswerWriter) -> Reply:
-    """A reply with the complete answer. Cancelling it aborts the generation."""
+async def whole(
+    generation: Generation, writer: AnswerWriter, choose: Callable[[Sequence[Answer]], Sequence[Answer]]
+) -> Reply:
+    """A reply with the complete answers that ``choose`` leaves. Cancelling it aborts the generation."""
     answers = writer.answers()
     try:
         async for index, chunk in generation:
             answers[index].add(chunk)
     finally:
         generation.close()
-    data = sse.to_json(writer.document(answers, generation.record.usage()))
+    data = sse.to_json(writer.document(choose(answers), generation.record.usage()))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
     return Reply(200, headers, WholeBody(data))

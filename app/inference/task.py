@@ -10,7 +10,7 @@ from typing import Any
 from app.schemas.unknown_fields import UnknownField
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
-from engines.base import NEW_ANSWER, Rendering, Sampling, Structure, ToolUse
+from engines.base import NEW_ANSWER, Rendering, Sampling, SourceFile, Structure, ToolUse
 
 # More of a conversation tells no two apart.
 CONVERSATION_CHARS = BLOCK_CHARS * MAX_BLOCKS
@@ -48,10 +48,13 @@ class Task(BaseTask):
     ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
     tool calls), made a prompt as ``rendering`` says; without one, each of ``prompts`` is a text or its token
     ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are generated
-    for each prompt. ``max_tokens`` None is up to the context's end; ``logprobs`` as in `GenerationRequest`.
+    for each prompt, or the best ``n`` of ``best_of``. ``max_tokens`` None is up to the context's end;
+    ``logprobs`` and ``prompt_logprobs`` as in `GenerationRequest`. With a ``suffix`` an answer is what stands
+    between a prompt and it, where ``files`` are beside them.
 
     ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
-    every event; ``tell_token_ids`` tells the tokens themselves, ``tell_reasoning`` what was reasoned.
+    every event; ``tell_token_ids`` tells the tokens themselves, ``tell_prompt_logprobs`` those of the
+    prompt apart from its echo, ``tell_reasoning`` what was reasoned.
     ``echo`` puts the prompt in front of its answers.
     """
 
@@ -59,6 +62,8 @@ class Task(BaseTask):
     rendering: Rendering = NEW_ANSWER
     prompts: tuple[str | tuple[int, ...], ...] = ()
     add_special: bool = True
+    suffix: str | None = None
+    files: tuple[SourceFile, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
     max_tokens: int | None = None
@@ -69,13 +74,21 @@ class Task(BaseTask):
     show_special: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    best_of: int = 0
     tools: ToolUse | None = None
     structure: Structure | None = None
     include_usage: bool = False
     continuous_usage: bool = False
     tell_token_ids: bool = False
+    tell_prompt_logprobs: bool = False
     tell_reasoning: bool = True
     echo: bool = False
+
+    @property
+    def candidates(self) -> int:
+        """How many answers are generated for each prompt."""
+        return self.best_of or self.n
 
     def conversation(self) -> str:
         text = ""

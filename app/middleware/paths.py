@@ -14,8 +14,11 @@ _PROBED = frozenset({"/v1/system/health", "/v1/system/metrics"})
 # Not behind a colon: an upstream's name may be an address.
 _SLASHES = re.compile(r"(?<!:)//+")
 _AGAIN = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
-# OpenAI's routes, of a client whose base URL lacks /v1.
-_BARE = re.compile(r"/(?:chat/completions|completions|models)(?:/|$)")
+# Routes of a client whose base URL lacks /v1, and those that other servers have beside it: the guards are to
+# see them as well.
+_BARE = re.compile(
+    r"/(?:chat/completions|completions|models|tokenize|detokenize|apply-template|infill)(?:/|$)"
+)
 # OpenAI's routes as Azure has them: the deployment is the model, which the body names too.
 _AZURES = re.compile(r"^/openai(?:/v1|/deployments/[^/]+)(?=/)")
 # Where other servers have routes that are elsewhere here.

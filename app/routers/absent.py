@@ -28,7 +28,6 @@ _AZURE = f"of what Azure has, this server has OpenAI's API only: {_CHAT}"
 _ASSISTANTS = f"OpenAI's Assistants API {_LATER}: {_CHAT}"
 _EMBEDDINGS = "for embeddings use POST /v1/embeddings"
 _CLASSES = "classes of texts are not served by this version"
-_TOKENS = "turning text to tokens and back is not served by this version"
 _TUNING = "fine-tuning is not served by this version"
 _FILES = "files are not served by this version"
 
@@ -38,7 +37,6 @@ _OTHERS = {
     "api/v0": _LM_STUDIO,
     "api/v1": _LM_STUDIO,
     "api/extra": _LM_STUDIO,
-    "apply-template": _LLAMA_SERVER,
     "assistants": _ASSISTANTS,
     "audio": "speech and transcription are not served by this version",
     "batches": f"OpenAI's Batch API {_LATER}: {_CHAT}",
@@ -47,7 +45,6 @@ _OTHERS = {
     "completion": _LLAMA_SERVER,
     "containers": f"OpenAI's Containers API {_LATER}",
     "conversations": f"OpenAI's Conversations API {_LATER}: {_CHAT}",
-    "detokenize": _TOKENS,
     "edits": f"OpenAI's Edits API is gone: {_CHAT}",
     "embed": _EMBEDDINGS,
     "embedding": _EMBEDDINGS,
@@ -74,7 +71,6 @@ _OTHERS = {
     "responses": f"OpenAI's Responses API {_LATER}: {_CHAT}",
     "slots": _LLAMA_SERVER,
     "threads": _ASSISTANTS,
-    "tokenize": _TOKENS,
     "uploads": _FILES,
     "v1beta": _GEMINI,
     "vector_stores": f"OpenAI's Vector Stores API {_LATER}",

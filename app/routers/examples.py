@@ -29,6 +29,19 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
             "A beginning": {"model": model, "prompt": "Once upon a time", "max_tokens": 32},
             "Streamed": {"model": model, "prompt": "Once upon a time", "max_tokens": 32, "stream": True},
         },
+        "POST /v1/chat/completions/render": {"A question": {"model": model, "messages": _QUESTION}},
+        "POST /v1/chat/completions/input_tokens": {"A question": {"model": model, "messages": _QUESTION}},
+        "POST /v1/apply-template": {"A question": {"model": model, "messages": _QUESTION}},
+        "POST /v1/tokenize": {
+            "A text": {"model": model, "prompt": "Once upon a time"},
+            "With the text of each token": {
+                "model": model,
+                "prompt": "Once upon a time",
+                "return_token_strs": True,
+            },
+            "A conversation": {"model": model, "messages": _QUESTION},
+        },
+        "POST /v1/detokenize": {"Tokens": {"model": model, "tokens": [40, 41]}},
         "POST /v1/embeddings": {
             "Two texts": {"model": model, "input": ["The sun rises.", "Dawn breaks."]},
             "As base64": {"model": model, "input": "The sun rises.", "encoding_format": "base64"},

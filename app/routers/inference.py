@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,16 @@ from app.dialects.openai.completions.schema import Completion, CompletionRequest
 from app.dialects.openai.dialect import CHAT, COMPLETIONS, EMBEDDINGS, RERANK, SCORES
 from app.dialects.openai.embeddings.schema import EmbeddingList, EmbeddingRequest
 from app.dialects.openai.rerank.schema import Reranked, RerankRequest, ScoreList, ScoreRequest
+from app.dialects.openai.tokens.dialect import APPLY_TEMPLATE, DETOKENIZE, INPUT_TOKENS, RENDER, TOKENIZE
+from app.dialects.openai.tokens.schema import (
+    AppliedTemplate,
+    Detokenized,
+    DetokenizeRequest,
+    InputTokens,
+    RenderedChat,
+    Tokenized,
+    TokenizeRequest,
+)
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
 from app.inference.ignored import refuse
@@ -26,6 +37,7 @@ from app.inference.response import InferenceResponse
 from app.inference.wire_request import WireRequest
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
+from balancer.call import spliced
 from balancer.proxy.hops import read_hops
 from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
 from engines.errors import RequestError
@@ -56,6 +68,8 @@ BODIES: tuple[type[BaseModel], ...] = (
     EmbeddingRequest,
     RerankRequest,
     ScoreRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
 )
 
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -133,6 +147,66 @@ async def create_scores(request: Request) -> Response:
     return await serve(request, SCORES)
 
 
+@router.post(
+    "/v1/chat/completions/render",
+    summary="Show the prompt that a conversation becomes",
+    response_model=RenderedChat,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(ChatCompletionRequest),
+)
+async def render_chat_completion(request: Request) -> Response:
+    """Of the same body as a chat completion; nothing is generated."""
+    return await serve(request, RENDER)
+
+
+@router.post(
+    "/v1/chat/completions/input_tokens",
+    summary="Count the tokens of the prompt that a conversation becomes",
+    response_model=InputTokens,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(ChatCompletionRequest),
+)
+async def count_input_tokens(request: Request) -> Response:
+    """Of the same body as a chat completion: tools, reasoning settings and the model's template count."""
+    return await serve(request, INPUT_TOKENS)
+
+
+@router.post(
+    "/v1/apply-template",
+    summary="Show the text of the prompt that a conversation becomes",
+    response_model=AppliedTemplate,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(ChatCompletionRequest),
+)
+async def apply_template(request: Request) -> Response:
+    """llama-server's form of /v1/chat/completions/render, also at /apply-template."""
+    return await serve(request, APPLY_TEMPLATE)
+
+
+@router.post(
+    "/v1/tokenize",
+    summary="Turn a text or a conversation into tokens",
+    response_model=Tokenized,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(TokenizeRequest),
+)
+async def tokenize(request: Request) -> Response:
+    """Also at /tokenize. Requests may have vLLM's form or llama-server's; answers have the fields of both."""
+    return await serve(request, TOKENIZE)
+
+
+@router.post(
+    "/v1/detokenize",
+    summary="Turn tokens into text",
+    response_model=Detokenized,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(DetokenizeRequest),
+)
+async def detokenize(request: Request) -> Response:
+    """Also at /detokenize."""
+    return await serve(request, DETOKENIZE)
+
+
 async def serve(request: Request, dialect: Dialect[Any]) -> Response:
     """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
     its model. What is right or wrong with such a request is theirs to say."""
@@ -154,6 +228,8 @@ def _begin(
     beyond = () if client.admin else grants.ignored(document)
     if beyond:
         wire = grants.limit_wire(wire, document)
+    if dialect.has_default_model:
+        wire, document = _with_model(wire, document, server.default.name)
     name = document.get("model") if isinstance(document, dict) else None
     foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
     if foreign is not None:
@@ -172,6 +248,15 @@ def _begin(
     # A worker's parent has told it.
     ignored = told.tell(client.client, names) if names and not server.is_worker else ""
     return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
+
+
+def _with_model(wire: WireRequest, document: Any, default: str) -> tuple[WireRequest, Any]:
+    """The request with the ``default`` model, if it names none: backends have other ones."""
+    if not isinstance(document, dict) or document.get("model") is not None:
+        return wire, document
+    named = {"model": default}
+    body = spliced(wire.body, named) or json.dumps({**document, **named}).encode()
+    return replace(wire, body=body), {**document, **named}
 
 
 async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:

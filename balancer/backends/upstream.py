@@ -24,6 +24,8 @@ logger = logging.getLogger("balancer.backends.upstream")
 
 # The part of our paths that an upstream's URL has already.
 PREFIX = "/v1"
+# Paths of ours that other servers have beside /v1.
+OUTSIDE = frozenset({"/v1/tokenize", "/v1/detokenize", "/v1/apply-template", "/v1/infill"})
 # Models that one upstream may list: those after them do not count.
 MAX_MODELS = 10_000
 # What an upstream answers if it does not let this server in.
@@ -134,8 +136,9 @@ class UpstreamBackend(Backend):
         theirs = self._models.get(call.target.name)
         if theirs is None:
             raise BackendFailed(f"{self.name} does not have model {call.target.name} any more")
+        base = self._upstream.url.removesuffix(PREFIX) if call.path in OUTSIDE else self._upstream.url
         reply = await self._proxy.post(
-            self._upstream.url + call.path.removeprefix(PREFIX),
+            base + call.path.removeprefix(PREFIX),
             call.headers,
             call.body_for(theirs),
             wire=call.wire,

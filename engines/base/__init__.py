@@ -23,9 +23,10 @@ from engines.base.engine import (
     HasMetrics,
     Health,
     Resident,
+    Tokenizes,
     TokenStream,
 )
-from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering
+from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
 from engines.base.sampling import (
     GREEDY_BELOW,
     LEAST_REPETITION_PENALTY,
@@ -68,9 +69,11 @@ __all__ = [
     "Rendering",
     "Resident",
     "Sampling",
+    "SourceFile",
     "Structure",
     "TokenLogprob",
     "TokenStream",
+    "Tokenizes",
     "ToolCallDelta",
     "ToolUse",
     "Usage",

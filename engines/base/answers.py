@@ -22,10 +22,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The chosen token, and the most likely tokens at its position, best first."""
+    """The chosen token, its place among all (1 is the most likely; 0: not told), and the most likely tokens
+    at its position, best first."""
 
     chosen: Candidate
     top: tuple[Candidate, ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Chunk:
     empty while text is held back. ``reasoning`` and ``tool_calls`` are what the request's `AnswerPlan` told
     apart; within a chunk the order is reasoning, text, calls. ``token_ids`` were sampled since the last
     chunk, also those whose text is still held back. ``logprobs`` belong to ``text``. The last chunk, and only
-    it, has ``finish_reason`` and ``usage``.
+    it, has ``finish_reason`` and ``usage``; the first has ``prompt_logprobs``, if they were asked for: one
+    for each token of the prompt, of which the first has the log probability 0, as nothing comes before it.
     """
 
     text: str = ""
@@ -67,6 +70,7 @@ class Chunk:
     usage: Usage | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from engines.base.answers import AnswerPlan, Chunk
-from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering
+from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
 from engines.base.structure import Structure
 from engines.base.tools import ToolUse
 
@@ -20,8 +20,8 @@ class EngineInfo:
     trained for, 0 if that is unknown; ``max_sequences`` is how many sequences can decode at once. ``memory``
     is what this engine holds in bytes, as far as it knows: weights, KV cache and work space, on whatever
     device; ``memory_asleep`` is what of it stays, in main memory, while the engine sleeps. ``capabilities``
-    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "embeddings", "rerank" and
-    "sleep".
+    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "embeddings", "rerank", "fim"
+    and "sleep".
 
     Of a model that makes vectors, ``embedding_length`` is how long they are and ``pooling`` how the tokens'
     states become one ("mean", "cls", "last"; "rank" for scores). With ``matryoshka`` their beginnings are
@@ -113,7 +113,23 @@ class Resident(Protocol):
         ...
 
 
-class Generates(Protocol):
+class Tokenizes(Protocol):
+    """The ability to turn text into tokens and back. All methods are called on the event loop's thread."""
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        """Token ids of ``text``; ``add_special`` puts the model's BOS in front if it wants one."""
+        ...
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Text of ``token_ids``; bytes that form no character become U+FFFD."""
+        ...
+
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        """The bytes that name each token, perhaps part of a character; control tokens have a name too."""
+        ...
+
+
+class Generates(Tokenizes, Protocol):
     """The ability to generate text. All methods are called on the event loop's thread."""
 
     async def render_chat(
@@ -127,6 +143,15 @@ class Generates(Protocol):
 
         Raises `UnsupportedFeature` if the model has none, or one that takes no ``reasoning_effort``, and
         `RequestError` if the template refuses the messages.
+        """
+        ...
+
+    async def render_infill(
+        self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
+    ) -> Prompt:
+        """The prompt for what is between ``prefix`` and ``suffix``; its text is the prefix.
+
+        Raises `UnsupportedFeature` without the capability "fim".
         """
         ...
 
@@ -160,14 +185,6 @@ class Generates(Protocol):
         Raises `ContextLengthExceeded` or `RequestError` before anything is queued, and
         `EngineError` if the engine is closed.
         """
-        ...
-
-    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        """Token ids of ``text``; ``add_special`` puts the model's BOS in front if it wants one."""
-        ...
-
-    async def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Text of ``token_ids``; bytes that form no character become U+FFFD."""
         ...
 
 

@@ -15,11 +15,20 @@ from engines.base.structure import Structure
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids ready for prefill; ``text`` is what they were made from, where that is known, and
-    ``variables`` are those that a request gave the chat template."""
+    ``variables`` are those that a request gave the chat template. An answer ends with any of ``ends`` too."""
 
     token_ids: tuple[int, ...]
     text: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
+    ends: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that is shown beside the one in which something is to be filled in."""
+
+    name: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,9 @@ class GenerationRequest:
     answer, a stop string or such a token, is no part of its text, except with ``include_stop``. Special
     tokens have no text, except with ``show_special``.
 
+    With ``prompt_logprobs`` the first chunk tells the log probabilities of the prompt, with so many
+    alternatives a token, and those of the answer tell its end token too; ``max_tokens`` may be 0.
+
     ``answer`` tells reasoning and tool calls from content; without it all text is content. ``structure`` is
     the form of what follows the reasoning.
 
@@ -75,6 +87,7 @@ class GenerationRequest:
     show_special: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     structure: Structure | None = None
     answer: AnswerPlan | None = None
     adapter: str | None = None

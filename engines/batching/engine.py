@@ -19,6 +19,7 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
+    SourceFile,
     Structure,
     ToolUse,
 )
@@ -114,6 +115,9 @@ class BatchingEngine(ABC, Generic[S]):
             text = end.cut(text)
         return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
 
+    async def render_infill(self, prefix: str | Seq[int], suffix: str, files: Seq[SourceFile] = ()) -> Prompt:
+        return await self._tokenizer.infill(self._vocabulary.fim, prefix, suffix, files)
+
     def answer_plan(
         self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
     ) -> AnswerPlan | None:
@@ -129,6 +133,9 @@ class BatchingEngine(ABC, Generic[S]):
 
     async def detokenize(self, token_ids: Seq[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
+
+    def labels(self, token_ids: Seq[int]) -> list[bytes]:
+        return [*map(self._vocabulary.label, token_ids)]
 
     async def prepare(self, structure: Structure) -> None:
         if self._compiler is None:

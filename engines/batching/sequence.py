@@ -15,10 +15,21 @@ class Sequence:
     ``tokens`` is the prompt followed by the answer so far, drawn here or by another backend;
     ``completion_tokens`` counts the answer's, its end token included. ``cached`` tokens of the prompt came
     from the prefix cache when the sequence was first admitted; None until then. ``mask`` keeps the answer in
-    the form that was asked for; None: any.
+    the form that was asked for; None: any. ``prompt_logprobs`` are those that are known so far, None where
+    nobody wants them or they were told.
     """
 
-    __slots__ = ("_limit", "_output", "cached", "completion_tokens", "mask", "request", "stream", "tokens")
+    __slots__ = (
+        "_limit",
+        "_output",
+        "cached",
+        "completion_tokens",
+        "mask",
+        "prompt_logprobs",
+        "request",
+        "stream",
+        "tokens",
+    )
 
     def __init__(self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int) -> None:
         """``output`` was fed ``request.generated``; ``limit`` is the most tokens of the answer, more than
@@ -29,6 +40,7 @@ class Sequence:
         self.completion_tokens = len(request.generated)
         self.cached: int | None = None
         self.mask: TokenMask | None = None
+        self.prompt_logprobs: list[TokenLogprob] | None = None if request.prompt_logprobs is None else []
         self._output = output
         self._limit = limit
 
@@ -41,6 +53,12 @@ class Sequence:
     def to_generate(self) -> int:
         """Most tokens that are still to come."""
         return self._limit - self.completion_tokens
+
+    @property
+    def unscored(self) -> int:
+        """Tokens of the prompt whose log probabilities are still to be computed."""
+        known = self.prompt_logprobs
+        return 0 if known is None else len(self.request.prompt.token_ids) - len(known)
 
     @property
     def in_reasoning(self) -> bool:
@@ -73,7 +91,11 @@ class Sequence:
         request says so."""
         self.completion_tokens += 1
         released = self._output.push(token, logprob) if self.request.include_stop else Released()
-        return self._last((), released.then(self._output.finish()), "stop")
+        return self._last((), released.then(self._output.finish()).with_end(self.request, logprob), "stop")
+
+    def end_of_prompt(self) -> Chunk:
+        """The last chunk of a sequence of which nothing was to be generated."""
+        return self._last((), Released(), "length")
 
     def _last(self, token_ids: tuple[int, ...], released: Released, reason: FinishReason) -> Chunk:
         output = self._output

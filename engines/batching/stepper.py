@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from engines.base import EngineInfo, TokenLogprob
@@ -18,6 +19,12 @@ class Drawn(NamedTuple, Generic[S]):
     sequence: S
     token: int
     logprob: TokenLogprob | None = None
+
+
+class Read(NamedTuple, Generic[S]):
+    """A sequence whose prompt was computed, after which nothing is to be drawn."""
+
+    sequence: S
 
 
 class Failed(NamedTuple, Generic[S]):
@@ -64,7 +71,7 @@ class Stepper(Protocol[S]):
         as a cached prefix. Nothing happens if it is not there."""
         ...
 
-    def step(self) -> list[Drawn[S] | Failed[S]]:
+    def step(self) -> Seq[Drawn[S] | Read[S] | Failed[S]]:
         """Compute the next step of some sequences. An error that is raised ends the engine."""
         ...
 

@@ -13,13 +13,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from engines.base import Chunk, EngineInfo, EngineStats, Health
 from engines.batching.deliveries import Deliveries
 from engines.batching.sequence import Sequence
-from engines.batching.stepper import Drawn, Failed, Stepper
+from engines.batching.stepper import Drawn, Failed, Read, Stepper
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError, ModelLoadError
 
@@ -174,15 +175,14 @@ class EngineThread(Generic[S]):
             while True:
                 self._inbox.get_nowait()()
 
-    def _deliver(self, result: Drawn[S] | Failed[S]) -> None:
+    def _deliver(self, result: Drawn[S] | Read[S] | Failed[S]) -> None:
         """Turn a step's result into a chunk or an error for its stream."""
         sequence = result.sequence
         if isinstance(result, Failed):
             self._deliveries.add(sequence, result.error)
             return
-        self._completion_tokens += 1
         try:
-            chunk = self._extend(result)
+            chunk = self._chunk(result)
         except Exception as error:
             if not isinstance(error, EngineError):
                 logger.exception("a token of one sequence could not be taken")
@@ -196,7 +196,16 @@ class EngineThread(Generic[S]):
             self._stepper.remove(sequence)
         self._deliveries.add(sequence, chunk)
 
+    def _chunk(self, result: Drawn[S] | Read[S]) -> Chunk:
+        sequence = result.sequence
+        chunk = sequence.end_of_prompt() if isinstance(result, Read) else self._extend(result)
+        if sequence.prompt_logprobs is not None:
+            chunk = replace(chunk, prompt_logprobs=tuple(sequence.prompt_logprobs))
+            sequence.prompt_logprobs = None
+        return chunk
+
     def _extend(self, drawn: Drawn[S]) -> Chunk:
+        self._completion_tokens += 1
         sequence, token, logprob = drawn
         if self._stepper.vocabulary.is_end(token) or token in sequence.request.stop_token_ids:
             return sequence.end(token, logprob)

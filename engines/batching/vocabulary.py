@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from engines.text.fim import FimTokens
 from engines.text.output import TokenTexts
 from engines.text.tokenizer import TextVocabulary
 
@@ -12,8 +13,11 @@ class ModelVocabulary(TextVocabulary, TokenTexts, Protocol):
     """A loaded model's tokens and chat template. Immutable: any thread may use it.
 
     ``n_vocab`` is how many token ids there are; ``bos_text`` and ``eos_text`` are empty where the model has
-    no such token.
+    no such token; ``fim`` is None where it cannot fill in the middle.
     """
+
+    @property
+    def fim(self) -> FimTokens | None: ...
 
     @property
     def bos_text(self) -> str: ...

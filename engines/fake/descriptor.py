@@ -32,7 +32,8 @@ def _opener() -> Load:
 DESCRIPTOR = EngineDescriptor(
     name=NAME,
     label="the fake engine",
-    capabilities=frozenset({"chat", "completion", "embeddings", "rerank"}),
+    capabilities=frozenset({"chat", "completion", "embeddings", "rerank", "fim"}),
+    request_fields=frozenset({"prompt_logprobs"}),
     brings_templates=True,
     judge=_judge,
     estimate=_estimate,

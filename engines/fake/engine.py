@@ -7,7 +7,6 @@ that what passes here means something.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,6 @@ from engines.base import (
     NEW_ANSWER,
     AnswerPlan,
     AnswerReader,
-    Candidate,
     Chunk,
     EngineInfo,
     EngineStats,
@@ -25,14 +23,16 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
+    SourceFile,
     Structure,
-    TokenLogprob,
     ToolUse,
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake.choice import source_of
 from engines.fake.pooling import LENGTH, FakeEmbeds
+from engines.fake.scoring import prompt_logprobs, token_logprob
+from engines.fake.template import render
 from engines.fake.vocabulary import WordVocabulary
 from engines.limits import (
     check_choice,
@@ -72,7 +72,7 @@ class FakeEngine(FakeEmbeds):
         context_length: int = 8192,
         longest_context: int = 8192,
         max_sequences: int = 64,
-        capabilities: Iterable[str] = ("chat", "completion", "embeddings", "rerank"),
+        capabilities: Iterable[str] = ("chat", "completion", "embeddings", "rerank", "fim"),
         matryoshka: bool = False,
         dimensions: tuple[int, ...] = (),
         make_reader: Callable[[], AnswerReader] | None = None,
@@ -121,9 +121,15 @@ class FakeEngine(FakeEmbeds):
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         variables(rendering, chat.template_args, source=None)
         self.last_rendering = rendering
-        text = "".join(map(_line, chat.messages))
+        text = render(chat.messages)
         text = text[:-1] if rendering.continue_final else text
         return await self._tokenizer.prompt(text, chat, add_special=True)
+
+    async def render_infill(
+        self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
+    ) -> Prompt:
+        fim = self._vocabulary.fim if "fim" in self._info.capabilities else None
+        return await self._tokenizer.infill(fim, prefix, suffix, files)
 
     def answer_plan(
         self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
@@ -145,6 +151,9 @@ class FakeEngine(FakeEmbeds):
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
+
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        return [*map(self._vocabulary.label, token_ids)]
 
     async def prepare(self, structure: Structure) -> None:
         if "structured" not in self._info.capabilities:
@@ -218,6 +227,7 @@ class FakeEngine(FakeEmbeds):
         self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
     ) -> None:
         output = output_of(request, self._vocabulary)
+        scores = tuple(prompt_logprobs(request, self._vocabulary))
         last = resume(request, output, limit=limit, is_end=_never)
         if last is not None:
             stream.put(last)
@@ -225,17 +235,20 @@ class FakeEngine(FakeEmbeds):
         self._prompt_tokens += len(request.prompt.token_ids)
         longest = _FOREVER if request.ignore_eos else max(request.min_tokens, len(source))
         end = max(min(limit, longest), len(request.generated))
+        if scores:
+            stream.put(Chunk(prompt_logprobs=scores))
         for count in range(len(request.generated), end):
             await asyncio.sleep(self._delay)
             self._fail_if_told()
             token = source[count % len(source)]
             self._completion_tokens += 1
-            piece = self._vocabulary.piece(token)
+            logprob = token_logprob(token, request.logprobs, self._vocabulary)
             if token in request.stop_token_ids and count >= request.min_tokens:
                 released = output.push(token) if request.include_stop else Released()
-                stream.put(_last(released.then(output.finish()), output, (), "stop", request, count + 1))
+                released = released.then(output.finish()).with_end(request, logprob)
+                stream.put(_last(released, output, (), "stop", request, count + 1))
                 return
-            released = output.push(token, self._logprob(request, token, piece))
+            released = output.push(token, logprob)
             if released.stopped:
                 stream.put(_last(released, output, (token,), "stop", request, count + 1))
                 return
@@ -258,19 +271,6 @@ class FakeEngine(FakeEmbeds):
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
-
-    def _logprob(self, request: GenerationRequest, token: int, piece: bytes) -> TokenLogprob | None:
-        if request.logprobs is None:
-            return None
-        others = [i for i in range(1, request.logprobs + 1) if i != token][: max(0, request.logprobs - 1)]
-        chosen = Candidate(token, piece, -0.1)
-        top = [chosen, *(Candidate(i, self._vocabulary.piece(i), -3.0 - n) for n, i in enumerate(others))]
-        return TokenLogprob(chosen, tuple(top[: request.logprobs]))
-
-
-def _line(message: Mapping[str, Any]) -> str:
-    calls = message.get("tool_calls")
-    return f"{message['role']}: {message['content'] or ''}{json.dumps(calls) if calls else ''}\n"
 
 
 def _never(token: int) -> bool:

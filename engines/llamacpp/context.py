@@ -19,6 +19,9 @@ from engines.llamacpp.model import LlamaModel
 Logits = npt.NDArray[np.float32]
 
 FLASH_ATTENTION_AUTO = -1
+# Of the logits of prompts: tokens a step, and bytes.
+MOST_SCORED = 32
+SCORING_MEMORY = 16 * 2**20
 
 
 class DecodeError(EngineError):
@@ -33,14 +36,13 @@ class KvCacheFull(DecodeError):
 class Slice:
     """Tokens of one sequence for the next forward pass.
 
-    They take positions ``start`` onwards of KV sequence ``slot``; logits are wanted for the last one
-    only, and only if ``wants_logits``.
+    They take positions ``start`` onwards of KV sequence ``slot``; logits are wanted for the last ``outputs``.
     """
 
     slot: int
     start: int
     tokens: Seq[int]
-    wants_logits: bool
+    outputs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class LlamaContext:
         self.cells = size.cells
         self.batch_size = size.batch
         self.pooled = size.pooled
-        self._handle = _create(model, size, threads, offload)
+        self.outputs = size.slots + scored_at_once(model.n_vocab)
+        self._handle = _create(model, size, self.outputs, threads, offload)
         self._memory = lib.llama_get_memory(self._handle)
         self._batch = self._make_batch(size.batch)
         self._outputs: list[int] = []
@@ -72,8 +75,9 @@ class LlamaContext:
     def decode(self, slices: Seq[Slice]) -> Logits:
         """Run one forward pass; the sum of the slices' tokens is at most `batch_size`.
 
-        Returns a view, one row for each slice that wants logits, in order; it is valid (and may be
-        edited in place) until the next call. Raises `KvCacheFull` or `DecodeError`.
+        Returns a view, one row for each output of the slices, in order, of which there are at most
+        `outputs`; it is valid (and may be edited in place) until the next call. Raises `KvCacheFull` or
+        `DecodeError`.
         """
         n = 0
         self._wanted[:] = 0
@@ -83,9 +87,9 @@ class LlamaContext:
             self._tokens[n:end] = piece.tokens
             self._positions[n:end] = np.arange(piece.start, piece.start + len(piece.tokens))
             self._slots[n:end] = piece.slot
-            if piece.wants_logits:
-                self._wanted[end - 1] = 1
-                self._outputs.append(end - 1)
+            if piece.outputs:
+                self._wanted[end - piece.outputs : end] = 1
+                self._outputs += range(end - piece.outputs, end)
             n = end
         self._batch.n_tokens = n
         self._check(lib.llama_decode(self._handle, self._batch))
@@ -170,12 +174,18 @@ def _bytes_of(state: State) -> Any:
     return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
-def _create(model: LlamaModel, size: ContextSize, threads: int, offload: bool) -> Any:
+def scored_at_once(n_vocab: int) -> int:
+    """Tokens of prompts whose log probabilities are computed in one step: each takes a row of logits, and
+    milliseconds in which nobody else's tokens come."""
+    return max(1, min(MOST_SCORED, SCORING_MEMORY // (4 * n_vocab)))
+
+
+def _create(model: LlamaModel, size: ContextSize, outputs: int, threads: int, offload: bool) -> Any:
     params = lib.llama_context_default_params()
     params.n_ctx = size.cells
     params.n_batch = params.n_ubatch = size.batch
     params.n_seq_max = size.slots
-    params.n_outputs_max = size.slots  # llama.cpp asserts that every slot could have an output
+    params.n_outputs_max = outputs  # llama.cpp asserts that every slot could have one
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = size.pooled
     # Sliding-window layers otherwise drop cells that a shared prefix needs.

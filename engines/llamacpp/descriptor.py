@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engines.base import Resident
-from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
+from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -104,10 +104,18 @@ DESCRIPTOR = EngineDescriptor(
     label="llama.cpp",
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
-    capabilities=frozenset({"chat", "completion", "reasoning", "sleep", "structured", "tools"}),
-    help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
+    capabilities=frozenset({"chat", "completion", "fim", "reasoning", "sleep", "structured", "tools"}),
+    help={"fim": NO_FIM, "structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
     request_fields=frozenset(
-        {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
+        {
+            "typical_p",
+            "mirostat",
+            "xtc_probability",
+            "top_n_sigma",
+            "dynatemp_range",
+            "repeat_last_n",
+            "prompt_logprobs",
+        }
     ),
     packages=_packages,
     judge=_judge,

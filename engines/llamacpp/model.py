@@ -17,7 +17,7 @@ from engines.errors import BadModelFile, CannotLoad, EngineError, ModelLoadError
 from engines.llamacpp import native_log
 from engines.llamacpp.grammar_tokens import read_lltokenizer
 from engines.llamacpp.native_text import read_bytes, read_string
-from engines.llamacpp.special_tokens import read_special_tokens
+from engines.llamacpp.special_tokens import read_fim, read_special_tokens
 from engines.models.facts import describe
 from engines.text.grammar import LazyTokenizer
 from engines.text.renderer import TemplateWorker
@@ -67,6 +67,7 @@ class LlamaModel:
         self.special_tokens = special_tokens or read_special_tokens(self.vocab, self.n_vocab)
         # Only these have a pre-tokeniser.
         self.splits_runs = lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_BPE
+        self.fim = read_fim(self.vocab, partial(self.tokenize, add_special=False))
 
     @property
     def handle(self) -> Any:

@@ -10,7 +10,7 @@ import psutil
 from engines.base import EngineInfo
 from engines.errors import CannotLoad
 from engines.llamacpp import threads
-from engines.llamacpp.context import ContextSize, LlamaContext, Slice
+from engines.llamacpp.context import ContextSize, LlamaContext, Slice, scored_at_once
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
 from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
 from engines.llamacpp.options import LlamaOptions
@@ -63,6 +63,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         batch_size=context.batch_size,
         piece=ALIGNMENT if offload or model.parameters < SLOW else ALIGNMENT // 4,
         deterministic=options.deterministic,
+        scored_at_once=scored_at_once(model.n_vocab),
     )
     info = EngineInfo(
         engine="llama_cpp",
@@ -89,7 +90,8 @@ def _capabilities(model: LlamaModel, offload: bool) -> frozenset[str]:
     chat = {"chat"} if model.chat_template else set()
     sleep = set() if offload else {"sleep"}
     structured = {"structured"} if grammar.is_installed() else set()
-    return frozenset({"completion"} | chat | sleep | structured)
+    fim = {"fim"} if model.fim is not None else set()
+    return frozenset({"completion"} | chat | fim | sleep | structured)
 
 
 def _offload(options: LlamaOptions) -> bool:
@@ -111,7 +113,7 @@ def _kv_cache(context: LlamaContext, size: ContextSize) -> KvCache:
 
 def _choose_threads(context: LlamaContext, most: int) -> int:
     """Measure a few thread counts with single-token steps and keep the fastest."""
-    probe = [Slice(0, 0, [0], wants_logits=True)]
+    probe = [Slice(0, 0, [0], outputs=1)]
 
     def run(count: int) -> None:
         context.set_threads(count)

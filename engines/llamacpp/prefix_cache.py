@@ -58,10 +58,10 @@ class LlamaPrefixCache:
     def longest(self, sequence: LlamaSequence, running: Iterable[LlamaSequence]) -> SharedPrefix:
         """The longest computed prefix of ``sequence`` that some slot holds.
 
-        The last token is never shared: its logits are needed.
+        The last token is never shared: its logits are needed. Those of all are where the prompt is scored.
         """
         best = SharedPrefix()
-        if not self._enabled:
+        if not self._enabled or sequence.unscored:
             return best
         limit = len(sequence.tokens) - 1
         for slot, tokens, computed in self._holders(running):
@@ -75,7 +75,7 @@ class LlamaPrefixCache:
     ) -> tuple[LlamaSequence, int] | None:
         """The running sequence that is about to prefill much more of ``sequence`` than ``prefix`` has, and
         how many tokens of it; None if there is none."""
-        if not self._enabled:
+        if not self._enabled or sequence.unscored:
             return None
         limit = len(sequence.tokens) - 1
         for other in running:
@@ -171,7 +171,7 @@ class LlamaPrefixCache:
     def _stashed(self, sequence: LlamaSequence) -> SharedPrefix:
         """The longest prefix of ``sequence`` in the stash."""
         best = SharedPrefix()
-        for stashed in self._stash.kept if self._stash and self._enabled else ():
+        for stashed in self._stash.kept if self._stash and self._enabled and not sequence.unscored else ():
             length = min(common_length(sequence.tokens, stashed.tokens), len(sequence.tokens) - 1)
             if length > best.length:
                 best = SharedPrefix(NO_SLOT, length, stashed)

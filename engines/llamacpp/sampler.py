@@ -162,7 +162,8 @@ def token_logprob(model: LlamaModel, logprobs: Row, token: int, top: int) -> Tok
     if top:
         some = np.argpartition(logprobs, -top)[-top:]
         best = some[np.argsort(-logprobs[some], kind="stable")].tolist()
-    return TokenLogprob(candidate(token), tuple(candidate(i) for i in best))
+    rank = int((logprobs > logprobs[token]).sum()) + 1
+    return TokenLogprob(candidate(token), tuple(candidate(i) for i in best), rank)
 
 
 def _bias(sampling: Sampling) -> tuple[npt.NDArray[np.int64] | None, Row]:

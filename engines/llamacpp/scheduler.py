@@ -32,13 +32,23 @@ class Work:
         """Whether the step leaves no token pending, so that the next one can be drawn."""
         return self.count == self.sequence.pending
 
+    @property
+    def scores(self) -> bool:
+        """Whether the step tells the log probabilities of the prompt's tokens that come next."""
+        return self.sequence.scores
+
+    @property
+    def outputs(self) -> int:
+        """How many of the tokens, from the last on, the logits are wanted of."""
+        return self.count if self.scores else int(self.completes)
+
 
 class LlamaScheduler:
     """The waiting and the running sequences.
 
     ``batch_size`` is the most tokens of a step. With ``deterministic`` greedy and seeded requests that run
     alone repeat themselves: their prompts go in steps of ``piece`` tokens, a part of `ALIGNMENT`, or of some
-    multiple of `ALIGNMENT`.
+    multiple of `ALIGNMENT`. Log probabilities of prompts are computed for ``scored_at_once`` tokens a step.
     """
 
     def __init__(
@@ -50,6 +60,7 @@ class LlamaScheduler:
         batch_size: int,
         piece: int = ALIGNMENT,
         deterministic: bool = True,
+        scored_at_once: int = 32,
     ) -> None:
         self.waiting: WaitingQueue[LlamaSequence] = WaitingQueue()
         self.running: list[LlamaSequence] = []
@@ -60,6 +71,7 @@ class LlamaScheduler:
         self._batch_size = batch_size
         self._alone = piece
         self._deterministic = deterministic
+        self._scored_at_once = scored_at_once
         self._arrivals = 0
 
     @property
@@ -165,13 +177,23 @@ class LlamaScheduler:
     def _add_prefill(self, work: list[Work], sequence: LlamaSequence, budget: int) -> int:
         """Plan as much of a prompt as budget and cells allow; returns the tokens scheduled."""
         planned = sum(w.count for w in work)
-        wanted = self._piece(sequence, budget)
+        wanted = min(self._piece(sequence, budget), self._scorable(work, sequence))
+        if wanted <= 0:
+            return 0
         self._prefixes.make_room(planned + wanted)
         count = min(wanted, self._kv.free_cells - planned)
         if count <= 0:
             return 0
         work.append(Work(sequence, count))
         return count
+
+    def _scorable(self, work: list[Work], sequence: LlamaSequence) -> int:
+        """How much of a prompt one step can compute, for its log probabilities' sake."""
+        if not sequence.unscored:
+            return self._batch_size
+        if not sequence.scores:  # it was preempted: so much was told of before
+            return sequence.scored_up_to - sequence.computed
+        return self._scored_at_once - sum(each.count for each in work if each.scores)
 
     def _repeats(self, sequence: LlamaSequence) -> bool:
         """Whether ``sequence`` is computed so that it gives the same answer each time. That costs a part of

@@ -42,6 +42,16 @@ class LlamaSequence(Sequence):
         return len(self.tokens) - self.computed
 
     @property
+    def scores(self) -> bool:
+        """Whether the log probability of the token behind the next one to be computed is still to be told."""
+        return bool(self.unscored) and self.computed >= self.scored_up_to
+
+    @property
+    def scored_up_to(self) -> int:
+        """The token of the prompt whose logits tell the next log probability."""
+        return max(0, len(self.prompt_logprobs or ()) - 1)
+
+    @property
     def is_prefilling(self) -> bool:
         return len(self.tokens) - self.computed > 1
 

@@ -1,11 +1,13 @@
-"""Special tokens of a llama.cpp vocabulary."""
+"""Special tokens of a llama.cpp vocabulary, and those for filling in the middle."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
+from engines.text.fim import FimTokens, find_fim, made
 from engines.text.special_tokens import SpecialToken, SpecialTokens
 
 # llama.cpp looks for these in a text before all else, the first two only if told to.
@@ -31,3 +33,21 @@ def read_special_tokens(vocab: Any, n_vocab: int) -> SpecialTokens:
                 )
             )
     return SpecialTokens(found, longest=longest)
+
+
+def read_fim(vocab: Any, tokenize: Callable[[str], tuple[int, ...]]) -> FimTokens | None:
+    """The tokens for filling in the middle: those of the file, or those that have a name for it.
+
+    ``tokenize`` knows special tokens.
+    """
+
+    def find(name: str) -> int | None:
+        found = tokenize(name)
+        named = len(found) == 1 and lib.llama_vocab_get_text(vocab, found[0]) == name.encode()
+        return found[0] if named else None
+
+    of_file = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+    prefix, suffix, middle = (int(read(vocab)) for read in of_file)
+    if min(prefix, suffix, middle) < 0:
+        return find_fim(find)
+    return made(prefix, suffix, middle, find)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.base import EngineInfo, TokenLogprob
-from engines.batching.stepper import Drawn, Failed, Gauges
+from engines.base import Candidate, EngineInfo, TokenLogprob
+from engines.batching.stepper import Drawn, Failed, Gauges, Read
 from engines.errors import EngineError
 from engines.llamacpp.context import KvCacheFull, Slice
 from engines.llamacpp.kv_cache import CellMemory, KvCache
@@ -24,7 +24,7 @@ from engines.text import grammar
 
 logger = logging.getLogger("engines.llamacpp")
 
-Results = list[Drawn[LlamaSequence] | Failed[LlamaSequence]]
+Results = list[Drawn[LlamaSequence] | Read[LlamaSequence] | Failed[LlamaSequence]]
 
 
 class ForwardPass(CellMemory, Protocol):
@@ -64,6 +64,9 @@ class LlamaStepper:
         return self._scheduler.has_work
 
     def submit(self, sequence: LlamaSequence) -> None:
+        if sequence.prompt_logprobs is not None:
+            first = sequence.tokens[0]
+            sequence.prompt_logprobs.append(TokenLogprob(Candidate(first, self.vocabulary.label(first), 0.0)))
         self._scheduler.submit(sequence)
 
     def remove(self, sequence: LlamaSequence) -> None:
@@ -130,37 +133,62 @@ class LlamaStepper:
 
     def _postprocess(self, work: list[Work], logits: npt.NDArray[np.float32]) -> Results:
         """Note what was computed and draw the next token of every sequence whose prompt is complete."""
-        complete = [w.sequence for w in work if w.completes]
+        complete: list[LlamaSequence] = []
+        rows: list[int] = []
+        results: Results = []
+        end = 0  # of the rows of what was looked at
         for item in work:
+            sequence, outputs = item.sequence, item.outputs
+            end += outputs
+            if item.scores:
+                self._score(sequence, logits[end - outputs : end])
+            if item.completes and not sequence.to_generate:
+                results.append(Read(sequence))
+            elif item.completes:
+                complete.append(sequence)
+                rows.append(end - 1)
             self._scheduler.commit(item)
-        return self._draw(complete, logits)
+        return [*results, *self._draw(complete, rows, logits)]
 
-    def _draw(self, sequences: list[LlamaSequence], logits: npt.NDArray[np.float32]) -> Results:
-        rows: list[Row | None] = []
+    def _score(self, sequence: LlamaSequence, rows: npt.NDArray[np.float32]) -> None:
+        """Note the log probabilities of the tokens of a prompt, each of which the row before it tells."""
+        known, top = sequence.prompt_logprobs, sequence.request.prompt_logprobs or 0
+        assert known is not None
+        for row in rows[: sequence.unscored]:
+            token = sequence.tokens[len(known)]
+            known.append(token_logprob(self.vocabulary, log_probabilities(row), token, top))
+
+    def _draw(
+        self, sequences: list[LlamaSequence], rows: list[int], logits: npt.NDArray[np.float32]
+    ) -> Results:
+        """The next tokens of ``sequences``, whose logits are in ``rows``."""
+        told: list[Row | None] = []
         errors: list[EngineError | None] = []
-        for row, sequence in enumerate(sequences):
+        for row, sequence in zip(rows, sequences, strict=True):
             wants = sequence.request.logprobs is not None
-            rows.append(log_probabilities(logits[row]) if wants else None)
+            told.append(log_probabilities(logits[row]) if wants else None)
             errors.append(_edit(sequence, logits[row]))
         greedy = logits.argmax(axis=1).tolist() if any(s.sampler.is_greedy for s in sequences) else []
         results: Results = []
-        for row, sequence in enumerate(sequences):
-            if (failure := errors[row]) is not None:
+        for row, sequence, logprobs, failure in zip(rows, sequences, told, errors, strict=True):
+            if failure is not None:
                 results.append(self._fail(sequence, failure))
                 continue
             try:
                 chain = sequence.sampler.chain
                 token = self._context.sample(chain, row) if chain is not None else greedy[row]
                 sequence.sampler.accept(token)
-                results.append(Drawn(sequence, token, self._logprob(sequence, token, rows[row])))
+                results.append(Drawn(sequence, token, self._logprob(sequence, token, logprobs)))
             except Exception as error:
                 logger.exception("sampling failed for one sequence")
                 results.append(self._fail(sequence, EngineError(f"sampling failed: {error!r}")))
         return results
 
     def _logprob(self, sequence: LlamaSequence, token: int, logprobs: Row | None) -> TokenLogprob | None:
+        if logprobs is None:
+            return None
         # The end token is no part of the text, and neither are its probabilities.
-        if logprobs is None or self.vocabulary.is_end(token):
+        if self.vocabulary.is_end(token) and sequence.request.prompt_logprobs is None:
             return None
         return token_logprob(self.vocabulary, logprobs, token, sequence.request.logprobs or 0)
 
@@ -203,4 +231,4 @@ def _edit(sequence: LlamaSequence, row: Row) -> EngineError | None:
 def _slice(work: Work) -> Slice:
     sequence = work.sequence
     start = sequence.computed
-    return Slice(sequence.slot, start, sequence.tokens[start : start + work.count], work.completes)
+    return Slice(sequence.slot, start, sequence.tokens[start : start + work.count], work.outputs)

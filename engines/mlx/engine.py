@@ -11,6 +11,7 @@ from engines.base import EngineInfo, GenerationRequest
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import CheckWanted, EngineThread
 from engines.errors import CannotLoad, EngineError, UnsupportedFeature
+from engines.limits import no_prompt_logprobs
 from engines.mlx import threads
 from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import MlxSequence
@@ -88,6 +89,8 @@ class MlxEngine(BatchingEngine[MlxSequence]):
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int
     ) -> MlxSequence:
+        if request.prompt_logprobs is not None:
+            raise no_prompt_logprobs()
         return MlxSequence(request, stream, output, limit)
 
     def _lacks_special(self, text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -38,9 +38,8 @@ class Runtime:
         self.vocabulary = loaded.vocabulary(n_vocab)
         free = models.free_memory(loaded.device)
         context, self.budget = models.choose_sizes(spec, loaded, self.cost, free)
-        self.info = _info(
-            spec, loaded, context, self.budget, has_template=bool(self.vocabulary.chat_template)
-        )
+        has = {"chat": bool(self.vocabulary.chat_template), "fim": self.vocabulary.fim is not None}
+        self.info = _info(spec, loaded, context, self.budget, [name for name, there in has.items() if there])
         self._ends = StopSequences([[token] for token in self.vocabulary.end_ids])
         self._prefixes = MlxPrefixCache() if spec.cache_prefixes else None
         self._pacer = MlxPacer()
@@ -207,12 +206,10 @@ def open_runtime(spec: LoadSpec, report: Callable[[float], None]) -> Runtime:
 
 
 def _info(
-    spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, *, has_template: bool
+    spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, abilities: Iterable[str]
 ) -> EngineInfo:
     quantization = loaded.config.get("quantization")
-    capabilities = {"completion"}
-    if has_template:
-        capabilities.add("chat")
+    capabilities = {"completion", *abilities}
     if grammar.is_installed():
         capabilities.add("structured")
     return EngineInfo(

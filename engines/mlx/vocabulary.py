@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engines.errors import BadModelFile
+from engines.text.fim import find_fim
 from engines.text.grammar.hugging_face import lazy_tokenizer
 from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
@@ -42,6 +43,7 @@ class MlxVocabulary:
             added_tokens(tokenizer.added_tokens_decoder, self.end_ids),
             longest=max(map(len, self._labels), default=1),
         )
+        self.fim = find_fim(backend.token_to_id)
         self.splits_runs = False
         self._silent = frozenset(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)
 

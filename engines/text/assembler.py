@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engines.base import Chunk, FinishReason, TokenLogprob, ToolCallDelta, Usage
+from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, ToolCallDelta, Usage
 from engines.text.detokenizer import Utf8Stream
 from engines.text.stops import StopMatcher
 
@@ -32,6 +32,13 @@ class Released(NamedTuple):
             self.reasoning + rest.reasoning,
             self.tool_calls + rest.tool_calls,
         )
+
+    def with_end(self, request: GenerationRequest, logprob: TokenLogprob | None) -> Released:
+        """With the log probability of the token that ended the answer, which has no part in its text: that is
+        told where those of the prompt are, as who adds them up needs it."""
+        if logprob is None or request.prompt_logprobs is None or request.include_stop:
+            return self
+        return self._replace(logprobs=(*self.logprobs, logprob))
 
     def chunk(
         self,

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from engines.base import Prompt
-from engines.errors import ContextLengthExceeded, RequestError
+from engines.base import Prompt, SourceFile
+from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeature
 from engines.limits import check_prompt_length, check_token_ids
 from engines.text.claims import Check, Claims
+from engines.text.fim import FimTokens, Part
 from engines.text.json_values import size_of, texts_of
 from engines.text.special_tokens import SpecialTokens, unbroken_runs
 
@@ -88,6 +89,22 @@ class Tokenizer:
         self._check_characters(len(text))
         return await self._run(len(text), lambda check: self._read([text], add_special, check))
 
+    async def infill(
+        self, fim: FimTokens | None, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile]
+    ) -> Prompt:
+        """The prompt for what is between ``prefix`` and ``suffix``.
+
+        Raises `UnsupportedFeature` without ``fim``.
+        """
+        if fim is None:
+            raise UnsupportedFeature("this model's vocabulary cannot fill in the middle", param="suffix")
+        parts = fim.parts(prefix, suffix, files)
+        size = sum(len(part) for part in parts if not isinstance(part, int))
+        self._check_characters(size)
+        token_ids = await self._run(size, lambda check: self._join(parts, check))
+        text = prefix if isinstance(prefix, str) else await self.detokenize(prefix)
+        return Prompt(token_ids, text, ends=fim.ends)
+
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """Raises `RequestError` for what is no token."""
         check_prompt_length(len(token_ids), self._context)
@@ -146,8 +163,7 @@ class Tokenizer:
         check_prompt_length(count, self._context)
         if not count:
             return chat
-        # Whoever guessed it would take apart what they wrote themselves.
-        mark = chr(0xF0000 + secrets.randbelow(0xFFFE))
+        mark = _mark()
 
         def hidden(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
             found = []
@@ -190,6 +206,25 @@ class Tokenizer:
             except ContextLengthExceeded:
                 size //= 2
         return (*before, *found[:room], *after)
+
+    def _join(self, parts: Sequence[Part], check: Check) -> tuple[int, ...]:
+        """The tokens of ``parts``, in whose texts no special token counts."""
+        found = list(self._frame()[0])
+        for part in parts:
+            if isinstance(part, str):
+                found += self._read(self._plain(part, check), False, check)
+            else:
+                found += [part] if isinstance(part, int) else part
+            check_prompt_length(len(found), self._context)
+        return tuple(found)
+
+    def _plain(self, text: str, check: Check) -> list[str]:
+        """``text`` in pieces that hold no control token."""
+        special = self._vocabulary.special_tokens
+        check_prompt_length(special.count_controls([text], self._context), self._context)
+        check()
+        mark = _mark()
+        return special.hide(text, mark).split(mark) if special.controls else [text]
 
     def _slices(self, text: str, check: Check) -> Iterator[str]:
         """``text`` in slices that give the same tokens as the whole, as far as that can be."""
@@ -243,6 +278,11 @@ class Tokenizer:
             at = next((i for i in extra if plain and framed[i : i + len(plain)] == plain), 0)
             self._around = framed[:at], framed[at + len(plain) :] if self._ends else ()
         return self._around
+
+
+def _mark() -> str:
+    """A character that takes control tokens apart. Whoever guessed it would take apart what they wrote."""
+    return chr(0xF0000 + secrets.randbelow(0xFFFE))
 
 
 def _go_on() -> None:

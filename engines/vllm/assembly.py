@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
+from engines.errors import UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
 from engines.text.grammar import GrammarVocabulary
@@ -32,6 +33,16 @@ class Assembled:
     adapters: dict[str, Any]
     grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
+
+    def adapter(self, name: str | None) -> Any:
+        """vLLM's LoRA request for an adapter; None for the plain model."""
+        if name is None:
+            return None
+        found = self.adapters.get(name)
+        if found is None:
+            known = ", ".join(self.adapters) or "none"
+            raise UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {known})", param="model")
+        return found
 
 
 def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
@@ -63,7 +74,7 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         adapter.name: LoRARequest(adapter.name, number, str(adapter.path))
         for number, adapter in enumerate(spec.adapters, 1)
     }
-    info = _describe(spec, launched, parsers, has_template=template is not None)
+    info = _describe(spec, launched, parsers, has_template=template is not None, has_fim=bool(vocabulary.fim))
     history = ToolHistory(renderer.render_probe)
     is_ours = launched.config.structured_outputs_config.backend == BACKEND
     grammar = vocabulary.grammar_vocabulary if is_ours else None
@@ -79,7 +90,7 @@ def _end_ids(llm: Any) -> set[int]:
 
 
 def _describe(
-    spec: LoadSpec, launched: Launched, parsers: AnswerParsers, *, has_template: bool
+    spec: LoadSpec, launched: Launched, parsers: AnswerParsers, *, has_template: bool, has_fim: bool
 ) -> EngineInfo:
     config = launched.config
     model, scheduler = config.model_config, config.scheduler_config
@@ -90,6 +101,7 @@ def _describe(
         "tools": has_template and parsers.tools,
         "reasoning": parsers.reasoning,
         "adapters": bool(spec.adapters),
+        "fim": has_fim,
         "sleep": bool(model.enable_sleep_mode),
     }
     folder = check_folder(spec.path)

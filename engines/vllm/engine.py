@@ -22,6 +22,7 @@ from engines.base import (
     Health,
     Prompt,
     Rendering,
+    SourceFile,
     Structure,
     TokenStream,
     ToolUse,
@@ -119,6 +120,11 @@ class VllmEngine:
         prompt = await self._tokenizer.prompt(rendered, chat, add_special=False)
         return replace(prompt, variables=given)
 
+    async def render_infill(
+        self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
+    ) -> Prompt:
+        return await self._tokenizer.infill(self._open().vocabulary.fim, prefix, suffix, files)
+
     def answer_plan(
         self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
     ) -> AnswerPlan | None:
@@ -141,6 +147,9 @@ class VllmEngine:
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
 
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        return [*map(self._open().vocabulary.label, token_ids)]
+
     async def prepare(self, structure: Structure) -> None:
         """Where vLLM has another library for grammars, `generate` has it check the structure."""
         self._open()
@@ -151,7 +160,7 @@ class VllmEngine:
         parts = self._open()
         if self._llm.errored:
             raise EngineError(DIED)
-        adapter, vocabulary = _adapter(parts, request.adapter), parts.vocabulary
+        adapter, vocabulary = parts.adapter(request.adapter), parts.vocabulary
         limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
         check_choice(request, vocabulary.is_end)
         output = output_of(request, vocabulary)
@@ -279,17 +288,6 @@ class VllmEngine:
         self._open()
         if "sleep" not in self.info.capabilities:
             raise UnsupportedFeature("vLLM cannot sleep on this device: unload the model instead")
-
-
-def _adapter(parts: Assembled, name: str | None) -> Any:
-    """vLLM's LoRA request for an adapter; None for the plain model."""
-    if name is None:
-        return None
-    found = parts.adapters.get(name)
-    if found is None:
-        known = ", ".join(parts.adapters) or "none"
-        raise UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {known})", param="model")
-    return found
 
 
 def _discard(running: asyncio.Future[None], made: list[Assembled]) -> None:

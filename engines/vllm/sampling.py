@@ -36,10 +36,11 @@ def sampling_params(request: GenerationRequest, limit: int, *, uses_llguidance: 
             bad_words=[*sampling.bad_words],
             stop_token_ids=[*request.stop_token_ids],
             seed=None if seed is None else seed % 2**63,
-            max_tokens=limit - len(request.generated),
+            max_tokens=max(1, limit - len(request.generated)),  # what is too much is not told
             min_tokens=0 if is_bound else max(0, min(request.min_tokens, limit) - len(request.generated)),
             ignore_eos=request.ignore_eos and not is_bound,
             logprobs=request.logprobs,
+            prompt_logprobs=request.prompt_logprobs,
             structured_outputs=structured_outputs(request.structure, uses_llguidance=uses_llguidance),
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,

@@ -7,7 +7,8 @@ longest stop string, and tells no bytes; so tokens go through the same `Output` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
@@ -32,6 +33,7 @@ class VllmStream:
         "_on_end",
         "_output",
         "_request",
+        "_scored",
         "_start",
         "_vocabulary",
     )
@@ -55,6 +57,7 @@ class VllmStream:
         self._completion_tokens = len(request.generated)
         self._ended = False
         self._error: EngineError | None = None
+        self._scored = request.prompt_logprobs is None  # or was told
 
     def __aiter__(self) -> VllmStream:
         return self
@@ -101,6 +104,24 @@ class VllmStream:
             on_end(self, abort)
 
     def _chunk(self, output: Any) -> Chunk:
+        if self._scored:
+            return self._answer(output)
+        self._scored = True
+        scores = tuple(self._prompt_logprobs(output))
+        if self._request.max_tokens == 0:
+            self._end(abort=output.outputs[0].finish_reason is None)
+            return Chunk(finish_reason="length", usage=self._usage(output), prompt_logprobs=scores)
+        return replace(self._answer(output), prompt_logprobs=scores)
+
+    def _prompt_logprobs(self, output: Any) -> Iterator[TokenLogprob]:
+        tokens, most = self._request.prompt.token_ids, self._request.prompt_logprobs or 0
+        for index, token in enumerate(tokens):
+            if not index:
+                yield TokenLogprob(Candidate(token, self._vocabulary.label(token), 0.0))
+            else:
+                yield self._logprob(token, output.prompt_logprobs[index], most)
+
+    def _answer(self, output: Any) -> Chunk:
         completion = output.outputs[0]
         reason = completion.finish_reason
         if reason is not None and reason not in _REASONS:
@@ -120,17 +141,21 @@ class VllmStream:
             return released.chunk(shown)
         self._end(abort=False)
         rest = self._output.finish()
-        return self._last(released.then(rest), shown, "stop" if rest.stopped else _REASONS[reason], output)
+        ended = released.then(rest)
+        if reason == "stop" and completion.logprobs:
+            end = self._logprob(tokens[-1], completion.logprobs[-1], self._request.logprobs or 0)
+            ended = ended.with_end(self._request, end)
+        return self._last(ended, shown, "stop" if rest.stopped else _REASONS[reason], output)
 
     def _release(self, tokens: tuple[int, ...], logprobs: Any) -> tuple[Released, int | None]:
         """What ``tokens`` add to the answer, and how many of them there were up to a stop string."""
-        push = self._output.push
+        push, wanted = self._output.push, self._request.logprobs or 0
         if len(tokens) == 1 and not logprobs:
             released = push(tokens[0])
             return released, 1 if released.stopped else None
         whole = Released()
         for index, token in enumerate(tokens):
-            entry = self._logprob(token, logprobs[index]) if logprobs else None
+            entry = self._logprob(token, logprobs[index], wanted) if logprobs else None
             whole = whole.then(push(token, entry))
             if whole.stopped:
                 return whole, index + 1
@@ -141,12 +166,14 @@ class VllmStream:
     ) -> Chunk:
         return released.chunk(token_ids, finish_of(reason, self._output), self._usage(output))
 
-    def _logprob(self, token: int, position: Any) -> TokenLogprob:
-        wanted = self._request.logprobs or 0
+    def _logprob(self, token: int, position: Any, wanted: int) -> TokenLogprob:
         ranked = sorted(position.items(), key=lambda item: item[1].rank)
-        piece = self._vocabulary.piece
+        piece = self._vocabulary.label
         top = [Candidate(i, piece(i), found.logprob) for i, found in ranked if found.rank <= wanted]
-        return TokenLogprob(Candidate(token, piece(token), position[token].logprob), tuple(top[:wanted]))
+        chosen = position[token]
+        return TokenLogprob(
+            Candidate(token, piece(token), chosen.logprob), tuple(top[:wanted]), chosen.rank or 0
+        )
 
     def _usage(self, output: Any) -> Usage:
         prompt = len(self._request.prompt.token_ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from engines.text.fim import find_fim
 from engines.text.grammar.hugging_face import lazy_tokenizer
 from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule
@@ -29,6 +30,7 @@ class VllmVocabulary:
         self.special_tokens = SpecialTokens(
             added_tokens(decoder, self._end_ids), longest=max(map(len, tokenizer.get_vocab()), default=1)
         )
+        self.fim = find_fim(tokenizer.get_vocab().get)
         self.splits_runs = False
         # A slow tokenizer's tokens can only be decoded as text.
         backend = getattr(tokenizer, "backend_tokenizer", None)

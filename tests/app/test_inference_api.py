@@ -162,6 +162,53 @@ def test_completions_take_every_form_of_prompt(client: httpx.Client, server: Liv
     assert [c["text"] for c in complete(client, prompt=[ids, ids[:1]]).json()["choices"]] == ["hi", "h"]
 
 
+def test_a_suffix_is_filled_in_before(client: httpx.Client) -> None:
+    """The fake engine says its prompt, marks and all: the marks end an answer."""
+    body = complete(client, suffix=" omega", ignore_eos=True).json()
+    assert body["choices"][0]["text"] == "alpha beta gamma"
+    assert body["usage"]["prompt_tokens"] == 7  # three and one, and the marks
+    both = complete(client, suffix=" omega", prompt=[66, 67], max_tokens=2, echo=True).json()
+    assert both["choices"][0]["text"] == "ABA"
+    assert error(complete(client, suffix=5))["param"] == "suffix"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("max_tokens", [0, 1])
+def test_echo_with_logprobs_scores_the_prompt(client: httpx.Client, max_tokens: int, stream: bool) -> None:
+    response = complete(client, echo=True, logprobs=1, max_tokens=max_tokens, stream=stream)
+    choices = [event["choices"][0] for event in (events(response) if stream else [response.json()])]
+    told: dict[str, list[Any]] = {}
+    for each in (choice["logprobs"] for choice in choices if choice["logprobs"]):
+        told = {name: told.get(name, []) + values for name, values in each.items()}
+    assert "".join(choice["text"] for choice in choices) == "alpha beta gamma" + "alpha" * max_tokens
+    assert told["tokens"] == ["alpha", " beta", " gamma", "alpha"][: 3 + max_tokens]
+    assert told["text_offset"] == [0, 5, 10, 16][: 3 + max_tokens]
+    assert told["token_logprobs"] == [None, -0.1, -0.1, -0.1][: 3 + max_tokens]
+    assert told["top_logprobs"][:2] == [None, {" beta": -0.1}]
+    assert choices[-1]["finish_reason"] == "length"
+
+
+def test_prompt_logprobs_are_told_apart_from_the_answer(client: httpx.Client) -> None:
+    choice = complete(client, prompt_logprobs=1, max_tokens=1).json()["choices"][0]
+    assert (choice["text"], choice["logprobs"]) == ("alpha", None)
+    first, second, _ = choice["prompt_logprobs"]
+    assert first is None
+    assert list(second.values()) == [{"logprob": -0.1, "rank": 1, "decoded_token": " beta"}]
+    assert len(chat(client, prompt_logprobs=0).json()["prompt_logprobs"]) > 1
+    assert error(complete(client, prompt_logprobs=1, stream=True))["code"] == "invalid_request_error"
+
+
+def test_the_best_of_several_answers(client: httpx.Client) -> None:
+    """The fake engine is equally sure of all; what counts is what is told, and what it took."""
+    body = complete(client, prompt=["a b", "c d"], best_of=3, max_tokens=2, seed=1).json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1]
+    assert {choice["logprobs"] for choice in body["choices"]} == {None}
+    assert body["usage"]["completion_tokens"] == 2 * 3 * 2
+    assert body["usage"]["prompt_tokens"] == 4
+    for wrong in ({"best_of": 1, "n": 2}, {"best_of": 2, "stream": True}, {"best_of": 0}, {"best_of": 129}):
+        assert error(complete(client, **wrong))["param"] == "best_of"
+
+
 def test_echo(client: httpx.Client) -> None:
     assert complete(client, echo=True, max_tokens=1).json()["choices"][0]["text"] == "alpha beta gammaalpha"
     assert complete(client, echo=True, max_tokens=0).json()["choices"][0]["text"] == "alpha beta gamma"
@@ -272,11 +319,6 @@ def test_what_is_not_there_yet_is_refused_by_name(client: httpx.Client, fields: 
     response = chat(client, **fields)
     assert (response.status_code, error(response)["code"]) == (400, "unsupported_feature")
     assert error(response)["param"]
-
-
-@pytest.mark.parametrize("fields", [{"suffix": "end"}, {"best_of": 3}, {"echo": True, "logprobs": 1}])
-def test_completion_features_not_there_yet(client: httpx.Client, fields: dict[str, Any]) -> None:
-    assert error(complete(client, **fields))["code"] == "unsupported_feature"
 
 
 def test_harmless_forms_of_unsupported_fields_pass(client: httpx.Client) -> None:

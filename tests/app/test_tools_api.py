@@ -343,6 +343,8 @@ def test_plain_completions_have_structures_too(client: httpx.Client, server: Liv
     assert fake.last_request.structure == Structure("choice", choices=("a",))
     refused = client.post("/v1/completions", json={**body, "model": "plain"})
     assert refusal(refused) == (400, "unsupported_feature", "structured_outputs")
+    refused = client.post("/v1/completions", json={"model": "able", "prompt": "x", "suffix": "y"})
+    assert refusal(refused) == (400, "unsupported_feature", "suffix")
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])

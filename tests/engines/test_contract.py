@@ -18,6 +18,7 @@ from engines.base import Chunk, Engine, GenerationRequest, Prompt, Rendering, Sa
 from engines.errors import ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
+from engines.registry import ENGINES as DESCRIPTORS
 from engines.registry import EngineRegistry
 from support.models import smollm2, smollm2_folder
 
@@ -247,6 +248,32 @@ async def test_logprobs_come_with_the_text(engine: Engine) -> None:
         assert entry.top[0] == entry.chosen  # greedy takes the best
         assert [c.logprob for c in entry.top] == sorted((c.logprob for c in entry.top), reverse=True)
         assert sum(math.exp(c.logprob) for c in entry.top) < 1.001
+
+
+async def test_a_prompt_is_scored_as_its_tokens_were_when_they_were_drawn(engine: Engine) -> None:
+    """Whatever is cached of it. The end token's log probability is told too."""
+    drawn = await drain(engine, await request_for(engine, "first", logprobs=0))
+    prompt = await engine.render_chat(STORY)
+    text = Prompt((*prompt.token_ids, *tokens_of(drawn)))
+    request = GenerationRequest("second", text, GREEDY, max_tokens=0, prompt_logprobs=2)
+    if "prompt_logprobs" not in DESCRIPTORS[engine.info.engine].request_fields:
+        with pytest.raises(UnsupportedFeature):
+            engine.generate(request)
+        return
+    chunks = await drain(engine, request)
+    scores = chunks[0].prompt_logprobs
+    assert [each.chosen.token_id for each in scores] == [*text.token_ids]
+    assert all(len(each.top) == 2 and each.rank >= 1 for each in scores[1:])
+    assert (chunks[-1].finish_reason, tokens_of(chunks)) == ("length", [])
+    assert chunks[-1].usage == Usage(len(text.token_ids), 0, 0)
+    before = [entry.chosen.logprob for chunk in drawn for entry in chunk.logprobs]
+    after = [each.chosen.logprob for each in scores[len(prompt.token_ids) :]]
+    assert after == pytest.approx(before, abs=0.3)
+    assert sum(after) == pytest.approx(sum(before), abs=0.6)
+    end = {"max_tokens": 4, "stop_token_ids": (tokens_of(drawn)[0],)}
+    stopped = await drain(engine, await request_for(engine, logprobs=0, prompt_logprobs=0, **end))
+    assert [entry.chosen.token_id for entry in stopped[-1].logprobs] == [tokens_of(drawn)[0]]
+    assert (text_of(stopped), stopped[-1].finish_reason) == ("", "stop")
 
 
 async def test_min_tokens_and_ignore_eos(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -12,12 +13,14 @@ WIDTH, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 128, 2
 TEMPLATE = "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
 
 
-def tiny_gguf(path: Path, *, add_eos: bool = False) -> Path:
-    """Written to ``path``. ``add_eos``: its tokenizer puts the end of text behind every text."""
+def tiny_gguf(path: Path, *, add_eos: bool = False, marks: Sequence[str] = ()) -> Path:
+    """Written to ``path``. ``add_eos``: its tokenizer puts the end of text behind every text. ``marks`` are
+    further control tokens."""
     kinds = gguf.TokenType
     tokens = [("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)]
     tokens += [(f"<0x{byte:02X}>", kinds.BYTE) for byte in range(256)]
     tokens += [(chr(letter), kinds.NORMAL) for letter in range(0x21, 0x7F)] + [("\u2581", kinds.NORMAL)]
+    tokens += [(mark, kinds.CONTROL) for mark in marks]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(4096)
     writer.add_embedding_length(WIDTH)

@@ -23,17 +23,18 @@ from app.sse import sse
 from balancer.call import Reply, WireFormat
 
 
-class _OpenAI:
+class OpenAI:
     """Base of all: the wire format, and errors in OpenAI's envelope."""
 
     wire: WireFormat = WIRE
+    has_default_model = False
 
     def error_event(self, error: Exception) -> bytes:
         """No ``[DONE]`` follows."""
         return sse(error_body(to_api_error(error)))
 
 
-class ChatCompletions(_OpenAI):
+class ChatCompletions(OpenAI):
     """``POST /v1/chat/completions``."""
 
     def parse(self, document: Any, resolve: Resolve) -> Task:
@@ -46,7 +47,7 @@ class ChatCompletions(_OpenAI):
         return ChatWriter(task, context)
 
 
-class EmbeddingsOfInputs(_OpenAI):
+class EmbeddingsOfInputs(OpenAI):
     """``POST /v1/embeddings``."""
 
     def parse(self, document: Any, resolve: Resolve) -> EmbeddingTask:
@@ -56,7 +57,7 @@ class EmbeddingsOfInputs(_OpenAI):
         return await embedding.run(task, embedding_pieces, execution)
 
 
-class TextCompletions(_OpenAI):
+class TextCompletions(OpenAI):
     """``POST /v1/completions``."""
 
     def parse(self, document: Any, resolve: Resolve) -> Task:
@@ -69,7 +70,7 @@ class TextCompletions(_OpenAI):
         return CompletionWriter(task, context)
 
 
-class Reranking(_OpenAI):
+class Reranking(OpenAI):
     """``POST /v1/rerank``: Cohere's and Jina's shape, or that of text-embeddings-inference."""
 
     def parse(self, document: Any, resolve: Resolve) -> RankingTask:
@@ -79,7 +80,7 @@ class Reranking(_OpenAI):
         return await ranking.run(task, tei_pieces if task.field == "texts" else cohere_pieces, execution)
 
 
-class PairScores(_OpenAI):
+class PairScores(OpenAI):
     """``POST /v1/score``, vLLM's."""
 
     def parse(self, document: Any, resolve: Resolve) -> RankingTask:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.inference.answer import Answer
 from app.inference.dialect import AnswerContext
 from app.inference.task import Task
 from app.sse import sse, to_json
-from engines.base import Chunk, Usage
+from engines.base import Chunk, TokenLogprob, Usage
 
 # What stands in a frame's template where the text goes. No JSON text contains it: it is a control character.
 _HOLE = "\x00"
@@ -80,6 +80,19 @@ class TokenFacts:
     def of_answer(self, answer: Answer) -> dict[str, Any]:
         """Fields of a choice that is whole."""
         return {"token_ids": answer.token_ids} if self._tells_ids else {}
+
+
+def prompt_logprobs(entries: Sequence[TokenLogprob]) -> list[dict[str, Any] | None]:
+    """The log probabilities of a prompt in vLLM's form: by token id, and null for the first token."""
+    return [_ranked(entry) if index else None for index, entry in enumerate(entries)]
+
+
+def _ranked(entry: TokenLogprob) -> dict[str, Any]:
+    ranks = [*enumerate(entry.top, 1), (entry.rank, entry.chosen)]
+    return {
+        str(each.token_id): {"logprob": each.logprob, "rank": rank, "decoded_token": printable(each.text)}
+        for rank, each in ranks
+    }
 
 
 def usage_info(usage: Usage) -> dict[str, Any]:

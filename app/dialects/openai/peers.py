@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from app.dialects.openai.sampling import MAX_TOKENS, SamplingFields, TokenId
+from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields, TokenId
 from app.dialects.openai.structure import JsonSchema, Text, Texts, check_text
 from engines.base import NOTHING_RARE, RareSampling, Sampling, Structure
 from engines.errors import RequestError
@@ -97,6 +97,13 @@ class PeerFields(SamplingFields):
         False, description="Tell the token ids of the prompt and of the answer too, as vLLM does."
     )
 
+    prompt_logprobs: Annotated[int | None, Asks()] = Field(
+        None,
+        ge=0,
+        le=MAX_TOP_LOGPROBS,
+        description="Tell the log probabilities of the prompt, with so many alternatives a token.",
+    )
+
     # Structure under the names that vLLM, llama.cpp and SGLang gave it.
     guided_json: JsonSchema | None = Field(None, description="`structured_outputs.json`.")
     guided_regex: Text | None = Field(None, description="`structured_outputs.regex`.")
@@ -151,7 +158,6 @@ class PeerFields(SamplingFields):
     lora: Annotated[Any, Asks(([],))] = None
     truncate_prompt_tokens: Annotated[Any, Asks()] = None
     cache_salt: Annotated[Any, Asks()] = None
-    prompt_logprobs: Annotated[Any, Asks()] = None
     n_probs: Annotated[Any, Asks((0,))] = None
     logprob_token_ids: Annotated[Any, Asks(([],))] = None
     return_tokens_as_token_ids: Annotated[Any, Asks((False,))] = None
@@ -161,6 +167,12 @@ class PeerFields(SamplingFields):
     # They change nothing about the answer here.
     cache_prompt: Any = Field(None, description="Accepted and not used.")
     id_slot: Any = Field(None, description="Accepted and not used.")
+
+    @model_validator(mode="after")
+    def _prompt_logprobs_come_whole(self) -> Self:
+        if self.prompt_logprobs is not None and self.stream:
+            raise ValueError("prompt_logprobs are only told when stream is false")
+        return self
 
     @model_validator(mode="after")
     def _other_names(self) -> Self:

@@ -166,6 +166,16 @@ def check_min_tokens(body: SamplingFields, limit: int | None) -> None:
         raise RequestError("min_tokens must not exceed max_tokens", param="min_tokens")
 
 
+class PromptTokenLogprob(BaseModel):
+    logprob: float
+    rank: int = Field(description="Among all tokens; 1 is the most likely.")
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptTokenLogprob] | None]
+"""For each token of a prompt the log probabilities by token id; null for the first."""
+
+
 class PromptTokensDetails(BaseModel):
     cached_tokens: int = Field(description="Prompt tokens found in the prefix cache.")
 

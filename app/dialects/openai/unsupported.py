@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
-from app.dialects.openai.completions.schema import CompletionRequest
 from engines.errors import UnsupportedFeature
 
 
@@ -47,16 +46,6 @@ def refuse_in_chat(body: ChatCompletionRequest) -> None:
             raise _refusal(feature, name)
     for i, message in enumerate(body.messages):
         _refuse_in_message(message, f"messages.{i}")
-
-
-def refuse_in_completion(body: CompletionRequest) -> None:
-    """As `refuse_in_chat`, for plain completions."""
-    if body.suffix not in (None, ""):
-        raise _refusal("suffix (filling in the middle)", "suffix")
-    if body.best_of not in (None, 1, body.n):
-        raise _refusal("best_of other than n", "best_of")
-    if body.echo and body.logprobs is not None:
-        raise _refusal("log probabilities of the prompt (echo together with logprobs)", "logprobs")
 
 
 def _refuse_in_message(message: Message, where: str) -> None:

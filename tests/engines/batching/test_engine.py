@@ -38,6 +38,7 @@ class _Native:
     chat_template = None
     special_tokens = SpecialTokens(longest=9)
     splits_runs = False
+    fim = None
 
     def __init__(self) -> None:
         self.entered, self.go, self.freed = (threading.Event() for _ in range(3))

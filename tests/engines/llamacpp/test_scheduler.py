@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from engines.base import GenerationRequest, Prompt, Sampling
+from engines.base import Candidate, GenerationRequest, Prompt, Sampling, TokenLogprob
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache, State
 from engines.llamacpp.prefix_cache import ALIGNMENT, WORTH_WAITING_FOR, LlamaPrefixCache
 from engines.llamacpp.sampler import Sampler
@@ -41,6 +41,7 @@ class Memory:
         self.cleared += 1
 
 
+SCORE = TokenLogprob(Candidate(1, b"x", -1.0))
 GREEDY = Sampling(temperature=0)
 
 
@@ -58,6 +59,7 @@ class Bench:
         per_slot: int = 0,
         piece: int = ALIGNMENT,
         deterministic: bool = True,
+        scored: int = 32,
     ) -> None:
         self.memory = Memory()
         self.kv: KvCache
@@ -74,6 +76,7 @@ class Bench:
             batch_size=batch,
             piece=piece,
             deterministic=deterministic,
+            scored_at_once=scored,
         )
         self.ended: list[LlamaSequence] = []
 
@@ -83,10 +86,15 @@ class Bench:
         limit: int = 1000,
         generated: tuple[int, ...] = (),
         sampling: Sampling = GREEDY,
+        scores: bool = False,
     ) -> LlamaSequence:
-        request = GenerationRequest("r", Prompt(tuple(prompt)), sampling, generated=generated)
+        request = GenerationRequest(
+            "r", Prompt(tuple(prompt)), sampling, generated=generated, prompt_logprobs=0 if scores else None
+        )
         sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
         sequence = LlamaSequence(request, ChunkStream(lambda: None), text_output(), limit, sampler)
+        if sequence.prompt_logprobs is not None:
+            sequence.prompt_logprobs.append(SCORE)
         self.scheduler.submit(sequence)
         return sequence
 
@@ -96,9 +104,12 @@ class Bench:
         assert sum(w.count for w in work) <= self.kv.free_cells
         drawing = [w.sequence for w in work if w.completes]
         for item in work:
+            if item.scores:
+                count = min(item.outputs, item.sequence.unscored)
+                item.sequence.prompt_logprobs = [*(item.sequence.prompt_logprobs or ()), *[SCORE] * count]
             self.scheduler.commit(item)
         for sequence in drawing:
-            if sequence.extend(7, None).finish_reason:
+            if not sequence.to_generate or sequence.extend(7, None).finish_reason:
                 self.scheduler.remove(sequence)
                 self.ended.append(sequence)
         return {w.sequence: w.count for w in work}
@@ -126,6 +137,24 @@ def test_decode_goes_first_and_prefill_keeps_to_the_budget() -> None:
     second = bench.submit(list(range(100, 400)))
     assert bench.step(budget=50) == {first: 1, second: 50}
     assert bench.step(budget=50) == {first: 1, second: 50}
+
+
+def test_prompts_that_are_scored_share_the_logits_of_a_step_and_no_prefix() -> None:
+    bench = Bench(cells=120, scored=10)
+    plain = bench.submit([*range(100, 140)], limit=20)
+    bench.step()
+    scored = [bench.submit([*range(100, 130)], limit=0, scores=True) for _ in range(2)]
+    pieces = [bench.step() for _ in range(3)]
+    assert pieces == [{plain: 1, scored[0]: 10}] * 3
+    assert bench.step() == {plain: 1, scored[1]: 10}
+    assert bench.scheduler.relieve()  # the youngest is preempted, and what was scored is not scored again
+    assert bench.step() == {plain: 1, scored[1]: 10}
+    assert scored[1].scored_up_to == 10
+    assert bench.step() == {plain: 1, scored[1]: 10}
+    assert scored[1].scored_up_to == 20
+    bench.run()
+    assert set(bench.ended) == {plain, *scored}
+    assert all(len(each.prompt_logprobs or ()) == 30 for each in scored)
 
 
 def test_a_batch_is_never_larger_than_the_context_takes() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engines.llamacpp.model import LlamaModel
 from engines.text.tokenizer import Tokenizer
 from support.models import gemma_base, smollm2
+from support.tiny_gguf import tiny_gguf
 
 pytestmark = pytest.mark.real
 
@@ -104,3 +105,24 @@ def test_one_long_word_does_not_overflow_the_stack(kind: str, tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr[-500:]
     assert all(count > 100 for count in json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("marks", "named"),
+    [
+        (("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"), [0, "a", 1, "b", 2]),
+        (("[PREFIX]", "[SUFFIX]"), [1, "b", 0, "a"]),  # which llama.cpp itself does not know
+    ],
+)
+async def test_a_gap_is_marked_by_the_tokens_of_the_vocabulary(
+    tmp_path: Path, marks: tuple[str, ...], named: list[int | str]
+) -> None:
+    model = LlamaModel(tiny_gguf(tmp_path / "tiny.gguf", marks=marks))
+    tokenizer = Tokenizer(model, 4096)
+    prompt = await tokenizer.infill(model.fim, "a", "b", ())
+    shown = [model.label(token).decode().strip() for token in prompt.token_ids]
+    wanted = [marks[each] if isinstance(each, int) else each for each in named]
+    assert [each for each in shown if each] == ["<s>", *wanted]
+    forged = await tokenizer.infill(model.fim, f"a{marks[0]}", "b", ())
+    assert forged.token_ids.count(model.fim.prefix) == 1  # type: ignore[union-attr]
+    model.close()

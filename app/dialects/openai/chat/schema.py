@@ -8,7 +8,13 @@ from pydantic import BaseModel, Field, model_validator
 
 from app.dialects.openai.chat.template import TemplateFields
 from app.dialects.openai.peers import PeerFields
-from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, MINUS_ONE_IS_NONE, UsageInfo
+from app.dialects.openai.sampling import (
+    MAX_TOKENS,
+    MAX_TOP_LOGPROBS,
+    MINUS_ONE_IS_NONE,
+    PromptLogprobs,
+    UsageInfo,
+)
 from app.dialects.openai.structure import ResponseFormat, StructuredOutputs
 from app.dialects.openai.tools import ToolCalls, ToolChoice, Tools
 from app.schemas.common import WireModel
@@ -157,3 +163,4 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: UsageInfo
+    prompt_logprobs: PromptLogprobs | None = Field(None, description="Only if they were asked for.")

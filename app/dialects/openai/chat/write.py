@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.dialects.openai.events import TextFrames, TokenFacts, now, printable, usage_info
+from app.dialects.openai.events import (
+    TextFrames,
+    TokenFacts,
+    now,
+    printable,
+    prompt_logprobs,
+    usage_info,
+)
 from app.dialects.openai.wire import DONE
 from app.inference.answer import Answer, CalledTool
 from app.inference.dialect import AnswerContext
@@ -92,7 +99,9 @@ class ChatWriter:
             for index, answer in enumerate(answers)
         ]
         whole = {"object": "chat.completion", "choices": choices, "usage": usage_info(usage)}
-        return {**self._head, **whole, **self._facts.of_prompt(0)}
+        scores = answers[0].prompt_logprobs
+        scored = {"prompt_logprobs": prompt_logprobs(scores)} if scores else {}
+        return {**self._head, **whole, **scored, **self._facts.of_prompt(0)}
 
     def _event(
         self,

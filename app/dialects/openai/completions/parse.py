@@ -8,7 +8,6 @@ from app.dialects.openai.completions.schema import CompletionRequest
 from app.dialects.openai.prompts import text_or_token_ids
 from app.dialects.openai.sampling import MAX_CHOICES, check_min_tokens, with_defaults
 from app.dialects.openai.structure import of_structured_outputs, only_one
-from app.dialects.openai.unsupported import refuse_in_completion
 from app.inference.dialect import Resolve
 from app.inference.task import Task
 from app.schemas.unknown_fields import read_body
@@ -18,18 +17,19 @@ from engines.errors import RequestError
 def parse(document: Any, resolve: Resolve) -> Task:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
     body, unknown = read_body(CompletionRequest, document)
-    refuse_in_completion(body)
     resolved = resolve(body.model)
     resolved.check_purpose("text")
     body, defaults = with_defaults(body, resolved.sampling)
     check_min_tokens(body, body.max_tokens)
     prompts = text_or_token_ids(body.prompt)
-    if len(prompts) * body.n > MAX_CHOICES:
+    best_of = _best_of(body)
+    each = best_of or body.n
+    if len(prompts) * each > MAX_CHOICES:
         raise RequestError(
-            f"{len(prompts)} prompts with {body.n} answers each are more than {MAX_CHOICES} answers",
-            param="n",
+            f"{len(prompts)} prompts with {each} answers each are more than {MAX_CHOICES} answers",
+            param="best_of" if best_of else "n",
         )
-    body.check_lists(len(prompts) * body.n)
+    body.check_lists(len(prompts) * each)
     found = only_one(
         {"structured_outputs": of_structured_outputs(body.structured_outputs), **body.structures()}
     )
@@ -39,6 +39,10 @@ def parse(document: Any, resolve: Resolve) -> Task:
         needs["structured"] = asked_in
     if resolved.target.adapter is not None:
         needs["adapters"] = "model"
+    if body.suffix:
+        needs["fim"] = "suffix"
+    if body.echo and body.logprobs is not None:
+        needs["prompt_logprobs"] = "logprobs"
     return Task(
         target=resolved.target,
         prompts=prompts,
@@ -53,15 +57,36 @@ def parse(document: Any, resolve: Resolve) -> Task:
         add_special=body.add_special_tokens,
         ignore_eos=body.ignore_eos,
         logprobs=body.logprobs,
+        prompt_logprobs=_prompt_logprobs(body),
+        best_of=best_of,
         structure=structure,
         needs=needs,
         stream=body.stream,
         include_usage=body.include_usage,
         continuous_usage=body.continuous_usage,
         tell_token_ids=body.return_token_ids,
+        tell_prompt_logprobs=body.prompt_logprobs is not None,
         echo=body.echo,
+        suffix=body.suffix or None,
         priority=body.priority,
         keep_alive=body.keep_alive,
         defaults=defaults,
         unknown=unknown,
     )
+
+
+def _best_of(body: CompletionRequest) -> int:
+    """How many answers are generated to choose from; 0: as many as are told."""
+    if body.best_of is None or body.best_of == body.n:
+        return 0
+    if body.best_of < body.n:
+        raise RequestError(f"best_of must not be less than n, which is {body.n}", param="best_of")
+    if body.stream:
+        raise RequestError("with best_of beyond n there is nothing to stream: leave one out", param="best_of")
+    return body.best_of
+
+
+def _prompt_logprobs(body: CompletionRequest) -> int | None:
+    echoed = body.logprobs if body.echo else None
+    wanted = [number for number in (echoed, body.prompt_logprobs) if number is not None]
+    return max(wanted, default=None)

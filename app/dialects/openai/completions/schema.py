@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -12,6 +12,7 @@ from app.dialects.openai.sampling import (
     MAX_TOKENS,
     MINUS_ONE_IS_NONE,
     FinishReason,
+    PromptLogprobs,
     TokenId,
     UsageInfo,
 )
@@ -34,7 +35,9 @@ class CompletionRequest(PeerFields):
         16, ge=0, le=MAX_TOKENS, description="null or -1: up to the context's end."
     )
     logprobs: int | None = Field(None, ge=0, le=5)
-    echo: bool = Field(False, description="Put the prompt in front of the answer.")
+    echo: bool = Field(
+        False, description="Put the prompt in front of the answer, and with logprobs those of its tokens too."
+    )
     add_special_tokens: bool = Field(
         True, description="false: the prompt gets no token in front of it that it does not have."
     )
@@ -42,15 +45,23 @@ class CompletionRequest(PeerFields):
         None, description="What the answer must match, under the names that vLLM gives it."
     )
 
-    # Refused unless they ask for nothing (see app/dialects/openai/unsupported.py).
-    suffix: Any = None
-    best_of: Any = None
+    suffix: str | None = Field(
+        None,
+        description="The answer is what stands between the prompt and this text, for models that can fill in "
+        "the middle (`fim` in their capabilities).",
+    )
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_CHOICES,
+        description="Generate so many answers and tell those n whose tokens are the likeliest on average.",
+    )
 
 
 class CompletionLogprobs(BaseModel):
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 
@@ -59,6 +70,7 @@ class CompletionChoice(BaseModel):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: FinishReason
+    prompt_logprobs: PromptLogprobs | None = Field(None, description="Only if they were asked for.")
 
 
 class Completion(BaseModel):

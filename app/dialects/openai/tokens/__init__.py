@@ -1,0 +1,1 @@
+"""Tokens of prompts and chats, as vLLM and llama-server tell them."""
