@@ -75,7 +75,8 @@ class ChannelReader(BaseReader):
             self._header.append(text[:end])
             self._header_size += end
             if self._header_size > _LONGEST_HEADER:
-                return self._give_up() + text[end:]
+                self._give_up()
+                return text[end:]
             return self._wait(text[end:])
         self._header.append(text[: found.start()])
         header = "".join(self._header)
@@ -102,11 +103,10 @@ class ChannelReader(BaseReader):
         found = _CHANNEL.match(header.rpartition(self._shape.channel)[2].lstrip())
         return found[0] if found and self._shape.channel in header else ""
 
-    def _give_up(self) -> str:
+    def _give_up(self) -> None:
         """What is too long for a header is content."""
-        header = "".join(self._header)
+        self._say("".join(self._header))
         self._go(self._content, self._body_busy)
-        return header
 
     def _keep_garbage(self, header: str) -> None:
         """A header without a message: what it says may have been meant as anything."""
