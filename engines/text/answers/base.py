@@ -13,8 +13,8 @@ from engines.text.answers.calls import Calls
 from engines.text.answers.format import Format
 from engines.text.answers.functions import Functions
 from engines.text.answers.marks import as_written, control, spelled, without_controls
+from engines.text.output import NOTHING
 
-_NOTHING = AnswerDelta()
 # Newlines that are kept back, as they may belong to a mark.
 _MOST_NEWLINES = 8
 
@@ -22,8 +22,8 @@ _MOST_NEWLINES = 8
 class BaseReader:
     """Reads the text of an answer in modes: each takes a part of it, and gives back what it left.
 
-    A mode that needs more text keeps what it has with `_wait`. ``quiet`` is what plain text is in a mode that
-    has none of the characters that ``busy`` finds.
+    A mode that needs more text keeps what it has with `_wait`. In some modes text is passed on as it is
+    unless ``busy`` finds a character in it that a mark may begin with.
     """
 
     def __init__(self, format: Format, functions: Functions, controls: Collection[str], hold: int) -> None:
@@ -35,22 +35,18 @@ class BaseReader:
         self._reasoning_parts: list[str] = []
         self._held = ""
         self._final = False
+        self.in_reasoning = False
         self._mode: Callable[[str], str] = self._begin_answer
         self._busy: Callable[[str], object] | None = None
-        self._is_quiet_reasoning = False
-
-    @property
-    def in_reasoning(self) -> bool:
-        raise NotImplementedError
 
     def feed(self, text: str, token: int, special: str = "") -> AnswerDelta:
         """What ``token`` adds, as `engines.base.AnswerReader` says."""
         if special:
-            text = self._text_of(special)
-        elif not self._held and self._busy is not None and self._busy(text) is None:
-            return AnswerDelta("", text) if self._is_quiet_reasoning else AnswerDelta(text)
+            text += self._text_of(special)
+        elif text and not self._held and self._busy is not None and self._busy(text) is None:
+            return AnswerDelta("", text) if self.in_reasoning else AnswerDelta(text)
         if not text:
-            return _NOTHING
+            return NOTHING
         self._run(text)
         return self._take()
 
@@ -87,7 +83,18 @@ class BaseReader:
         content, reasoning = "".join(self._content_parts), "".join(self._reasoning_parts)
         self._content_parts.clear()
         self._reasoning_parts.clear()
+        if not content and not reasoning and not self.calls.deltas:
+            return NOTHING
         return AnswerDelta(content, reasoning, self.calls.take() if self.calls.deltas else ())
+
+    def _go(
+        self,
+        mode: Callable[[str], str],
+        busy: Callable[[str], object] | None = None,
+        *,
+        reasoning: bool = False,
+    ) -> None:
+        self._mode, self._busy, self.in_reasoning = mode, busy, reasoning
 
     def _wait(self, text: str) -> str:
         self._held = text

@@ -41,6 +41,7 @@ class ChannelReader(BaseReader):
         self._header: list[str] = []
         self._header_size = 0
         self._value = JsonValue(self.calls.write)
+        self._begin_header()
         if prompt:
             self._run(self._spelled_prompt(prompt))
             self._take()
@@ -54,11 +55,6 @@ class ChannelReader(BaseReader):
             text = text.replace(as_written(name), name)
         return text
 
-    @property
-    def in_reasoning(self) -> bool:
-        """Headers count: neither they nor reasoning are bound by the form that an answer must have."""
-        return self._mode != self._content
-
     def _takes_controls(self) -> bool:
         return self._mode == self._arguments
 
@@ -69,8 +65,8 @@ class ChannelReader(BaseReader):
     def _begin_header(self) -> None:
         self._header.clear()
         self._header_size = 0
-        self._busy = None
-        self._mode = self._read_header
+        # Neither headers nor reasoning are bound by the form that an answer must have.
+        self._go(self._read_header, reasoning=True)
 
     def _read_header(self, text: str) -> str:
         found = self._header_ends.find(text)
@@ -93,15 +89,14 @@ class ChannelReader(BaseReader):
     def _begin_body(self, header: str) -> None:
         recipient = _RECIPIENT.search(header)
         name = recipient[1] if recipient else ""
-        channel = self._channel(header)
         if name and name != _MYSELF:
             self._value = JsonValue(self.calls.write)
             is_function = self.calls.functions and self.calls.open(name)
-            self._mode = self._begin_arguments if is_function else self._elsewhere
-            return
-        self._is_quiet_reasoning = channel == self._shape.reasoning_channel
-        self._mode = self._reasoning if self._is_quiet_reasoning else self._content
-        self._busy = self._body_busy
+            self._go(self._begin_arguments if is_function else self._elsewhere)
+        elif self._channel(header) == self._shape.reasoning_channel:
+            self._go(self._reasoning, self._body_busy, reasoning=True)
+        else:
+            self._go(self._content, self._body_busy)
 
     def _channel(self, header: str) -> str:
         found = _CHANNEL.match(header.rpartition(self._shape.channel)[2].lstrip())
@@ -110,8 +105,7 @@ class ChannelReader(BaseReader):
     def _give_up(self) -> str:
         """What is too long for a header is content."""
         header = "".join(self._header)
-        self._begin_header()
-        self._mode, self._busy, self._is_quiet_reasoning = self._content, self._body_busy, False
+        self._go(self._content, self._body_busy)
         return header
 
     def _keep_garbage(self, header: str) -> None:
@@ -155,19 +149,19 @@ class ChannelReader(BaseReader):
             return self._wait(text)
         if text[0] != "{":
             self.calls.drop()
-            self._mode = self._content
+            self._go(self._content, self._body_busy)
             return text
-        self._mode = self._arguments
+        self._go(self._arguments)
         return text
 
     def _arguments(self, text: str) -> str:
         rest = self._value.feed(text)
         if self._value.is_done:
             self.calls.close()
-            self._mode = self._elsewhere
+            self._go(self._elsewhere)
         elif self._value.is_broken:
             self.calls.drop()
-            self._mode = self._content
+            self._go(self._content, self._body_busy)
         return rest
 
     def _end(self) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_TYPE_NAMES = {
-    **{str: "string", bool: "boolean", int: "integer", float: "number"},
-    **{list: "array", dict: "object", type(None): "null"},
+_TYPE_NAMES: dict[type, str] = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    list: "array",
+    dict: "object",
+    type(None): "null",
 }
 # References to references, and unions in unions, that are followed.
 _DEEPEST = 8

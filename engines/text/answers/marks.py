@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
-# Around the name of a control token in a reader's text, so that no other text is taken for it: characters that
-# stand for none.
+# Around the name of a control token in a reader's text, so that no other text is taken for it: they stand for
+# no character.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _TOKEN = re.compile(f"{_OPEN}[^{_CLOSE}]*{_CLOSE}")
 

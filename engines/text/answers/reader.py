@@ -23,9 +23,9 @@ def answer_reader(
     """A reader of one answer in ``format`` to ``prompt``, whose end tells whether reasoning has begun.
 
     ``tools`` are functions in OpenAI's form; calls of others are content. ``controls`` are the control tokens
-    of the vocabulary, by which a mark is told from text that looks like one; by default those that the family's
-    vocabularies have. So many characters of a call's arguments as ``hold`` says are kept back: a call that turns
-    out to be none until then, or is cut off, is not passed on at all.
+    of the vocabulary, by which a mark is told from text that looks like one; by default those that the
+    family's vocabularies have. As many characters of a call's arguments as ``hold`` says are kept back: a
+    call that turns out to be none until then, or is cut off, is not passed on at all.
     """
     functions = Functions(tools)
     if controls is None:

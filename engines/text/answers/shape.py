@@ -15,8 +15,8 @@ LONGEST_NAME = 256
 class ShapeReader:
     """Reads one call and passes it on to ``calls``.
 
-    A reader is a chain of steps: each takes a part of the text, sets the next one, and gives back what it left;
-    a step that needs more text keeps what it has with `_wait`.
+    A reader is a chain of steps: each takes a part of the text, sets the next one, and gives back what it
+    left; a step that needs more text keeps what it has with `_wait`.
     """
 
     def __init__(self, calls: Calls) -> None:

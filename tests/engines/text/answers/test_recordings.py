@@ -1,7 +1,7 @@
 """The score of canitoolcall: recorded outputs of nine families of models, read by us.
 
-The recordings have token ids but no tokenizers: control tokens are known by their ids, other text is cut into as
-many pieces as there are tokens, and in other ways: what is read must not depend on it.
+The recordings have token ids but no tokenizers: control tokens are known by their ids, other text is cut into
+as many pieces as there are tokens, and in other ways: what is read must not depend on it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,32 @@ from engines.text.answers.reader import answer_reader
 FAMILIES = load_families()
 # The format of a family, or of a variant of it.
 FORMATS = {
-    **{"qwen3-hermes": "hermes", "qwen3-xml": "qwen3-xml", "gemma4": "gemma4", "gpt-oss": "harmony", "glm": "glm"},
-    **{"llama3-json": "llama3-json", "llama4-pythonic": "llama4-pythonic"},
-    **{"mistral": "mistral-v11", "v3": "mistral-v3", "kimi": "kimi-k2", "kimi-k3-xtml": "kimi-k3"},
-    **{"deepseek-v3": "deepseek-v3", "deepseek-v31": "deepseek-v3.1", "deepseek-v32": "deepseek-v3.2"},
-    **{"deepseek-v4": "deepseek-v4", "deepseek-v41": "deepseek-v4.1"},
+    "qwen3-hermes": "hermes",
+    "qwen3-xml": "qwen3-xml",
+    "gemma4": "gemma4",
+    "gpt-oss": "harmony",
+    "glm": "glm",
+    "llama3-json": "llama3-json",
+    "llama4-pythonic": "llama4-pythonic",
+    "mistral": "mistral-v11",
+    "v3": "mistral-v3",
+    "kimi": "kimi-k2",
+    "kimi-k3-xtml": "kimi-k3",
+    "deepseek-v3": "deepseek-v3",
+    "deepseek-v31": "deepseek-v3.1",
+    "deepseek-v32": "deepseek-v3.2",
+    "deepseek-v4": "deepseek-v4",
+    "deepseek-v41": "deepseek-v4.1",
 }
 CONTROL_TOKENS = {
     "harmony": {
-        **{200002: "<|return|>", 200003: "<|constrain|>", 200005: "<|channel|>", 200006: "<|start|>"},
-        **{200007: "<|end|>", 200008: "<|message|>", 200012: "<|call|>"},
+        200002: "<|return|>",
+        200003: "<|constrain|>",
+        200005: "<|channel|>",
+        200006: "<|start|>",
+        200007: "<|end|>",
+        200008: "<|message|>",
+        200012: "<|call|>",
     },
     "gemma4": {48: "<|tool_call>", 49: "<tool_call|>", 52: '<|"|>', 100: "<|channel>", 101: "<channel|>"},
     "mistral-v3": {5: "[TOOL_CALLS]"},
@@ -44,8 +60,15 @@ CONTROL_TOKENS = {
 # Of the families' recordings, at least so many pass; the others are cut off inside a call, of which the
 # arguments have been passed on.
 FLOORS = {
-    **{"qwen3-hermes": 45, "qwen3-xml": 53, "llama": 32, "mistral": 46, "gemma4": 45, "deepseek": 79},
-    **{"gpt-oss": 50, "kimi": 48, "glm": 48},
+    "qwen3-hermes": 45,
+    "qwen3-xml": 53,
+    "llama": 32,
+    "mistral": 46,
+    "gemma4": 45,
+    "deepseek": 79,
+    "gpt-oss": 50,
+    "kimi": 48,
+    "glm": 48,
 }
 
 Piece = tuple[str, str]  # text, or the name of a control token
@@ -148,7 +171,10 @@ def results(family: str, hold: int = 0) -> dict[str, list[CheckResult]]:
 
 def _told(results: dict[str, list[CheckResult]]) -> str:
     bad = {
-        (id, row.check, row.detail) for id, rows in results.items() for row in rows if row.status is Status.FAIL
+        (id, row.check, row.detail)
+        for id, rows in results.items()
+        for row in rows
+        if row.status is Status.FAIL
     }
     return "\n".join(f"{id} {check}: {detail}" for id, check, detail in sorted(bad, key=str))
 
@@ -162,6 +188,7 @@ def test_recorded_outputs_are_read(family: str) -> None:
         row
         for rows in found.values()
         for row in rows
-        if row.check in ("stream_equals_nonstream", "split_invariance", "no_leakage") and row.status is not Status.PASS
+        if row.check in ("stream_equals_nonstream", "split_invariance", "no_leakage")
+        and row.status is not Status.PASS
     ]
     assert not different, _told(found)
