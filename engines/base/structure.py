@@ -12,7 +12,7 @@ class Structure:
     several texts (``choices``), or just any JSON object (neither).
 
     A JSON schema that is not ``strict`` may have keywords that an engine cannot enforce. A grammar may be made
-    of ``parts``, which are checked on their own first: each with the parameter of the request that it is from.
+    of ``parts``, which are checked on their own first, each with the parameter of a request that it is from.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]

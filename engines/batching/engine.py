@@ -69,9 +69,8 @@ class BatchingEngine(ABC, Generic[S]):
         grammar_vocabulary: GrammarVocabulary | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` is the name of
-        the one that the model has; None: as its chat template shows. ``grammar_vocabulary`` is that of an engine with
-        the capability "structured"."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
+        ``grammar_vocabulary`` is that of an engine with the capability "structured"."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
