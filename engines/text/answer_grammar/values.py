@@ -57,12 +57,10 @@ class Schema:
 
     @property
     def texts(self) -> list[str] | None:
-        """All texts that there may be; None: any."""
+        """All values that there may be and that are text; None: any text."""
         found = self.resolved().value
         values = [found["const"]] if "const" in found else found.get("enum")
-        if not isinstance(values, list) or not values or not all(isinstance(each, str) for each in values):
-            return None
-        return values
+        return [each for each in values if isinstance(each, str)] if isinstance(values, list) else None
 
     def json(self) -> str:
         """The rule's body for a value in JSON."""
