@@ -11,8 +11,9 @@ class Structure:
     """The form that the output must match: a JSON schema or grammar as text, a regular expression, one of
     several texts (``choices``), or just any JSON object (neither).
 
-    A JSON schema that is not ``strict`` may have keywords that an engine cannot enforce. A grammar may be made
-    of ``parts``, which are checked on their own first, each with the parameter of a request that it is from.
+    A JSON schema that is not ``strict`` may have keywords that an engine cannot enforce. A grammar is GBNF if
+    it has rules with ``::=``, else Lark; it may be made of ``parts``, which are checked on their own first,
+    each with the parameter of a request that it is from.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]

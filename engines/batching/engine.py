@@ -121,7 +121,7 @@ class BatchingEngine(ABC, Generic[S]):
         return self._plans.plan(tools, prompt, structure)
 
     def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
-        return structure is None
+        return structure is None or self._compiler is not None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return await self._tokenizer.tokenize(text, add_special=add_special)
@@ -139,27 +139,32 @@ class BatchingEngine(ABC, Generic[S]):
         if self._closed or not thread.is_alive:
             raise thread.failure or EngineError("the engine is closed")
         refuse_adapter(request)
+        if request.structure is not None and self._compiler is None:
+            raise no_structures()
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
         )
         check_choice(request, vocabulary.is_end)
-        mask = self._mask(request)
         output = output_of(request, vocabulary)
         last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         stream = ChunkStream(on_close=lambda: thread.abort(sequence))
         sequence = self._new_sequence(request, stream, output, limit)
-        sequence.mask = mask
+        sequence.mask = self._mask(request)
         thread.submit(sequence)
         return stream
 
     def _mask(self, request: GenerationRequest) -> TokenMask | None:
-        if request.structure is None:
+        """What keeps an answer in its form, of which its reasoning is no part."""
+        if request.structure is None or self._compiler is None:
             return None
-        if self._compiler is None:
-            raise no_structures()
-        return self._compiler.grammar(request.structure).mask(request.generated)
+        output, formed = output_of(request, self._vocabulary), []
+        for token in request.generated:
+            if not output.in_reasoning:
+                formed.append(token)
+            output.push(token)
+        return self._compiler.grammar(request.structure).mask(formed)
 
     async def _render_probe(
         self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None

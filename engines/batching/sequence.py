@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
+from engines.text.assembler import Released
 from engines.text.grammar import TokenMask
-from engines.text.output import Output, Released, finish_of
+from engines.text.output import Output, finish_of
 
 
 class Sequence:
@@ -49,7 +50,7 @@ class Sequence:
     @property
     def next_mask(self) -> TokenMask | None:
         """What says which token may come next; None: any."""
-        return None if self.in_reasoning else self.mask
+        return None if self._output.in_reasoning else self.mask
 
     def extend(self, token: int, logprob: TokenLogprob | None) -> Chunk:
         """Take a drawn token; the last chunk if the answer ends with it.

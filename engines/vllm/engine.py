@@ -27,13 +27,7 @@ from engines.base import (
     ToolUse,
 )
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import (
-    check_choice,
-    generation_limit,
-    no_chat_template,
-    refuse_continued_structure,
-    refuse_tools,
-)
+from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ended, resume
@@ -153,7 +147,6 @@ class VllmEngine:
         if self._llm.errored:
             raise EngineError(DIED)
         adapter, vocabulary = _adapter(parts, request.adapter), parts.vocabulary
-        refuse_continued_structure(request)
         limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
         check_choice(request, vocabulary.is_end)
         output = output_of(request, vocabulary)

@@ -21,7 +21,6 @@ from engines.text.answers.format import Format
 from engines.text.answers.formats import FORMATS
 from engines.text.answers.reader import answer_reader
 from engines.text.detokenizer import Utf8Stream
-from engines.text.grammar.sources import json_options
 
 PLACE = {
     "type": "object",
@@ -153,10 +152,10 @@ def cases() -> Iterator[tuple[Format, bool]]:
 def test_what_a_grammar_allows_is_read_back(format: Format, with_tokens: bool) -> None:
     vocabulary = Bytes(format.tokens if with_tokens else ())
     tokenizer = LLTokenizer(TokenizerWrapper(vocabulary))
-    forced = write_grammar(format, Demand(FUNCTIONS, must_call=True), vocabulary.token_of, json_options)
-    single = write_grammar(format, Demand(FUNCTIONS, True, 1), vocabulary.token_of, json_options)
-    either = write_grammar(format, Demand(FUNCTIONS, content=CONTENT), vocabulary.token_of, json_options)
-    guided = write_grammar(format, Demand(FUNCTIONS), vocabulary.token_of, json_options)
+    forced = write_grammar(format, Demand(FUNCTIONS, must_call=True), vocabulary.token_of)
+    single = write_grammar(format, Demand(FUNCTIONS, True, 1), vocabulary.token_of)
+    either = write_grammar(format, Demand(FUNCTIONS, content=CONTENT), vocabulary.token_of)
+    guided = write_grammar(format, Demand(FUNCTIONS), vocabulary.token_of)
     for seed in range(4):
         for demand, grammar in (("many", forced), ("one", single), ("either", either), ("free", guided)):
             path = walk(grammar, vocabulary, tokenizer, seed)
