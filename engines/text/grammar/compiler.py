@@ -42,6 +42,7 @@ class Compiler:
         self._claims = Claims(_pool)
         self._grammars: OrderedDict[Structure, Grammar] = OrderedDict()
         self._compiling: dict[Structure, asyncio.Task[Grammar]] = {}
+        self._is_ready = False
 
     async def compile(self, structure: Structure) -> Grammar:
         """The grammar of ``structure``, checked, so that it will not fail in the middle of an answer.
@@ -50,6 +51,9 @@ class Compiler:
         """
         if (known := self._known(structure)) is not None:
             return known
+        if not self._is_ready:  # which has its time
+            await self._claims.run(lambda check: self._vocabulary.lltokenizer())
+            self._is_ready = True
         task = self._compiling.get(structure)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._compile(structure))
