@@ -21,8 +21,8 @@ _MOST_BYTES = 4096
 _MOST_PLACES = 64
 # A count that is larger is none.
 _MOST_TOKENS = 10**9
-# A field with text, whatever kind of event it stands in. An event brings one token or several; some servers, as
-# this one, tell reasoning under both names.
+# A field with text, whatever kind of event it stands in. An event brings one token or several; some servers
+# (as this one) tell reasoning under both names.
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|arguments)"\s*:\s*"(?!")')
 _REASONING = re.compile(rb'"reasoning"\s*:\s*"(?!")')
 _REASONING_TOO = b'"reasoning_content"'
