@@ -12,8 +12,8 @@ class Structure:
     several texts (``choices``), or just any JSON object (neither).
 
     A JSON schema that is not ``strict`` may have keywords that an engine cannot enforce. A grammar is GBNF if
-    it has ``::=``, else Lark; it may be made of ``parts``, which are checked on their own first: each with
-    the parameter of the request that it is from.
+    it has rules with ``::=``, else Lark; it may be made of ``parts``, which are checked on their own
+    first: each with the parameter of the request that it is from.
     """
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]

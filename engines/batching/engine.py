@@ -70,9 +70,8 @@ class BatchingEngine(ABC, Generic[S]):
         grammar_vocabulary: GrammarVocabulary | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` is the name of the one that the
-        model has; None: as its chat template shows. ``grammar_vocabulary`` is that of an engine with the
-        capability "structured"."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
+        ``grammar_vocabulary`` is that of an engine with the capability "structured"."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -159,15 +158,20 @@ class BatchingEngine(ABC, Generic[S]):
             return ended(last)
         stream = ChunkStream(on_close=lambda: thread.abort(sequence))
         sequence = self._new_sequence(request, stream, output, limit)
-        sequence.mask = self._mask(request, output)
+        sequence.mask = self._mask(request)
         thread.submit(sequence)
         return stream
 
-    def _mask(self, request: GenerationRequest, output: Output) -> TokenMask | None:
-        """What keeps an answer in its form behind its reasoning; ``output`` was fed what there is of it."""
+    def _mask(self, request: GenerationRequest) -> TokenMask | None:
+        """What keeps an answer in its form, of which its reasoning is no part."""
         if request.structure is None or self._compiler is None:
             return None
-        return self._compiler.grammar(request.structure).mask(request.generated[output.reasoning_tokens :])
+        output, formed = output_of(request, self._vocabulary), []
+        for token in request.generated:
+            if not output.in_reasoning:
+                formed.append(token)
+            output.push(token)
+        return self._compiler.grammar(request.structure).mask(formed)
 
     async def _render_probe(
         self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None

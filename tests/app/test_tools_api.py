@@ -143,6 +143,7 @@ def test_a_whole_answer_with_all_parts(client: httpx.Client, server: LiveServer)
     found = choice(client, tools=[WEATHER, CLOCK])
     message = found["message"]
     assert (message["reasoning_content"], message["content"]) == ("I need it.", "Let me look. ")
+    assert message["reasoning"] == message["reasoning_content"]
     functions = [call["function"] for call in message["tool_calls"]]
     assert functions == [
         {"name": "get_weather", "arguments": '{"city": "Paris"}'},
@@ -180,7 +181,8 @@ def test_streamed_parts_come_in_order(client: httpx.Client, server: LiveServer) 
     assert parts[0] == {"role": "assistant", "content": None}
     assert parts[-1] == {}
     assert [event["finish_reason"] for event in events[-2:]] == [None, "tool_calls"]
-    assert "".join(part.get("reasoning_content", "") for part in parts) == "Hm."
+    for name in ("reasoning_content", "reasoning"):
+        assert "".join(part.get(name, "") for part in parts) == "Hm."
     assert "".join(part.get("content") or "" for part in parts) == "Well. "
     calls = [call for part in parts for call in part.get("tool_calls", ())]
     assert set(calls[0]) == {"index", "id", "type", "function"}
@@ -279,7 +281,7 @@ def test_messages_of_earlier_calls_reach_the_template(client: httpx.Client, serv
         {
             "role": "assistant",
             "content": None,
-            "reasoning_content": "Hm.",
+            "reasoning": "Hm.",
             "tool_calls": [{**call, "index": 0}],
         },
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "sunny"}]},

@@ -29,16 +29,15 @@ class TextFrames:
         """``make`` gives a choice's event with a text in it. ``alike``: its events differ in nothing else."""
         self._make = make
         self._alike = alike
-        self._templates: dict[int, tuple[bytes, bytes]] = {}
+        self._templates: dict[int, list[bytes]] = {}
 
     def frame(self, index: int, text: str) -> bytes:
         if not self._alike:
             return sse(self._make(index, text))
         template = self._templates.get(index)
         if template is None:
-            before, after = sse(self._make(index, _HOLE)).split(_HOLE_JSON.encode())
-            template = self._templates[index] = (before, after)
-        return template[0] + to_json(text) + template[1]
+            template = self._templates[index] = sse(self._make(index, _HOLE)).split(_HOLE_JSON.encode())
+        return to_json(text).join(template)
 
 
 class TokenFacts:

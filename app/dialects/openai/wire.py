@@ -21,8 +21,11 @@ _MOST_BYTES = 4096
 _MOST_PLACES = 64
 # A count that is larger is none.
 _MOST_TOKENS = 10**9
-# A field with text, whatever kind of event it stands in. An event brings one token or several.
-_TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments)"\s*:\s*"(?!")')
+# A field with text, whatever kind of event it stands in. An event brings one token or several; some servers
+# (as this one) tell reasoning under both names.
+_TEXT = re.compile(rb'"(?:content|text|reasoning_content|arguments)"\s*:\s*"(?!")')
+_REASONING = re.compile(rb'"reasoning"\s*:\s*"(?!")')
+_REASONING_TOO = b'"reasoning_content"'
 _decoder = json.JSONDecoder()
 
 
@@ -33,7 +36,8 @@ def is_end(tail: bytes) -> bool:
 
 def count_tokens(data: bytes) -> int:
     """About how many tokens a piece of a stream carries: its events with text in them."""
-    return len(_TEXT.findall(data))
+    count = len(_TEXT.findall(data))
+    return count if _REASONING_TOO in data else count + len(_REASONING.findall(data))
 
 
 def find_usage(tail: bytes) -> Usage | None:

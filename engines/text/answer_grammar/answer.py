@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engines.base import Structure
 from engines.text.answer_grammar.calls import CallRules
-from engines.text.answer_grammar.lark import Lark, TokenOf, choice, json_value, literal
+from engines.text.answer_grammar.lark import Lark, TokenOf, choice, literal
 from engines.text.answer_grammar.values import Schema
 from engines.text.answers.format import ChannelCall, Format, JsonCall, PythonCall
 from engines.text.grammar import gbnf
+from engines.text.grammar.sources import json_in_lark
 
 # Calls in one answer, which a small model may never end.
 MOST_CALLS = 32
 
 _SLASH = re.compile(r"\\.|/|\n", re.DOTALL)
-
-Options = Callable[[bool], Mapping[str, Any]]
-"""llguidance's options for JSON schemas, strict or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +35,17 @@ class Demand:
     opening: str = ""
 
 
-def write_grammar(format: Format, demand: Demand, token_of: TokenOf, options: Options) -> str:
+def write_grammar(format: Format, demand: Demand, token_of: TokenOf) -> str:
     """The grammar, in Lark, of an answer in ``format`` that does what ``demand`` says.
 
     Tokens that ``format`` names stand for the marks, where the vocabulary has them.
     """
-    return _Answer(format, demand, Lark(format.tokens, token_of), options).source()
+    return _Answer(format, demand, Lark(format.tokens, token_of)).source()
 
 
 class _Answer:
-    def __init__(self, format: Format, demand: Demand, lark: Lark, options: Options) -> None:
-        self._format, self._demand, self._lark, self._options = format, demand, lark, options
+    def __init__(self, format: Format, demand: Demand, lark: Lark) -> None:
+        self._format, self._demand, self._lark = format, demand, lark
         self._gap = lark.regex("[ \\n]{1,2}") + "?"
 
     def source(self) -> str:
@@ -63,11 +61,11 @@ class _Answer:
         demand = self._demand
         if not demand.functions:
             assert demand.content is not None
-            return self._framed(content_rule(demand.content, self._options))
+            return self._framed(content_rule(demand.content))
         if demand.must_call:
             return f"{self._empty_content()} {self._calls()}"
         if demand.content is not None:
-            content = self._framed(content_rule(demand.content, self._options))
+            content = self._framed(content_rule(demand.content))
             return choice([f"{self._empty_content()} {self._calls()}", content])
         return self._free()
 
@@ -121,8 +119,7 @@ class _Answer:
         parameters.setdefault("properties", {})
         # What a function does not name, it does not take.
         parameters.setdefault("additionalProperties", False)
-        options = self._options(bool(function.get("strict")))
-        return function["name"], Schema(parameters, parameters, options)
+        return function["name"], Schema(parameters, parameters, bool(function.get("strict")))
 
     # -- content -----------------------------------------------------------------------------------
 
@@ -162,13 +159,13 @@ class _Answer:
         return f"({lead} {calls})* {rest}?"
 
 
-def content_rule(structure: Structure, options: Options) -> str:
+def content_rule(structure: Structure) -> str:
     """The body of a rule for content of ``structure``."""
     match structure.kind:
         case "json_object":
-            return json_value({"type": "object"}, options(True))
+            return json_in_lark({"type": "object"})
         case "json_schema":
-            return json_value(json.loads(structure.value), options(structure.strict))
+            return json_in_lark(json.loads(structure.value), is_strict=structure.strict)
         case "regex":
             return f"/{_SLASH.sub(_escape_slash, structure.value)}/"
         case "choice":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 TokenOf = Callable[[str], int | None]
 """The one token that a text is in the vocabulary; None if there is none."""
@@ -105,8 +104,3 @@ def choice(ways: Iterable[str]) -> str:
     """One of several bodies."""
     found = list(dict.fromkeys(ways))
     return found[0] if len(found) == 1 else f"({' | '.join(found)})"
-
-
-def json_value(schema: Mapping[str, Any], options: Mapping[str, Any]) -> str:
-    """A value of ``schema``, in JSON."""
-    return "%json " + json.dumps({**schema, "x-guidance": dict(options)}, ensure_ascii=False)

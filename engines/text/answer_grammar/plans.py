@@ -12,7 +12,6 @@ from engines.text.answer_grammar.answer import MOST_CALLS, Demand, write_grammar
 from engines.text.answer_plan import Plan
 from engines.text.answers.format import Format
 from engines.text.answers.reader import answer_reader, opened_reasoning
-from engines.text.grammar.sources import json_options
 from engines.text.special_tokens import SpecialTokens
 from engines.text.tool_use import json_schema
 
@@ -56,10 +55,10 @@ class AnswerPlans:
                 parts, demand = [], replace(demand, content=None, must_call=True)
             most = 1 if tools.named is not None or not tools.parallel else MOST_CALLS
             demand = replace(demand, functions=functions, most_calls=most)
-            parts += _strict_parts(tools)
+            parts += _schemas(tools)
         elif content is None:
             return None
-        grammar = write_grammar(self._format, demand, self._token_of, json_options)
+        grammar = write_grammar(self._format, demand, self._token_of)
         return Structure("grammar", grammar, parts=tuple(parts))
 
     def _opening(self, prompt: str) -> str:
@@ -87,9 +86,13 @@ def _is_strict(function: Mapping[str, Any]) -> bool:
     return bool(function.get("strict"))
 
 
-def _strict_parts(tools: ToolUse) -> list[tuple[str, Structure]]:
+def _schemas(tools: ToolUse) -> list[tuple[str, Structure]]:
+    """The schemas of the functions that may be called, each with its place in the request."""
     return [
-        (f"tools.{number}.function.parameters", json_schema(function["parameters"]))
+        (
+            f"tools.{number}.function.parameters",
+            replace(json_schema(function["parameters"]), strict=_is_strict(function)),
+        )
         for number, function in enumerate(definition["function"] for definition in tools.definitions)
-        if _is_strict(function) and function.get("parameters") and tools.named in (None, function["name"])
+        if function.get("parameters") and tools.named in (None, function["name"])
     ]

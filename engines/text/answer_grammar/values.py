@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engines.text.answer_grammar.lark import Lark, choice, json_value, literal
+from engines.text.answer_grammar.lark import Lark, choice, literal
+from engines.text.grammar.sources import json_in_lark
 
 _DEFINITIONS = ("$defs", "definitions")
 _ANY_NUMBER = {"type": "number"}
@@ -17,14 +18,14 @@ MOST_ITEMS = 64
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A JSON schema within a ``root``, where its references are looked up. ``options`` are llguidance's."""
+    """A JSON schema within a ``root``, where its references are looked up."""
 
     value: Mapping[str, Any]
     root: Mapping[str, Any]
-    options: Mapping[str, Any]
+    is_strict: bool
 
     def of(self, value: Any) -> Schema:
-        return Schema(value if isinstance(value, Mapping) else {}, self.root, self.options)
+        return Schema(value if isinstance(value, Mapping) else {}, self.root, self.is_strict)
 
     def resolved(self) -> Schema:
         """The schema behind the references; an empty one if there is none."""
@@ -57,17 +58,15 @@ class Schema:
 
     @property
     def texts(self) -> list[str] | None:
-        """All texts that there may be; None: any."""
+        """All values that there may be and that are text; None: any text."""
         found = self.resolved().value
         values = [found["const"]] if "const" in found else found.get("enum")
-        if not isinstance(values, list) or not values or not all(isinstance(each, str) for each in values):
-            return None
-        return values
+        return [each for each in values if isinstance(each, str)] if isinstance(values, list) else None
 
     def json(self) -> str:
         """The rule's body for a value in JSON."""
         definitions = {name: self.root[name] for name in _DEFINITIONS if name in self.root}
-        return json_value({**definitions, **self.value}, self.options)
+        return json_in_lark({**definitions, **self.value}, is_strict=self.is_strict)
 
     def properties(self) -> list[tuple[str, Schema, bool]]:
         """Each with its name and whether there must be one."""
@@ -160,7 +159,7 @@ class Notation:
             case "null":
                 return literal(self.words[None])
             case "number" | "integer":
-                return Schema({**schema.value, "type": kind}, schema.root, schema.options).json()
+                return Schema({**schema.value, "type": kind}, schema.root, schema.is_strict).json()
             case "array":
                 return self._array(schema)
             case "object":

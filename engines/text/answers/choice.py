@@ -11,8 +11,7 @@ from engines.text.answers.formats import BY_NAME, FORMATS, GENERIC, REASONINGS
 
 
 def choose_format(template: str, name: str | None = None) -> Format:
-    """The format of a model with the chat template ``template``; ``name`` is that of the known one that it is
-    said to have.
+    """The format of a model with the chat template ``template``; ``name`` is the one that it is said to have.
 
     A model reasons as its template shows, if it does.
     """

@@ -42,6 +42,7 @@ class Compiler:
         self._claims = Claims(_pool)
         self._grammars: OrderedDict[Structure, Grammar] = OrderedDict()
         self._compiling: dict[Structure, asyncio.Task[Grammar]] = {}
+        self._is_ready = False
 
     async def compile(self, structure: Structure) -> Grammar:
         """The grammar of ``structure``, checked, so that it will not fail in the middle of an answer.
@@ -50,11 +51,9 @@ class Compiler:
         """
         if (known := self._known(structure)) is not None:
             return known
-        for param, part in structure.parts:
-            try:
-                await self.compile(part)
-            except RequestError as error:
-                raise RequestError(str(error), param=param) from None
+        if not self._is_ready:  # which has its time
+            await self._claims.run(lambda check: self._vocabulary.lltokenizer())
+            self._is_ready = True
         task = self._compiling.get(structure)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._compile(structure))
@@ -101,6 +100,11 @@ class Compiler:
 
     def _make(self, structure: Structure) -> LLMatcher:
         """The beginning of the grammar of ``structure``. Blocks, and raises `RequestError`."""
+        for param, part in structure.parts:
+            try:
+                self._make(part)
+            except RequestError as error:
+                raise RequestError(str(error), param=param) from None
         tokenizer = self._vocabulary.lltokenizer()
         if structure.kind == "json_schema":
             return _of_schema(structure, tokenizer)

@@ -116,15 +116,15 @@ def _content(message: Message, where: str) -> str | None:
 
 
 def _of_assistant(message: Message, where: str) -> dict[str, Any]:
-    for name in ("tool_calls", "reasoning_content"):
+    for name in ("tool_calls", "reasoning_content", "reasoning"):
         if getattr(message, name) and message.role != "assistant":
             raise RequestError(f"only an assistant's message has {name}", param=f"{where}.{name}")
     own: dict[str, Any] = {}
     if message.tool_calls:
         own["tool_calls"] = [call.model_dump(exclude=_OF_CLIENTS) for call in message.tool_calls]
-    if message.reasoning_content:
+    if reasoning := message.reasoning_content or message.reasoning:
         # Templates read it under either name.
-        own["reasoning_content"] = own["reasoning"] = message.reasoning_content
+        own["reasoning_content"] = own["reasoning"] = reasoning
     return own
 
 

@@ -46,6 +46,7 @@ class Message(WireModel):
     reasoning_content: str | None = Field(
         None, description="Of an assistant's message: its reasoning, for models that are shown it again."
     )
+    reasoning: str | None = Field(None, description="Another name of reasoning_content.")
     tool_calls: ToolCalls | None = Field(None, description="Of an assistant's message.")
     tool_call_id: str | None = Field(None, description="Of a tool's message: the call that it answers.")
     function_call: Any = None
@@ -144,6 +145,7 @@ class AnswerMessage(BaseModel):
     content: str | None = Field(description="null if the answer only calls tools.")
     refusal: None = None
     reasoning_content: str | None = Field(None, description="Only if the model reasoned.")
+    reasoning: str | None = Field(None, description="The same, for clients that look for it here.")
     tool_calls: list[AnswerToolCall] | None = Field(None, description="Only if the model called tools.")
 
 

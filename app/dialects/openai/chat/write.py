@@ -44,7 +44,7 @@ class ChatWriter:
             lambda index, text: self._event(index, {"content": text}), alike=not facts.wanted
         )
         self._reasoning = TextFrames(
-            lambda index, text: self._event(index, {"reasoning_content": text}), alike=not facts.wanted
+            lambda index, text: self._event(index, _reasoning(text)), alike=not facts.wanted
         )
 
     # -- streams -----------------------------------------------------------------------------------
@@ -121,10 +121,15 @@ class ChatWriter:
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage}
 
 
+def _reasoning(text: str) -> dict[str, str]:
+    """Clients look for it under either name, and under one only."""
+    return {"reasoning_content": text, "reasoning": text}
+
+
 def _message(answer: Answer, *, tells_reasoning: bool) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
     if answer.reasoning and tells_reasoning:
-        message["reasoning_content"] = answer.reasoning
+        message |= _reasoning(answer.reasoning)
     if answer.calls:
         message["content"] = answer.text or None
         message["tool_calls"] = [_call(call) for _, call in sorted(answer.calls.items())]

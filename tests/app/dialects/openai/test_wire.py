@@ -31,6 +31,7 @@ def test_finding_usage(end: bytes, usage: Usage | None) -> None:
         (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n' * 3, 3),
         (b'data: {"choices":[{"text": "a"}]}\n\n', 1),
         (b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n', 1),
+        (b'data: {"choices":[{"delta":{"reasoning_content":"hm","reasoning":"hm"}}]}\n\n', 1),
         (b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{"}}]}}]}\n\n', 1),
         (b'data: {"choices":[{"delta":{"content":"say \\"content\\":\\"x\\""}}]}\n\n', 1),
         (b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n', 0),
