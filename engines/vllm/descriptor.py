@@ -105,14 +105,14 @@ def _opener() -> Load:
 
     async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         try:
-            from engines.vllm.engine import VllmEngine
+            from engines.vllm import loading
         except ImportError as error:
             raise CannotLoad(
                 f"vLLM cannot be imported ({error}): `{_INSTALL}` installs it, "
                 f"and on a machine without a GPU `{_INSTALL_FOR_CPU}`"
             ) from error
         async with one_at_a_time:
-            return await VllmEngine.load(spec, progress)
+            return await loading.load(spec, progress)
 
     return load
 
@@ -122,7 +122,9 @@ DESCRIPTOR = EngineDescriptor(
     label="vLLM",
     install="vLLM",
     formats=frozenset({"hf"}),
-    capabilities=frozenset({"chat", "completion", "tools", "reasoning", "structured", "adapters", "sleep"}),
+    capabilities=frozenset(
+        {"chat", "completion", "tools", "reasoning", "structured", "embeddings", "adapters", "sleep"}
+    ),
     help={
         "tools": "vLLM knows no parser for its calls of tools: name one in models/models.yaml, such as "
         "`options: {tool_call_parser: hermes}`",
