@@ -43,9 +43,10 @@ from engines.limits import (
 )
 from engines.stream import ChunkStream, resume
 from engines.text.answer_plan import Plan
+from engines.text.assembler import Released
 from engines.text.chat_prompt import variables
 from engines.text.forced_calls import forced_plan
-from engines.text.output import Output, Released, finish_of, output_of
+from engines.text.output import Output, finish_of, output_of
 from engines.text.tokenizer import Tokenizer
 
 _FOREVER = 2**62

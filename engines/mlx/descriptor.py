@@ -54,10 +54,10 @@ def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footpr
 def _opener() -> Load:
     async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         try:
-            from engines.mlx import engine
+            from engines.mlx import loading
         except ImportError as error:
             raise CannotLoad(f"mlx-lm cannot be imported ({error}): `{INSTALL}` installs it") from error
-        return await engine.load(spec, progress)
+        return await loading.load(spec, progress)
 
     return load
 

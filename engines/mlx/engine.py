@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from engines.base import EngineInfo, GenerationRequest, Resident
+from engines.base import EngineInfo, GenerationRequest
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import CheckWanted, EngineThread
 from engines.errors import CannotLoad, EngineError, UnsupportedFeature
@@ -17,10 +17,6 @@ from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import MlxSequence
 from engines.mlx.stepper import MlxStepper
 from engines.mlx.vocabulary import MlxVocabulary
-from engines.models.facts import describe
-from engines.models.purpose import Pooling
-from engines.pooling.engine import PoolingEngine
-from engines.pooling.pooler import Pooler
 from engines.stream import ChunkStream
 from engines.text import grammar
 from engines.text.output import Output
@@ -102,36 +98,15 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         """The engine thread freed it: MLX's arrays belong to their thread."""
 
 
-async def load(spec: LoadSpec, progress: Callable[[float], None] | None = None) -> Resident:
-    """Load a model for what it is made for, or the catalog says. Raises `ModelLoadError`; cancelling gives
-    the load up."""
-    path, _ = check_folder(spec.path)
-    facts = await asyncio.to_thread(describe, path)
-    pooling = spec.pooling or facts.pooling
-    if spec.pooling is None and facts.purpose == "text":
-        return await MlxEngine.load(spec, progress)
-    return await PoolingEngine.open(
-        lambda check: _open_pooler(spec, pooling, check, progress), threads.run, spec.stall_timeout
-    )
-
-
-def _open_pooler(
-    spec: LoadSpec, pooling: Pooling | None, check: CheckWanted, progress: Callable[[float], None] | None
-) -> Pooler:
-    with _imports_explained():
-        from engines.mlx.pooler import open_pooler
-    return open_pooler(spec, pooling, _reporter(spec, check, progress))
-
-
 def _open(spec: LoadSpec, check: CheckWanted, progress: Callable[[float], None] | None) -> MlxStepper:
     """Runs on the engine thread."""
-    report = _reporter(spec, check, progress)
-    with _imports_explained():
+    report = reporter(spec, check, progress)
+    with imports_explained():
         from engines.mlx.runtime import open_runtime
     return MlxStepper(open_runtime(spec, report))
 
 
-def _reporter(
+def reporter(
     spec: LoadSpec, check: CheckWanted, progress: Callable[[float], None] | None
 ) -> Callable[[float], None]:
     """Begins a load: what tells of its progress, and gives it up when nobody wants it any more."""
@@ -148,7 +123,7 @@ def _reporter(
 
 
 @contextmanager
-def _imports_explained() -> Iterator[None]:
+def imports_explained() -> Iterator[None]:
     """Importing mlx-lm takes seconds, which the loop must not wait for."""
     try:
         yield

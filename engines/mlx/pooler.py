@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -25,13 +25,14 @@ PASS_TOKENS = 2048
 
 
 class MlxPooler:
-    """A `Pooler`. Texts of a pass are padded behind their ends, which a decoder does not look at."""
+    """A `Pooler`. Texts are padded behind their ends, where a decoder does not look."""
 
     def __init__(self, loaded: models.LoadedModel, spec: LoadSpec, pooling: Pooling) -> None:
         self._model = loaded.model
         self._states = _states_of(loaded)
         self._pooling = pooling
-        width, n_vocab = self._probe(loaded)
+        self.width, n_vocab = self._probe(loaded)
+        self.most_texts, self.most_tokens = spec.max_sequences, PASS_TOKENS
         self.vocabulary = loaded.vocabulary(n_vocab)
         self.info = EngineInfo(
             engine="mlx",
@@ -43,22 +44,19 @@ class MlxPooler:
             capabilities=frozenset({"embeddings"}),
             memory=loaded.size,
             pooling=pooling,
-            embedding_length=width,
+            embedding_length=self.width,
             matryoshka=spec.matryoshka,
             dimensions=spec.dimensions,
             details=models.details(loaded, spec),
         )
 
-    def count(self, lengths: Sequence[int]) -> int:
-        longest, count = 0, 0
-        for length in lengths[: self.info.max_sequences]:
-            longest = max(longest, length)
-            if count and longest * (count + 1) > PASS_TOKENS:
-                break
-            count += 1
-        return count
-
     def compute(self, texts: Sequence[Sequence[int]]) -> Vectors:
+        rows = np.empty((len(texts), self.width), dtype=np.float32)
+        for places in _rectangles([len(text) for text in texts]):
+            rows[places] = self._compute([texts[place] for place in places])
+        return rows
+
+    def _compute(self, texts: Sequence[Sequence[int]]) -> Vectors:
         lengths = mx.array([len(text) for text in texts])[:, None]
         longest = max(map(len, texts))
         padded = np.zeros((len(texts), longest), dtype=np.int32)
@@ -100,6 +98,18 @@ class MlxPooler:
         if states.shape != (1, 2, expected or states.shape[-1]):
             raise _no_states(loaded.config)
         return int(states.shape[-1]), int(logits.shape[-1])
+
+
+def _rectangles(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """The places of texts of such lengths in groups that are no longer than a pass when they are padded."""
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and lengths[place] * (len(group) + 1) > PASS_TOKENS:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
 
 
 def open_pooler(spec: LoadSpec, pooling: Pooling | None, report: Callable[[float], None]) -> MlxPooler:

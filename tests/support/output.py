@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engines.text.output import TextAssembler, TextOutput
+from engines.text.assembler import TextAssembler
+from engines.text.output import TextOutput
 
 
 def text_output(

@@ -1,48 +1,34 @@
-"""The event loop's side of an engine that pools on a `PoolingThread`."""
+"""The event loop's side of an engine that pools whole texts on a `PoolingThread`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from engines.base import Embeddings, EngineInfo, EngineStats, Health, Pair, Scores
-from engines.batching.thread import CheckWanted, Runner
+from engines.batching.pooling import PoolingThread
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_inputs
-from engines.pooling.pooler import OpenedPooler, Pooler
-from engines.pooling.thread import PoolingThread
-from engines.text.tokenizer import Tokenizer
+from engines.text.tokenizer import TextVocabulary, Tokenizer
 from engines.vectors import normalise
 
-logger = logging.getLogger("engines.pooling")
+logger = logging.getLogger("engines.batching")
 
 
 class PoolingEngine:
-    """A loaded model that makes vectors (`engines.base.Embeds`, `Resident`). Make it with `open`."""
+    """A loaded model that makes vectors and never sleeps (`engines.base.Embeds`, `Resident`)."""
 
-    def __init__(self, thread: PoolingThread, opened: OpenedPooler, stall_timeout: float) -> None:
+    def __init__(
+        self, thread: PoolingThread, info: EngineInfo, vocabulary: TextVocabulary, stall_timeout: float
+    ) -> None:
         """A pass that takes longer than ``stall_timeout`` seconds counts as hung."""
         self._thread = thread
-        self._info = opened.info
-        self._n_vocab = opened.vocabulary.n_vocab
-        self._tokenizer = Tokenizer(opened.vocabulary, opened.info.context_length, ends_texts=True)
+        self._info = info
+        self._n_vocab = vocabulary.n_vocab
+        self._tokenizer = Tokenizer(vocabulary, info.context_length, ends_texts=True)
         self._stall_timeout = stall_timeout
         self._closed = False
-
-    @classmethod
-    async def open(
-        cls, open_pooler: Callable[[CheckWanted], Pooler], run: Runner, stall_timeout: float
-    ) -> PoolingEngine:
-        """Load a model on a thread of ``run``; cancelling gives the load up. Raises `ModelLoadError`."""
-        thread = PoolingThread(open_pooler, asyncio.get_running_loop(), run)
-        thread.start()
-        try:
-            opened = await thread.opened
-        except asyncio.CancelledError:
-            thread.stop(EngineError("the load was given up"))
-            raise
-        return cls(thread, opened, stall_timeout)
 
     @property
     def info(self) -> EngineInfo:
@@ -60,7 +46,7 @@ class PoolingEngine:
         if self._closed:
             raise EngineError("the engine is closed")
         check_inputs(inputs, context_length=self._info.context_length, n_vocab=self._n_vocab)
-        rows = await self._thread.compute(inputs)
+        rows = await self._thread.pool(inputs)
         return Embeddings(normalise(rows), tuple(map(len, inputs)))
 
     async def score(self, pairs: Sequence[Pair], *, request_id: str = "") -> Scores:
@@ -70,7 +56,7 @@ class PoolingEngine:
         return Health(False, "closed") if self._closed else self._thread.health(self._stall_timeout)
 
     def stats(self) -> EngineStats:
-        return self._thread.stats
+        return self._thread.stats()
 
     async def sleep(self) -> None:
         raise UnsupportedFeature(f"{self._info.engine} cannot sleep: unload the model instead")
