@@ -54,10 +54,10 @@ def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footpr
 def _opener() -> Load:
     async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         try:
-            from engines.mlx.engine import MlxEngine
+            from engines.mlx import loading
         except ImportError as error:
             raise CannotLoad(f"mlx-lm cannot be imported ({error}): `{INSTALL}` installs it") from error
-        return await MlxEngine.load(spec, progress)
+        return await loading.load(spec, progress)
 
     return load
 
@@ -67,7 +67,7 @@ DESCRIPTOR = EngineDescriptor(
     label="MLX",
     install="mlx-lm",
     formats=frozenset({"hf", "mlx"}),
-    capabilities=frozenset({"chat", "completion", "fim", "reasoning", "structured", "tools"}),
+    capabilities=frozenset({"chat", "completion", "embeddings", "fim", "reasoning", "structured", "tools"}),
     help={"fim": NO_FIM, "structured": f"the package llguidance is not installed: `{INSTALL}` installs it"},
     request_fields=frozenset({"typical_p"}),
     packages=_packages,

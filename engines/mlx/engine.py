@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from engines.base import EngineInfo, GenerationRequest
@@ -104,7 +105,17 @@ class MlxEngine(BatchingEngine[MlxSequence]):
 
 
 def _open(spec: LoadSpec, check: CheckWanted, progress: Callable[[float], None] | None) -> MlxStepper:
-    """Runs on the engine thread. Importing mlx-lm takes seconds, which the loop must not wait for."""
+    """Runs on the engine thread."""
+    report = reporter(spec, check, progress)
+    with imports_explained():
+        from engines.mlx.runtime import open_runtime
+    return MlxStepper(open_runtime(spec, report))
+
+
+def reporter(
+    spec: LoadSpec, check: CheckWanted, progress: Callable[[float], None] | None
+) -> Callable[[float], None]:
+    """Begins a load: what tells of its progress, and gives it up when nobody wants it any more."""
     check_settings(spec)
     check_folder(spec.path)
 
@@ -114,10 +125,15 @@ def _open(spec: LoadSpec, check: CheckWanted, progress: Callable[[float], None] 
             progress(fraction)
 
     report(0.0)
+    return report
+
+
+@contextmanager
+def imports_explained() -> Iterator[None]:
+    """Importing mlx-lm takes seconds, which the loop must not wait for."""
     try:
-        from engines.mlx.runtime import open_runtime
+        yield
     except ImportError as error:
         raise CannotLoad(
             f"MLX cannot be imported ({error}): `make serve ENGINES=llama,mlx` installs it"
         ) from error
-    return MlxStepper(open_runtime(spec, report))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
 from engines.models import hf
+from engines.models.purpose import Pooling
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
 
+_ELSEWHERE = "use llama_cpp with the model's GGUF file, or vllm"
+# Architectures whose models see a text as a whole, beside all that say so.
+_ENCODERS = re.compile(r".*bert.*|mpnet|nomic.*|electra|deberta.*|canine|u?m?t5.*|gte|new")
+# A part of sentence-transformers' models behind the pooling that changes the vectors.
+_DENSE = "sentence_transformers.models.Dense"
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -44,3 +51,29 @@ def check_folder(path: Path | None) -> tuple[Path, dict[str, Any]]:
         raise BadModelFile(f"{path / hf.CONFIG} names no model_type")
     hf.check_weights(folder.weights)
     return path, dict(folder.config)
+
+
+def check_pools(path: Path, config: dict[str, Any], pooling: Pooling | None) -> Pooling:
+    """How the states of an embedding model are pooled. Raises `CannotLoad` for a model that is no decoder, or
+    from whose states alone its vectors cannot be made."""
+    kind = config["model_type"]
+    if _ENCODERS.fullmatch(kind):
+        raise CannotLoad(
+            f"MLX makes embeddings with decoder models only, and {kind} is an encoder: {_ELSEWHERE}"
+        )
+    if config.get("use_bidirectional_attention") or config.get("is_causal") is False:
+        raise CannotLoad(
+            f"MLX makes embeddings with decoder models only, and this {kind} model looks ahead in its texts: "
+            f"{_ELSEWHERE}"
+        )
+    modules = path / "modules.json"
+    if modules.is_file() and _DENSE in modules.read_text("utf-8", "replace"):
+        raise CannotLoad(f"MLX lacks the dense layers behind the pooling of this {kind} model: {_ELSEWHERE}")
+    if pooling == "rank":
+        raise CannotLoad(f"MLX does not rank documents with {kind} models of this kind: {_ELSEWHERE}")
+    if pooling is None:
+        raise CannotLoad(
+            f"{path} does not say how its states become one vector (there is no 1_Pooling/config.json): say "
+            "`pooling: last`, `mean` or `cls` for this model in models.yaml"
+        )
+    return pooling

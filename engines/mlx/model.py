@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 from engines.errors import BadModelFile, CannotLoad, ModelLoadError
 from engines.mlx.folder import check_folder
-from engines.mlx.library import load_model, load_tokenizer, make_prompt_cache
+from engines.mlx.library import load_model, load_states, load_tokenizer, make_prompt_cache
 from engines.mlx.memory import KvCost
 from engines.mlx.vocabulary import MlxVocabulary
 from engines.sizing import auto_context
@@ -66,13 +66,17 @@ class LoadedModel:
         return MlxVocabulary(self.tokenizer, self.tokenizer.eos_token_ids, n_vocab)
 
 
-def load(spec: LoadSpec, report: Callable[[float], None]) -> LoadedModel:
-    """Read ``spec.path``; its settings were checked. Raises `ModelLoadError`, and what ``report`` raises."""
+def load(spec: LoadSpec, report: Callable[[float], None], *, for_states: bool = False) -> LoadedModel:
+    """Read ``spec.path``; its settings were checked. Raises `ModelLoadError`, and what ``report`` raises.
+
+    ``for_states``: the weights may be those of the part alone that makes states.
+    """
     path, config = check_folder(spec.path)
     device = _choose_device(spec.use_gpu)
     if spec.threads is not None:
         logger.info("MLX has no setting for the number of threads: %d is not used", spec.threads)
-    model, config = _translate_errors(lambda: load_model(path, lazy=True), config["model_type"], path)
+    read = load_states if for_states else load_model
+    model, config = _translate_errors(lambda: read(path, lazy=True), config["model_type"], path)
     if spec.quantization is not None and "quantization" not in config:
         raise CannotLoad(
             f"{path} is not quantised: `mlx_lm.convert --hf-path {path} -q` makes a folder that is"
@@ -81,7 +85,7 @@ def load(spec: LoadSpec, report: Callable[[float], None]) -> LoadedModel:
     if spec.dtype not in (None, "auto"):
         model.set_dtype(getattr(mx, str(spec.dtype)))
     size = _evaluate(model, path, report)
-    if not all(hasattr(cache, "merge") for cache in make_prompt_cache(model)):
+    if not for_states and not all(hasattr(cache, "merge") for cache in make_prompt_cache(model)):
         raise CannotLoad(f"mlx-lm cannot batch {config['model_type']} models: use another engine")
     tokenizer = _translate_errors(
         lambda: load_tokenizer(path, eos_token_ids=config.get("eos_token_id")), config["model_type"], path
@@ -158,6 +162,17 @@ def choose_sizes(spec: LoadSpec, loaded: LoadedModel, cost: KvCost, free: int) -
             "free memory or take a smaller model"
         )
     return context, budget
+
+
+def details(loaded: LoadedModel, spec: LoadSpec) -> dict[str, Any]:
+    """What is told of a loaded model of whatever purpose."""
+    quantization = loaded.config.get("quantization")
+    return {
+        "architecture": loaded.config["model_type"],
+        "size": loaded.size,
+        "quantization": f"{quantization['bits']}bit" if quantization else None,
+        "dtype": spec.dtype or str(loaded.config.get("dtype") or loaded.config.get("torch_dtype")),
+    }
 
 
 def free_memory(device: str) -> int:

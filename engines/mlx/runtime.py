@@ -208,7 +208,6 @@ def open_runtime(spec: LoadSpec, report: Callable[[float], None]) -> Runtime:
 def _info(
     spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, abilities: Iterable[str]
 ) -> EngineInfo:
-    quantization = loaded.config.get("quantization")
     capabilities = {"completion", *abilities}
     if grammar.is_installed():
         capabilities.add("structured")
@@ -221,11 +220,5 @@ def _info(
         devices=(loaded.device,),
         capabilities=frozenset(capabilities),
         memory=loaded.size + budget,
-        details={
-            "architecture": loaded.config["model_type"],
-            "size": loaded.size,
-            "kv_budget": budget,
-            "quantization": f"{quantization['bits']}bit" if quantization else None,
-            "dtype": spec.dtype or str(loaded.config.get("dtype") or loaded.config.get("torch_dtype")),
-        },
+        details=models.details(loaded, spec) | {"kv_budget": budget},
     )

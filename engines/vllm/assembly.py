@@ -92,8 +92,6 @@ def _end_ids(llm: Any) -> set[int]:
 def _describe(
     spec: LoadSpec, launched: Launched, parsers: AnswerParsers, *, has_template: bool, has_fim: bool
 ) -> EngineInfo:
-    config = launched.config
-    model, scheduler = config.model_config, config.scheduler_config
     capabilities = {
         "completion": True,
         "structured": True,
@@ -102,8 +100,15 @@ def _describe(
         "reasoning": parsers.reasoning,
         "adapters": bool(spec.adapters),
         "fim": has_fim,
-        "sleep": bool(model.enable_sleep_mode),
     }
+    return described(spec, launched, {name for name, has in capabilities.items() if has})
+
+
+def described(spec: LoadSpec, launched: Launched, capabilities: set[str], **of_vectors: Any) -> EngineInfo:
+    """The facts of a loaded model; ``of_vectors`` are those of one that makes any."""
+    config = launched.config
+    model, scheduler = config.model_config, config.scheduler_config
+    sleep = {"sleep"} if model.enable_sleep_mode else set()
     folder = check_folder(spec.path)
     weights = weight_bytes(folder)
     kind = config.device_config.device_type
@@ -115,7 +120,7 @@ def _describe(
         longest_context=describe(folder).context_length,
         max_sequences=scheduler.max_num_seqs,
         devices=("cpu",) if kind == "cpu" else tuple(f"{kind}:{index}" for index in range(count)),
-        capabilities=frozenset(name for name, has in capabilities.items() if has),
+        capabilities=frozenset(capabilities | sleep),
         memory=weights + launched.kv_bytes,
         memory_asleep=weights,
         details={
@@ -126,4 +131,5 @@ def _describe(
             "kv_tokens": launched.kv_tokens,
             "kv_block_size": config.cache_config.block_size,
         },
+        **of_vectors,
     )

@@ -105,14 +105,14 @@ def _opener() -> Load:
 
     async def load(spec: LoadSpec, progress: Progress | None) -> Resident:
         try:
-            from engines.vllm.engine import VllmEngine
+            from engines.vllm import loading
         except ImportError as error:
             raise CannotLoad(
                 f"vLLM cannot be imported ({error}): `{_INSTALL}` installs it, "
                 f"and on a machine without a GPU `{_INSTALL_FOR_CPU}`"
             ) from error
         async with one_at_a_time:
-            return await VllmEngine.load(spec, progress)
+            return await loading.load(spec, progress)
 
     return load
 
@@ -123,7 +123,7 @@ DESCRIPTOR = EngineDescriptor(
     install="vLLM",
     formats=frozenset({"hf"}),
     capabilities=frozenset(
-        {"chat", "completion", "tools", "reasoning", "structured", "adapters", "fim", "sleep"}
+        {"chat", "completion", "tools", "reasoning", "structured", "embeddings", "adapters", "fim", "sleep"}
     ),
     help={
         "fim": NO_FIM,

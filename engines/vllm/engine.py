@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,10 +15,7 @@ from typing import Any
 from engines.base import (
     NEW_ANSWER,
     AnswerPlan,
-    EngineInfo,
-    EngineStats,
     GenerationRequest,
-    Health,
     Prompt,
     Rendering,
     SourceFile,
@@ -30,73 +26,41 @@ from engines.base import (
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
-from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ended, resume
 from engines.text.chat_prompt import variables
 from engines.text.grammar import Compiler
 from engines.text.output import output_of
 from engines.text.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
-from engines.vllm.caches import forget_models
-from engines.vllm.launch import Launch
+from engines.vllm.resident import STALL_SECONDS, VllmResident, start
 from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params
 from engines.vllm.stream import DIED, VllmStream
 
-logger = logging.getLogger("engines.vllm")
 
-STALL_SECONDS = 60.0
-
-
-class VllmEngine:
-    """One model in one EngineCore process. Make it with `load`."""
+class VllmEngine(VllmResident):
+    """A model that generates text. Make it with `load`."""
 
     def __init__(
         self, parts: Assembled, *, stall_timeout: float = STALL_SECONDS, allow_special_tokens: bool = False
     ) -> None:
         """``allow_special_tokens``: see `Tokenizer`."""
-        self._info = parts.info
+        super().__init__(parts.launched, parts.info, stall_timeout)
         self._tokenizer = Tokenizer(
             parts.vocabulary, parts.info.context_length, allow_special_tokens=allow_special_tokens
         )
         grammar = parts.grammar_vocabulary
         self._compiler = None if grammar is None else Compiler(grammar)
         self._parts: Assembled | None = parts
-        self._llm: Any = parts.launched.llm
-        self._counters = parts.launched.counters
-        self._stall_timeout = stall_timeout
         self._numbers = itertools.count()
         self._streams: set[VllmStream] = set()
         self._starting: set[asyncio.Task[Any]] = set()
         self._aborting: set[asyncio.Task[None]] = set()
-        self._last_submit = time.monotonic()
-        self._closed = False
 
     @classmethod
     async def load(cls, spec: LoadSpec, progress: Callable[[float], None] | None = None) -> VllmEngine:
-        """Start vLLM off the loop; cancelling ends its process. One load at a time in a process.
-
-        Raises `ModelLoadError`. ``progress`` gets 0..1, from other threads.
-        """
-        report = progress or (lambda fraction: None)
-        launch = Launch(spec, report)
-        # Not the future's result: that would keep the parts alive for as long as something keeps it.
-        made: list[Assembled] = []
-        running = in_own_thread(lambda: made.append(assemble(spec, launch.run())), "vllm-load")
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            launch.give_up()
-            running.add_done_callback(lambda _: _discard(running, made))
-            raise
-        parts = made.pop()
-        # Starts what listens to the child, and keeps the answer for the requests to come.
-        await parts.launched.llm.get_supported_tasks()
-        report(1.0)
+        """As `engines.vllm.resident.start`."""
+        parts = await start(spec, progress, assemble)
         return cls(parts, stall_timeout=spec.stall_timeout, allow_special_tokens=spec.allow_special_tokens)
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
 
     async def render_chat(
         self,
@@ -180,74 +144,24 @@ class VllmEngine:
         }
         if may_be_invalid(request):
             self._validate(arguments)
-        start = asyncio.get_running_loop().create_task(self._llm.add_request(**arguments))
-        self._starting.add(start)
-        start.add_done_callback(self._starting.discard)
+        starting = asyncio.get_running_loop().create_task(self._llm.add_request(**arguments))
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
         self._last_submit = time.monotonic()
         stream = VllmStream(
-            request, vocabulary, output, start, lambda it, abort: self._end(it, start, name, abort)
+            request, vocabulary, output, starting, lambda it, abort: self._end(it, starting, name, abort)
         )
         self._streams.add(stream)
         return stream
 
-    async def health(self) -> Health:
-        if self._closed or self._llm.errored:
-            return Health(False, "closed" if self._closed else DIED)
-        stalled = time.monotonic() - max(self._counters.last_progress, self._last_submit)
-        if self._live and stalled > self._stall_timeout:
-            return Health(False, f"no step for {stalled:.0f} s with requests waiting")
-        return Health(True)
-
-    def stats(self) -> EngineStats:
-        counters, live = self._counters, self._live
-        running = min(live, counters.running)
-        total = self._info.details["kv_tokens"]
-        return EngineStats(
-            running=running,
-            waiting=live - running,
-            kv_used=round(counters.kv_usage * total) if live else 0,
-            kv_total=total,
-            prompt_tokens=counters.prompt_tokens,
-            completion_tokens=counters.completion_tokens,
-            cached_tokens=counters.cached_tokens,
-            preemptions=counters.preemptions,
-            steps=counters.steps,
-        )
-
-    def metrics(self) -> Mapping[str, float]:
-        """vLLM's own figures; the names are those of `Counters.as_metrics`."""
-        return self._counters.as_metrics()
-
-    async def sleep(self) -> None:
-        self._check_sleep()
-        await self._llm.sleep(level=1)
-
-    async def wake(self) -> None:
-        self._check_sleep()
-        await self._llm.wake_up()
-
-    async def close(self) -> None:
-        if self._closed or self._parts is None:
-            return
-        self._closed = True
+    async def _end_requests(self, reason: EngineError) -> None:
         for stream in tuple(self._streams):
-            stream.fail(EngineError("the model is being unloaded"))
+            stream.fail(reason)
         await self._tokenizer.close()
         if self._compiler is not None:
             await self._compiler.close()
         await asyncio.gather(*self._starting, *self._aborting, return_exceptions=True)
-        launched = self._parts.launched
-        self._llm = self._parts = None
-        await launched.close()
-        del launched
-        await in_own_thread(forget_models, "vllm-forget")
-
-    @property
-    def _live(self) -> int:
-        """Requests that vLLM has not ended; it learns of an abort at once."""
-        if self._closed or self._llm.errored:
-            return 0
-        return int(self._llm.get_num_unfinished_requests())
+        self._parts = None
 
     def _validate(self, arguments: Mapping[str, Any]) -> None:
         """Raise `RequestError` for what vLLM would refuse once the request is on its way."""
@@ -280,19 +194,6 @@ class VllmEngine:
 
     def _open(self) -> Assembled:
         """The parts of an engine that is not closed; raises `EngineError` otherwise."""
-        if self._closed or self._parts is None:
-            raise EngineError("the engine is closed")
+        self._check_open()
+        assert self._parts is not None
         return self._parts
-
-    def _check_sleep(self) -> None:
-        self._open()
-        if "sleep" not in self.info.capabilities:
-            raise UnsupportedFeature("vLLM cannot sleep on this device: unload the model instead")
-
-
-def _discard(running: asyncio.Future[None], made: list[Assembled]) -> None:
-    """Free what a load made after nobody wanted it any more."""
-    if not running.cancelled():
-        running.exception()  # looked at: asyncio need not report it
-    while made:
-        in_own_thread(made.pop().launched.end, "vllm-end")

@@ -9,6 +9,8 @@ from pathlib import Path
 from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
 from engines.load_spec import Adapter, LoadSpec
 from engines.models import hf
+from engines.models.facts import describe
+from engines.models.purpose import Pooling, Purpose, purpose_of
 
 _METHODS = re.compile(r"^QuantizationMethods = Literal\[(.*?)\]", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r'"([\w.-]+)"')
@@ -53,6 +55,15 @@ def check_folder(path: Path | None) -> Path:
             f"the weights in {path} are quantised for MLX: use the engine mlx, or the original weights"
         )
     return path
+
+
+def purpose(spec: LoadSpec) -> tuple[Purpose, Pooling | None]:
+    """What a model is loaded for, and how its states are pooled, if that is known: the catalog's word, or the
+    files'. Raises `ModelLoadError`."""
+    if spec.pooling is not None:
+        return purpose_of(spec.pooling), spec.pooling
+    facts = describe(check_folder(spec.path))
+    return facts.purpose, facts.pooling
 
 
 def weight_bytes(path: Path) -> int:

@@ -25,8 +25,7 @@ from engines.machine.dedicated_thread import in_own_thread
 from engines.vllm.child_output import ChildOutput
 from engines.vllm.folder import check_folder
 from engines.vllm.metrics import Counters, stat_logger
-from engines.vllm.options import cpu_environment, engine_args, kv_size
-from engines.vllm.structures import configured
+from engines.vllm.options import configured, cpu_environment, engine_args, kv_size
 from engines.vllm.surroundings import environment, quiet_logging
 from engines.vllm.version import check_version, installed_version
 
@@ -149,7 +148,8 @@ class Launch:
         _check_device(self._spec, on_cpu)
         known = [field.name for field in fields(AsyncEngineArgs)]
         can_sleep = bool(current_platform.is_sleep_mode_available())
-        args = AsyncEngineArgs(**configured(engine_args(self._spec, known, can_sleep=can_sleep)))
+        ours = engine_args(self._spec, known, can_sleep=can_sleep)
+        args = AsyncEngineArgs(**configured(ours, self._spec))
         # Under this name vLLM takes the defaults of `vllm serve`.
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         bytes_per_token = self._set_kv_size(config, on_cpu)
@@ -243,7 +243,8 @@ def _kv_bytes_per_token(config: Any) -> int:
 def _kv_tokens(config: Any) -> int:
     cache = config.cache_config
     tokens = getattr(cache, "kv_cache_size_tokens", None)
-    return int(tokens or max(0, cache.num_gpu_blocks - 1) * cache.block_size)
+    blocks = cache.num_gpu_blocks or 1  # none in encoders
+    return int(tokens or max(0, blocks - 1) * cache.block_size)
 
 
 def _free(error: BaseException) -> None:

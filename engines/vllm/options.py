@@ -6,12 +6,14 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
 from engines.sizing import AUTO_KV_MEMORY_SHARE
-from engines.vllm.folder import largest_rank
+from engines.vllm.folder import largest_rank, purpose
+from engines.vllm.structures import BACKEND
 
 OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
 """Options that configure what surrounds vLLM's engine, under the names that ``vllm serve`` gives them."""
@@ -68,6 +70,23 @@ def engine_args(spec: LoadSpec, known: Iterable[str], *, can_sleep: bool) -> dic
             "max_lora_rank": _kernel_rank(largest_rank(spec.adapters)),
         }
     return args | _extra_options(spec.options, set(known))
+
+
+def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
+    """`engine_args` with vLLM's own objects where it wants them: for structures, for which, left to itself,
+    it takes the backend of the first request that has one, and for what makes vectors of states."""
+    from vllm.config import PoolerConfig, StructuredOutputsConfig
+
+    structures = args.get("structured_outputs_config", {})
+    if isinstance(structures, dict):
+        has_fast_tokenizer = (Path(args["model"]) / "tokenizer.json").is_file()
+        chosen = {"backend": BACKEND} if has_fast_tokenizer else {}
+        args = {**args, "structured_outputs_config": StructuredOutputsConfig(**{**chosen, **structures})}
+    made_for, pooling = purpose(spec)
+    if made_for != "text":
+        kind = {} if pooling in (None, "rank") else {"seq_pooling_type": str(pooling).upper()}
+        args = {"runner": "pooling", "pooler_config": PoolerConfig(**kind), **args}
+    return args
 
 
 def _kernel_rank(rank: int) -> int:

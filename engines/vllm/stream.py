@@ -71,7 +71,7 @@ class VllmStream:
             output = self._collector.get_nowait() or await self._collector.get()
         except Exception as error:
             if not self._ended:
-                self._error = _translate(error)
+                self._error = translate(error)
                 self._end(abort=False)
             self._raise_end(error)
         if self._ended:
@@ -181,7 +181,8 @@ class VllmStream:
         return Usage(prompt, self._completion_tokens, cached, self._output.reasoning_tokens)
 
 
-def _translate(error: Exception) -> EngineError:
+def translate(error: Exception) -> EngineError:
+    """An error of vLLM's as ours."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     if isinstance(error, EngineDeadError):

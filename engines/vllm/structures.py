@@ -8,7 +8,6 @@ tokenizers that llguidance cannot read, have their own ideas of JSON schemas, an
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from engines.base import Structure
@@ -18,21 +17,6 @@ from engines.text.grammar.sources import grammar_text, json_options
 BACKEND = "guidance"
 # In front of a text in Lark: by it llguidance knows that it is not GBNF.
 _LARK = "%llguidance {}\n"
-
-
-def configured(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for ``AsyncEngineArgs`` with the backend for structures, unless they name one.
-
-    Left to itself, vLLM takes the one of the first request for all later ones.
-    """
-    from vllm.config import StructuredOutputsConfig
-
-    given = arguments.get("structured_outputs_config", {})
-    if not isinstance(given, dict):
-        return arguments
-    has_fast_tokenizer = (Path(arguments["model"]) / "tokenizer.json").is_file()
-    chosen = {"backend": BACKEND} if has_fast_tokenizer else {}
-    return {**arguments, "structured_outputs_config": StructuredOutputsConfig(**{**chosen, **given})}
 
 
 def structured_outputs(structure: Structure | None, *, uses_llguidance: bool) -> Any:
