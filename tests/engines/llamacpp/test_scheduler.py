@@ -6,7 +6,6 @@ import random
 
 import numpy as np
 import pytest
-from support.output import text_output
 
 from engines.base import Candidate, GenerationRequest, Prompt, Sampling, TokenLogprob
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache, State
@@ -16,6 +15,7 @@ from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
 from engines.llamacpp.stash import Stash
 from engines.stream import ChunkStream
+from support.output import text_output
 
 
 class Memory:
