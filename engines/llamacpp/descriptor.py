@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engines.base import Resident
-from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -104,7 +104,6 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset({"chat", "completion", "fim", "sleep"}),
-    help={"fim": NO_FIM},
     request_fields=frozenset(
         {
             "typical_p",
