@@ -66,9 +66,10 @@ chaos: set-up ## Kill, stop, restart and scale instances under load: no stream m
 doctor: set-up ## Say what this machine can run, and why
 	@$(BIN)/enginehouse doctor $(ARGS)
 
-settings-docs: set-up ## Write .env.example and the README's table from the settings
+settings-docs: set-up ## Write .env.example and the tables of README.md and docs/parameters.md
 	$(BIN)/python -m scripts.settings_docs
 	$(BIN)/python -m scripts.parameters_docs
+	$(BIN)/python -m scripts.abilities_docs
 
 lock: ## Write deploy/constraints.txt, for images, from the versions that are installed
 	@$(SET_UP) llama,mlx,modelscope

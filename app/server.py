@@ -85,6 +85,7 @@ class Server:
             ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
         )
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
+        self.abilities = loader.abilities
         self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
         self._log = RequestLog(lambda: self._gpu_memory)
         self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
@@ -174,7 +175,8 @@ class Server:
     def report(self, model: Model) -> ModelReport:
         """What clients are told of a model."""
         status = self.manager.status(model.name)
-        return ModelReport.of(model, status, self.pulls.running(model.name), self.created)
+        pull, abilities = self.pulls.running(model.name), self.abilities(model)
+        return ModelReport.of(model, status, pull, self.created, abilities)
 
     async def unload(self, model: Model, *, force: bool) -> None:
         """Stop pulling ``model``, or unload it. Raises `ModelConflict` for a pinned one."""

@@ -15,9 +15,6 @@ from engines.models.convert.plan import Quantizer
 from engines.models.formats import ModelFormat
 from engines.progress import Progress
 
-NO_FIM = "its vocabulary has no tokens for that; code models such as Qwen2.5-Coder have them"
-"""Help for a model that lacks "fim", on any engine."""
-
 
 class Suitability(IntEnum):
     """The degree to which a machine suits an engine. "auto" takes the most suitable that can run it."""

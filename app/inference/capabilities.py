@@ -54,6 +54,18 @@ FEATURES = {
 }
 """What each capability is, for people."""
 
+HELP = {
+    "tools": "its chat template shows no tools: use a model that was made to call them",
+    "structured": "its vocabulary cannot be restricted: ask without it",
+    "adapters": "it was loaded without adapters: load it again with those of models/models.yaml",
+    "reasoning": "its chat template knows of no reasoning: use a model that reasons",
+    "fim": "its vocabulary has no tokens for that; code models such as Qwen2.5-Coder have them",
+    "embeddings": "it was made to generate text: GET /v1/models tells which models make embeddings",
+    "rerank": "it was not made to: GET /v1/models tells which models rerank",
+}
+"""What to do about a model that lacks a capability which others have on the same engine; engines may know
+better."""
+
 
 def check_generates(engine: EngineInfo) -> None:
     """Raise `UnsupportedFeature` unless ``engine`` generates text."""
@@ -86,7 +98,7 @@ def _refusal(capability: str, param: str, engine: EngineInfo, descriptor: Engine
     feature = FEATURES[capability]
     label = engine.engine if descriptor is None else descriptor.label
     if descriptor is not None and capability in descriptor.capabilities:
-        help = descriptor.help.get(capability, f"{label} lacks it here")
+        help = descriptor.help.get(capability) or HELP.get(capability, f"{label} lacks it here")
         return f"model {engine.model} has no {feature}: {help}"
     able = [each.label for each in ENGINES.values() if capability in each.capabilities | each.request_fields]
     advice = f"load it with {' or '.join(able)}" if able else f"leave `{param}` out"

@@ -57,7 +57,6 @@ _OTHERS = {
     "generate": _TGI,
     "generate_stream": _TGI,
     "images": "making images is not served by this version",
-    "infill": _LLAMA_SERVER,
     "info": _TGI,
     "invocations": f"this is SageMaker's API. This server has OpenAI's, under /v1: {_CHAT}",
     "lora-adapters": _LLAMA_SERVER,

@@ -41,6 +41,14 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
             },
             "A conversation": {"model": model, "messages": _QUESTION},
         },
+        "POST /v1/infill": {
+            "A gap in a function": {
+                "model": model,
+                "input_prefix": "def add(a, b):\n    ",
+                "input_suffix": "\n    return result\n",
+                "n_predict": 32,
+            },
+        },
         "POST /v1/detokenize": {"Tokens": {"model": model, "tokens": [40, 41]}},
         "POST /v1/embeddings": {
             "Two texts": {"model": model, "input": ["The sun rises.", "Dawn breaks."]},

@@ -15,6 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app import json_body
+from app.dialects.llama_server.dialect import INFILL
+from app.dialects.llama_server.schema import Infilled, InfillRequest
 from app.dialects.openai.chat.schema import ChatCompletion, ChatCompletionRequest
 from app.dialects.openai.completions.schema import Completion, CompletionRequest
 from app.dialects.openai.dialect import CHAT, COMPLETIONS, EMBEDDINGS, RERANK, SCORES
@@ -70,6 +72,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ScoreRequest,
     TokenizeRequest,
     DetokenizeRequest,
+    InfillRequest,
 )
 
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -205,6 +208,19 @@ async def tokenize(request: Request) -> Response:
 async def detokenize(request: Request) -> Response:
     """Also at /detokenize."""
     return await serve(request, DETOKENIZE)
+
+
+@router.post(
+    "/v1/infill",
+    summary="Fill in what stands between two texts",
+    response_model=Infilled,
+    responses=ERROR_RESPONSES,
+    openapi_extra=_body(InfillRequest),
+)
+async def infill(request: Request) -> Response:
+    """llama-server's form of a completion with `suffix`, also at /infill, for editors. It needs a model whose
+    vocabulary has tokens for it: GET /v1/models tells which have (`fim`)."""
+    return await serve(request, INFILL)
 
 
 async def serve(request: Request, dialect: Dialect[Any]) -> Response:

@@ -107,4 +107,4 @@ def _card(server: Server, model: Model, only_own: bool) -> ModelCard:
         return (server.report(model) if only_own else _of_library(server, model)).card()
     if model.is_absent and not only_own and server.fleet.upstreams.serving(name):
         return _of_library(server, model).card()
-    return ModelCard.at_rest(model, server.created)
+    return ModelCard.at_rest(model, server.created, server.abilities(model))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from app.schemas.common import KeepAlive, StrictModel
 from balancer.backends.base import Backend, BackendState
+from engines.abilities import TOLD, Abilities, of_loaded
 from engines.lifecycle.states import ModelState, ModelStatus
 from engines.models.catalog import EngineName
 from engines.models.model import Model
@@ -39,13 +40,24 @@ class ModelCard(BaseModel):
     format: str | None = Field(None, description="gguf, hf or mlx; null for a model that is not on disk.")
     source: str | None = Field(None, description="disk or bundled.")
     size: int | None = Field(None, description="Bytes on disk.")
-    context_length: int | None = Field(None, description="Tokens, prompt and completion together.")
+    context_length: int | None = Field(
+        None, description="Tokens, prompt and completion together; before it is loaded, those to be expected."
+    )
+    max_model_len: int | None = Field(None, description="The same, as vLLM calls it.")
+    capabilities: list[str] | None = Field(
+        None,
+        description=f"Some of {', '.join(TOLD)}; before it is loaded, those to be expected. null: not known.",
+    )
+    pooling: str | None = Field(None, description="How a model that makes vectors or scores pools.")
+    embedding_length: int | None = Field(None, description="How many numbers its vectors have.")
+    input_modalities: list[str] = ["text"]
+    output_modalities: list[str] | None = Field(None, description="`text`, `embeddings` or `scores`.")
 
     @classmethod
-    def at_rest(cls, model: Model, created: int) -> ModelCard:
+    def at_rest(cls, model: Model, created: int, abilities: Abilities) -> ModelCard:
         """The card of a model that nobody wanted so far. ``created`` in Unix seconds."""
         state = ModelState.ABSENT if model.is_absent else ModelState.STOPPED
-        return cls(state=state, **_identity(model, created))
+        return cls(state=state, **_identity(model, created), **_able(abilities))
 
     def of_adapter(self, name: str) -> Self:
         """The card of an adapter of this model, which requests name like a model."""
@@ -114,14 +126,17 @@ class ModelReport(ModelCard):
         return ModelCard(**{name: getattr(self, name) for name in ModelCard.model_fields})
 
     @classmethod
-    def of(cls, model: Model, status: ModelStatus, pull: PullJob | None, created: int) -> ModelReport:
-        """A model of this server, and the ``pull`` of it that runs. ``created`` in Unix seconds."""
+    def of(
+        cls, model: Model, status: ModelStatus, pull: PullJob | None, created: int, abilities: Abilities
+    ) -> ModelReport:
+        """A model of this server, and the ``pull`` of it that runs. ``created`` in Unix seconds;
+        ``abilities`` are those to be expected."""
         info = status.info
         return cls(
             **_identity(model, created),
             state=_state(model, status, pull),
+            **_able(of_loaded(info) if info else abilities),
             engine=info.engine if info else None,
-            context_length=info.context_length if info else None,
             detail=status.detail or ("waits for room" if status.waits_for_room else ""),
             loading=Loading.of(status),
             download=Download.of(pull.progress) if pull else None,
@@ -228,6 +243,17 @@ def _identity(model: Model, created: int) -> dict[str, Any]:
         "format": file.format if file and file.format != "none" else None,
         "source": file.source if file and file.source != "none" else None,
         "size": file.size or None if file else None,
+    }
+
+
+def _able(abilities: Abilities) -> dict[str, Any]:
+    return {
+        "context_length": abilities.context_length,
+        "max_model_len": abilities.context_length,
+        "capabilities": list(abilities.capabilities) or None,
+        "pooling": abilities.pooling or None,
+        "embedding_length": abilities.embedding_length or None,
+        "output_modalities": abilities.output_modalities or None,
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from engines.abilities import Abilities, expected
 from engines.base import Resident
 from engines.errors import CannotLoad, EngineError, ModelFileNotFound
 from engines.lifecycle.states import LoadOptions, Retention
@@ -88,6 +89,12 @@ class ModelLoader:
             return True
         choice = engine_for(model, self._defaults.engine, self._facts)
         return choice.engine is not None and ENGINES[choice.engine].brings_templates
+
+    def abilities(self, model: Model) -> Abilities:
+        """What ``model`` can do once it is loaded. Cheap: a list of models asks for each."""
+        choice = engine_for(model, self._defaults.engine, self._facts)
+        engine = None if choice.engine is None else ENGINES[choice.engine]
+        return expected(model, engine, self._defaults.context_length)
 
     def note_load(self, name: str, options: LoadOptions) -> None:
         """A load of the model begins, here or in a worker. Raises `ModelFileNotFound` and `CannotLoad`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engines.base import Resident
-from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -130,7 +130,7 @@ DESCRIPTOR = EngineDescriptor(
     capabilities=frozenset(
         {"chat", "completion", "embeddings", "fim", "reasoning", "sleep", "structured", "tools"}
     ),
-    help={"fim": NO_FIM, "structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
+    help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
     request_fields=frozenset(
         {
             "typical_p",

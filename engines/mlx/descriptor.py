@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engines.base import Resident
-from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
@@ -68,7 +68,7 @@ DESCRIPTOR = EngineDescriptor(
     install="mlx-lm",
     formats=frozenset({"hf", "mlx"}),
     capabilities=frozenset({"chat", "completion", "embeddings", "fim", "reasoning", "structured", "tools"}),
-    help={"fim": NO_FIM, "structured": f"the package llguidance is not installed: `{INSTALL}` installs it"},
+    help={"structured": f"the package llguidance is not installed: `{INSTALL}` installs it"},
     request_fields=frozenset({"typical_p"}),
     packages=_packages,
     judge=_judge,

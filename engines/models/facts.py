@@ -13,6 +13,7 @@ from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
 from engines.models import gguf, hf, sampling
 from engines.models.formats import ModelFormat
 from engines.models.purpose import Pooling, Purpose, purpose_in_folder, purpose_in_gguf
+from engines.text.fim import has_fim
 
 # Models whose facts are kept in memory: some hundred bytes each. More than there are in any model folder,
 # as listing them reads them all.
@@ -25,8 +26,9 @@ _Key = tuple[Path, tuple[tuple[str | int, ...], ...]]
 class ModelFacts:
     """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each.
 
-    ``sampling`` is what the model's own files say of it; so is ``pooling``, of a model whose ``purpose`` is
-    not text, with vectors of ``embedding_length`` numbers.
+    ``reasons``: its chat template knows of reasoning; ``has_fim``: its vocabulary has tokens for filling in
+    the middle. ``sampling`` is what the model's own files say of it; so is ``pooling``, of a model whose
+    ``purpose`` is not text, with vectors of ``embedding_length`` numbers.
     """
 
     format: ModelFormat
@@ -36,6 +38,8 @@ class ModelFacts:
     weight_bytes: int
     has_chat_template: bool
     quantization: str | None
+    reasons: bool = False
+    has_fim: bool = False
     sampling: sampling.Asked = field(default_factory=dict)
     purpose: Purpose = "text"
     pooling: Pooling | None = None
@@ -137,6 +141,8 @@ def _of_gguf(path: Path) -> ModelFacts:
         kv_bytes_per_token=header.kv_bytes_per_token(),
         weight_bytes=header.tensor_bytes,
         has_chat_template=header.has_chat_template,
+        reasons=_reasons(str(header.metadata.get("tokenizer.chat_template", ""))),
+        has_fim=header.has_fim,
         quantization=header.quantization,
         sampling=sampling.of_gguf(header.metadata),
         purpose=made_for,
@@ -150,13 +156,16 @@ def _of_folder(path: Path) -> ModelFacts:
         folder = hf.read_folder(path)
         hf.check_weights(folder.weights)
         made_for, pooling = purpose_in_folder(path, folder.config)
+        template = hf.chat_template(path)
         return ModelFacts(
             format=folder.format,
             architecture=hf.architecture(folder.config),
             context_length=hf.context_length(folder.config),
             kv_bytes_per_token=hf.kv_bytes_per_token(folder.config),
             weight_bytes=folder.weight_bytes,
-            has_chat_template=hf.has_chat_template(path),
+            has_chat_template=bool(template),
+            reasons=_reasons(template),
+            has_fim=has_fim(hf.special_names(path)),
             quantization=hf.quantization(folder.config),
             sampling=sampling.of_folder(path),
             purpose=made_for,
@@ -165,3 +174,7 @@ def _of_folder(path: Path) -> ModelFacts:
         )
     except OSError as error:  # a file went away meanwhile, or may not be read
         raise BadModelFile(f"{path} cannot be read: {error}") from error
+
+
+def _reasons(template: str) -> bool:
+    return "<think" in template or "reasoning" in template or "thinking" in template

@@ -10,10 +10,13 @@ from pathlib import Path
 from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models.gguf_reader import MAX_KEPT_NUMBERS, GgufReader, Value
 from engines.models.gguf_types import FILE_TYPES
+from engines.text import fim
 
 _PART = re.compile(r"^(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 
 MAX_PARTS = 1024
+# Files that name the tokens for filling in the middle have this key.
+_FIM_KEY = "tokenizer.ggml.fim_pre_token_id"
 
 # Values of general.type, less "model".
 _OTHER_KINDS = {
@@ -28,12 +31,14 @@ _OTHER_KINDS = {
 class GgufHeader:
     """A model's metadata. ``tensor_bytes`` is the size of its ``tensors``, the weights, in all of its parts.
 
-    ``metadata`` lacks (has None for) long arrays, such as the vocabulary.
+    ``has_fim``: its vocabulary has tokens for filling in the middle. ``metadata`` lacks (has None for) long
+    arrays, such as the vocabulary.
     """
 
     metadata: Mapping[str, Value]
     tensor_bytes: int
     tensors: int
+    has_fim: bool = False
 
     @property
     def architecture(self) -> str:
@@ -129,7 +134,7 @@ def read_header(path: Path) -> GgufHeader:
     if isinstance(count, int) and count > 1:
         parts = [first, *map(_read_part, _later_parts(path, count))]
         sizes, counts = (part.tensor_bytes for part in parts), (part.tensors for part in parts)
-        first = GgufHeader(first.metadata, sum(sizes), sum(counts))
+        first = GgufHeader(first.metadata, sum(sizes), sum(counts), first.has_fim)
     if not first.tensors:
         raise BadModelFile(f"{path.name} has no weights, only a vocabulary: get the model itself")
     return first
@@ -172,6 +177,9 @@ def _read_part(path: Path) -> GgufHeader:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return GgufHeader(*GgufReader(file, size, path.name).read())
+            reader = GgufReader(file, size, path.name, [name.encode() for name in fim.NAMES])
+            metadata, tensor_bytes, tensors = reader.read()
     except OSError as error:
         raise BadModelFile(f"{path.name} cannot be read: {error.strerror or error}") from error
+    names = {text.decode() for text in reader.found}
+    return GgufHeader(metadata, tensor_bytes, tensors, _FIM_KEY in metadata or fim.has_fim(names))

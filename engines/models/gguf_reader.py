@@ -7,7 +7,7 @@ length is checked before it is used, the work is bounded, and whatever is wrong 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import BinaryIO
 
@@ -43,12 +43,15 @@ Value = int | float | bool | str | tuple[int | float | bool, ...] | None
 class GgufReader:
     """Reads forward through one file; never past its end or `MAX_HEADER_BYTES`."""
 
-    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
+    def __init__(self, file: BinaryIO, size: int, name: str, wanted: Collection[bytes] = ()) -> None:
+        """``found`` are then those of the ``wanted`` texts that were passed over, as the vocabulary is."""
         self._file = file
         self._size = size
         self._name = name
+        self._wanted = wanted
         self._position = 0
         self._strings_left = MAX_STRINGS
+        self.found: set[bytes] = set()
 
     def read(self) -> tuple[Mapping[str, Value], int, int]:
         """The metadata, the size of the tensors in bytes, and their number."""
@@ -126,6 +129,7 @@ class GgufReader:
         """There are hundreds of thousands in a vocabulary: a call for each would take most of a second."""
         self._use_strings(count)
         length_at = struct.Struct("<Q").unpack_from
+        wanted = {struct.pack("<Q", len(text)) + text: text for text in self._wanted}
         while count:
             piece = self._file.read(_CHUNK)
             at, last = 0, len(piece) - 8
@@ -134,6 +138,7 @@ class GgufReader:
             while count and at <= last:
                 at += 8 + length_at(piece, at)[0]
                 count -= 1
+            self.found.update(text for stored, text in wanted.items() if stored in piece)
             self._advance(at)
             self._file.seek(self._position)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from engines.errors import BadModelFile
 from engines.models.imposters import imposter
 
+TOKENIZER = "tokenizer_config.json"
 CONFIG = "config.json"
 MAX_JSON_BYTES = 64 * 2**20
 # Weights of one model may be there in several forms; the first form found is what engines load.
@@ -122,12 +123,21 @@ def quantization(config: Config) -> str | None:
     return method if isinstance(method, str) else None
 
 
-def has_chat_template(path: Path) -> bool:
-    """Whether the folder has a chat template, in a file of its own or in the tokenizer's configuration."""
-    if (path / "chat_template.jinja").is_file() or (path / "chat_template.json").is_file():
-        return True
-    tokenizer = path / "tokenizer_config.json"
-    return tokenizer.is_file() and bool(read_json(tokenizer).get("chat_template"))
+def chat_template(path: Path) -> str:
+    """The folder's chat templates, in files of their own or in the tokenizer's configuration; or nothing."""
+    for name in ("chat_template.jinja", "chat_template.json"):
+        if (path / name).is_file():
+            return (path / name).read_text("utf-8", "replace")
+    tokenizer = path / TOKENIZER
+    return str(read_json(tokenizer).get("chat_template") or "") if tokenizer.is_file() else ""
+
+
+def special_names(path: Path) -> frozenset[str]:
+    """The names of the special tokens that the tokenizer's configuration lists."""
+    tokenizer = path / TOKENIZER
+    added = read_json(tokenizer).get("added_tokens_decoder") if tokenizer.is_file() else None
+    tokens = added.values() if isinstance(added, dict) else ()
+    return frozenset(str(token.get("content")) for token in tokens if isinstance(token, dict))
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from engines.base import SourceFile
@@ -66,6 +66,11 @@ _KNOWN = (
     _Names("<|prefix|>", "<|suffix|>", "<|middle|>"),  # Falcon
     _Names("[PREFIX]", "[SUFFIX]", None, suffix_first=True),  # Codestral
 )
+NAMES = frozenset(
+    name for each in _KNOWN for name in (each.prefix, each.suffix, each.middle) if name is not None
+)
+"""The names by which such tokens are known."""
+
 _REPOSITORIES = ("<|repo_name|>", "<repo_name>")
 _FILES = ("<|file_sep|>", "<file_sep>")
 # What a model writes behind what it filled in, besides its usual end tokens.
@@ -80,6 +85,11 @@ _ENDS = (
     "<EOT>",
     "[MIDDLE]",
 )
+
+
+def has_fim(names: Container[str]) -> bool:
+    """Whether a vocabulary that has tokens of these ``names`` can fill in the middle."""
+    return find_fim(lambda name: 0 if name in names else None) is not None
 
 
 def find_fim(find: Callable[[str], int | None]) -> FimTokens | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from engines.base import Resident
-from engines.descriptor import NO_FIM, EngineDescriptor, Judgement, Load, Suitability
+from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
@@ -126,7 +126,6 @@ DESCRIPTOR = EngineDescriptor(
         {"chat", "completion", "tools", "reasoning", "structured", "embeddings", "adapters", "fim", "sleep"}
     ),
     help={
-        "fim": NO_FIM,
         "tools": "vLLM knows no parser for its calls of tools: name one in models/models.yaml, such as "
         "`options: {tool_call_parser: hermes}`",
         "adapters": "it was loaded without adapters: load it again with those of models/models.yaml",

@@ -80,6 +80,9 @@ def test_the_list_shows_what_can_be_served(client: httpx.Client) -> None:
     assert next(iter(cards)) == "one"
     assert cards["one"]["state"] == "ready"
     assert cards["org/two"]["state"] == "stopped"
+    able = {"context_length", "max_model_len", "capabilities", "output_modalities"}
+    assert {name: cards["one"][name] for name in able} == {name: cards["org/two"][name] for name in able}
+    assert {"chat", "completion", "fim"} < set(cards["one"]["capabilities"])
     assert "away" not in cards
     everything = client.get("/v1/models", params={"all": True}).json()["data"]
     assert {card["id"]: card["state"] for card in everything}["away"] == "absent"

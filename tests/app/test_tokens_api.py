@@ -69,6 +69,19 @@ def test_a_chat_is_shown_as_it_would_be_answered(client: httpx.Client, model: st
     assert "".join(told["token_strs"]) == rendered["prompt"] == "system: x\nuser: one two\n"
 
 
+@pytest.mark.parametrize("model", ["fake", "far"])
+def test_a_gap_is_filled_in_as_llama_server_does(client: httpx.Client, model: str) -> None:
+    """The fake engine says its prompt up to the mark behind the prefix."""
+    body = {"model": model, "input_prefix": "one", "prompt": " two", "input_suffix": " three", "n_predict": 9}
+    whole = post(client, "/infill", **body, samplers=["top_k"], input_extra=[{"text": "zero"}])
+    assert (whole["content"], whole["stop"], whole["stop_type"]) == ("zero\none two", True, "eos")
+    assert (whole["tokens_evaluated"], whole["tokens_predicted"]) == (8, 6)
+    answer = client.post("/infill", json={**body, "stream": True})
+    events = [json.loads(each.removeprefix("data: ")) for each in answer.text.split("\n\n") if each]
+    assert "".join(event["content"] for event in events) == "one two"
+    assert [event["stop"] for event in events] == [False] * (len(events) - 1) + [True]
+
+
 def test_nothing_is_counted(server: LiveServer) -> None:
     def counted(client: httpx.Client) -> list[str]:
         lines = client.get("/metrics").text.splitlines()

@@ -48,6 +48,20 @@ def test_a_folder(tmp_path: Path) -> None:
     )
 
 
+FIM = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+
+
+@pytest.mark.parametrize("names", [FIM, FIM[:2]])
+def test_whether_a_vocabulary_can_fill_in_the_middle(tmp_path: Path, names: list[str]) -> None:
+    added = {str(i): {"content": name} for i, name in enumerate(names)}
+    config = json.dumps({"added_tokens_decoder": added, "chat_template": "{{ enable_thinking }}"})
+    found = describe(folder(tmp_path / "m", **{"tokenizer_config.json": config.encode()}))
+    (tmp_path / "m.gguf").write_bytes(header(LLAMA | {"tokenizer.ggml.tokens": [*names, "a"]}) + bytes(DATA))
+    in_gguf = describe(tmp_path / "m.gguf")
+    assert (found.has_fim, in_gguf.has_fim) == (names == FIM,) * 2
+    assert (found.reasons, in_gguf.reasons) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("config", "kv"),
     [
