@@ -118,7 +118,8 @@ def before_newlines(text: str, end: int) -> int:
 @lru_cache(maxsize=256)
 def busy_characters(characters: frozenset[str]) -> Callable[[str], object]:
     """Finds one of ``characters``."""
-    return re.compile(f"[{re.escape(''.join(sorted(characters)))}]").search
+    source = f"[{re.escape(''.join(sorted(characters)))}]" if characters else r"(?!)"
+    return re.compile(source).search
 
 
 @lru_cache(maxsize=256)
