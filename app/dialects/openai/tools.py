@@ -38,8 +38,8 @@ class Function(WireModel):
     )
     strict: bool | None = Field(
         None,
-        description="true: calls match `parameters`, which may have nothing that cannot be enforced. Calls that "
-        "`tool_choice` forces match them anyway, as far as they can be enforced.",
+        description="true: calls match `parameters`, which may have nothing that cannot be enforced. Calls "
+        "that `tool_choice` forces match them anyway, as far as they can be enforced.",
     )
 
 
