@@ -50,7 +50,12 @@ def test_reasoning_may_come_first_where_the_prompt_leaves_it_open(prompt: str, o
     structure = grammar(REASONING, None, CONTENT, prompt)
     assert structure is not None
     assert structure.parts == (("response_format", CONTENT),)
-    assert structure.value.splitlines()[0].startswith("start: (<[7]>)? ") is opens
+    assert structure.value.startswith("start: (<[7]> )?") is opens
+    plans = AnswerPlans(choose_format(REASONING), Characters(), grammar_has_reasoning=True)
+    plan = plans.plan(None, Prompt((1,), prompt), CONTENT)
+    assert plan is not None
+    assert plan.structure is not None
+    assert ("<\\/think>/" in plan.structure.value) is not prompt.endswith("</think>\n\n")
     assert "/[a-z]+/" in structure.value
     assert grammar(REASONING, None) is None
 
