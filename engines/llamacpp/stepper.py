@@ -17,7 +17,7 @@ from engines.llamacpp.context import KvCacheFull, Slice
 from engines.llamacpp.kv_cache import CellMemory, KvCache
 from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.pacing import LlamaPacer
-from engines.llamacpp.sampler import Row, log_probabilities, token_logprob
+from engines.llamacpp.sampler import Row, draw_among, log_probabilities, token_logprob
 from engines.llamacpp.scheduler import LlamaScheduler, Work
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
 from engines.text import grammar
@@ -175,8 +175,13 @@ class LlamaStepper:
                 results.append(self._fail(sequence, failure))
                 continue
             try:
-                chain = sequence.sampler.chain
-                token = self._context.sample(chain, row) if chain is not None else greedy[row]
+                chain, left = sequence.sampler.chain, sequence.sampler.left
+                if chain is None:
+                    token = greedy[row]
+                elif left is None:
+                    token = self._context.sample(chain, row)
+                else:
+                    token = draw_among(chain, logits[row], left)
                 sequence.sampler.accept(token)
                 results.append(Drawn(sequence, token, self._logprob(sequence, token, logprobs)))
             except Exception as error:
