@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from engines.text.answers.base import BaseReader
 from engines.text.answers.format import (
+    ArgumentsCall,
     CallShape,
     Format,
     JsonCall,
@@ -15,7 +16,7 @@ from engines.text.answers.format import (
     TaggedCall,
 )
 from engines.text.answers.functions import Functions
-from engines.text.answers.json_call import JsonCallReader
+from engines.text.answers.json_call import ArgumentsCallReader, JsonCallReader
 from engines.text.answers.marks import marks
 from engines.text.answers.named_call import NamedCallReader
 from engines.text.answers.notation_call import NotationCallReader
@@ -84,7 +85,7 @@ class CallingReader(BaseReader):
         """The shape of a call that begins with the character ``first``."""
         for shape in self._shapes:
             match shape:
-                case JsonCall():
+                case JsonCall() | ArgumentsCall():
                     fits = first == "{"
                 case PythonCall():
                     fits = self._is_listed and (first.isalpha() or first == "_")
@@ -100,6 +101,8 @@ class CallingReader(BaseReader):
 
     def _reader_of(self, shape: CallShape) -> ShapeReader:
         match shape:
+            case ArgumentsCall():
+                return ArgumentsCallReader(shape, self.calls)
             case JsonCall():
                 return JsonCallReader(shape, self.calls, is_strict=self._is_strict)
             case NamedCall():

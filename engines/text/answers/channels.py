@@ -16,6 +16,7 @@ _CHANNEL = re.compile(r"[\w]+")
 # A header has a role, a recipient, a channel and a content type.
 _LONGEST_HEADER = 1024
 _MYSELF = "assistant"
+_LONGEST_BEGINNING = 32
 
 
 class ChannelReader(BaseReader):
@@ -37,6 +38,7 @@ class ChannelReader(BaseReader):
         self._ends = marks(shape.start, *shape.ends)
         self._header_ends = marks(shape.start, shape.message, *shape.ends)
         self._body_ends = marks(shape.start, shape.channel, *shape.ends)
+        self._header_begins = (_MYSELF, "to=", *(mark for mark in self._format.tokens))
         self._body_busy = busy_characters(self._body_ends.firsts)
         self._header: list[str] = []
         self._header_size = 0
@@ -74,12 +76,15 @@ class ChannelReader(BaseReader):
             end = len(text) if self._final else self._header_ends.tail(text)
             self._header.append(text[:end])
             self._header_size += end
-            if self._header_size > _LONGEST_HEADER:
+            if self._header_size > _LONGEST_HEADER or not self._may_be_header():
                 self._give_up()
                 return text[end:]
             return self._wait(text[end:])
         self._header.append(text[: found.start()])
         header = "".join(self._header)
+        if not self._may_be_header():
+            self._give_up()
+            return text[found.start() :]
         if found[0] == self._shape.message:
             self._begin_body(header)
         else:
@@ -103,8 +108,15 @@ class ChannelReader(BaseReader):
         found = _CHANNEL.match(header.rpartition(self._shape.channel)[2].lstrip())
         return found[0] if found and self._shape.channel in header else ""
 
+    def _may_be_header(self) -> bool:
+        """Whether the header begins as one does: with a role, a recipient, or a control token."""
+        start = "".join(self._header[:_LONGEST_BEGINNING]).lstrip()
+        return not start or any(
+            start.startswith(begin) or begin.startswith(start) for begin in self._header_begins
+        )
+
     def _give_up(self) -> None:
-        """What is too long for a header is content."""
+        """What is no header, or too long for one, is content."""
         self._say("".join(self._header))
         self._go(self._content, self._body_busy)
 
@@ -170,3 +182,5 @@ class ChannelReader(BaseReader):
             if self._channel(header) == "final":
                 text = header.rpartition(self._shape.channel)[2]
                 self._say(text.lstrip().removeprefix("final"))
+            elif not header.lstrip().startswith(self._header_begins):
+                self._say(header)

@@ -100,7 +100,14 @@ class ChannelCall:
     recipient: str = "to=functions."
 
 
-CallShape = JsonCall | NamedCall | TaggedCall | NotationCall | PythonCall | ChannelCall
+@dataclass(frozen=True, slots=True)
+class ArgumentsCall:
+    """A call that is nothing but the arguments, in JSON, of the function ``name``."""
+
+    name: str
+
+
+CallShape = ArgumentsCall | JsonCall | NamedCall | TaggedCall | NotationCall | PythonCall | ChannelCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

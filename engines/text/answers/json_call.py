@@ -1,12 +1,12 @@
-"""Reader of calls that are JSON: ``{"name": …, "arguments": {…}}``."""
+"""Readers of calls that are JSON: ``{"name": …, "arguments": {…}}``, or arguments alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
-from engines.text.answers.calls import Calls
-from engines.text.answers.format import JsonCall
+from engines.text.answers.calls import CallDeltas
+from engines.text.answers.format import ArgumentsCall, JsonCall
 from engines.text.answers.json_text import JsonString, JsonValue
 from engines.text.answers.shape import LONGEST_NAME, ShapeReader
 
@@ -19,7 +19,7 @@ _LONGEST_SCALAR = 1024
 class JsonCallReader(ShapeReader):
     """``is_strict``: nothing marks it as a call, so that it must have a call's keys and no others."""
 
-    def __init__(self, shape: JsonCall, calls: Calls, *, is_strict: bool) -> None:
+    def __init__(self, shape: JsonCall, calls: CallDeltas, *, is_strict: bool) -> None:
         super().__init__(calls)
         self._shape = shape
         self._is_strict = is_strict
@@ -156,3 +156,25 @@ class JsonCallReader(ShapeReader):
             return self._end(text[1:])
         self._step = step
         return text if text[0] == '"' else text[1:]
+
+
+class ArgumentsCallReader(ShapeReader):
+    """Reads arguments of a function that is known."""
+
+    def __init__(self, shape: ArgumentsCall, calls: CallDeltas) -> None:
+        super().__init__(calls)
+        self._shape = shape
+        self._value = JsonValue(calls.write)
+
+    def _begin(self, text: str) -> str:
+        text = text.lstrip()
+        if text and not self._open(self._shape.name):
+            return self._break(text)
+        self._step = self._read_arguments
+        return text
+
+    def _read_arguments(self, text: str) -> str:
+        rest = self._value.feed(text)
+        if self._value.is_broken:
+            return self._break(rest)
+        return self._finish(rest) if self._value.is_done else rest

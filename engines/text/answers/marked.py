@@ -8,7 +8,7 @@ from dataclasses import replace
 from engines.text.answers.base import before_newlines, busy_characters
 from engines.text.answers.calling import LONGEST_GAP, CallingReader
 from engines.text.answers.calls import WHOLE
-from engines.text.answers.format import Format, JsonCall, PythonCall, Reasoning
+from engines.text.answers.format import ArgumentsCall, Format, JsonCall, PythonCall, Reasoning
 from engines.text.answers.functions import Functions
 from engines.text.answers.marks import as_written
 
@@ -32,8 +32,10 @@ class MarkedReader(CallingReader):
             self._marks.firsts | (frozenset("\n") if self._trims else frozenset())
         )
         self._reasoning_busy = busy_characters(self._marks.firsts | {"\n"})
-        shapes = tuple(map(type, self._shapes))
-        brackets = ("{" if JsonCall in shapes else "") + ("[" if {JsonCall, PythonCall} & {*shapes} else "")
+        shapes = {*map(type, self._shapes)}
+        brackets = ("{" if shapes & {JsonCall, ArgumentsCall} else "") + (
+            "[" if shapes & {JsonCall, PythonCall} else ""
+        )
         self._bare = brackets if format.bare and functions else ""
         self._is_fresh = True  # no content yet, or none since a mark
         self._is_behind_reasoning = False

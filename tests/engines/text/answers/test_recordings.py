@@ -7,15 +7,17 @@ as many pieces as there are tokens, and in other ways: what is read must not dep
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
-from collections.abc import Iterator
-from functools import cache, lru_cache
+from collections.abc import Iterable, Iterator
+from functools import cache
 
 import pytest
 from canitoolcall.checks import case_status, run_checks
 from canitoolcall.fixtures import Fixture, load_families, load_fixtures
 from canitoolcall.results import CheckResult, Observation, ParseResult, Status, StreamAccumulator
 
+from engines.text.answers.calls import WHOLE
 from engines.text.answers.format import Format
 from engines.text.answers.formats import BY_NAME
 from engines.text.answers.reader import answer_reader
@@ -127,6 +129,20 @@ def _oddity(characters: int, tokens: int) -> float:
     return abs(characters - 3.5 * tokens)
 
 
+def with_all_controls(tokens: list[tuple[Piece, int]], format: Format) -> list[tuple[Piece, int]]:
+    """The same by a vocabulary in which all of the format's tokens are control tokens."""
+    longest_first = sorted(format.tokens, key=len, reverse=True)
+    marks = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+    found: list[tuple[Piece, int]] = []
+    for (text, special), _ in tokens:
+        parts = marks.split(text) if not format.control and format.tokens else [text]
+        found += [
+            ((("", part) if number % 2 else (part, "")), 1) for number, part in enumerate(parts) if part
+        ]
+        found += [(("", special), 1)] if special else []
+    return found
+
+
 def cut(tokens: list[tuple[Piece, int]], way: str) -> Iterator[Piece]:
     """The pieces in which a text comes: whole, as tokens, by chance, or each character."""
     chance = random.Random(way)
@@ -141,11 +157,12 @@ def cut(tokens: list[tuple[Piece, int]], way: str) -> Iterator[Piece]:
             yield "", special
 
 
-def read(fixture: Fixture, tokens: list[tuple[Piece, int]], way: str, hold: int = 0) -> ParseResult:
-    format = format_of(fixture)
-    reader = answer_reader(format, fixture.tools, prompt=prompt_of(fixture), hold=hold)
+def read(
+    fixture: Fixture, pieces: Iterable[Piece], hold: int = 0, format: Format | None = None
+) -> ParseResult:
+    reader = answer_reader(format or format_of(fixture), fixture.tools, prompt=prompt_of(fixture), hold=hold)
     seen = StreamAccumulator()
-    deltas = [reader.feed(text, 0, special) for text, special in cut(tokens, way)]
+    deltas = [reader.feed(text, 0, special) for text, special in pieces]
     for delta in (*deltas, reader.finish()):
         seen.add_content(delta.content)
         seen.add_reasoning(delta.reasoning)
@@ -154,19 +171,16 @@ def read(fixture: Fixture, tokens: list[tuple[Piece, int]], way: str, hold: int 
     return seen.result()
 
 
-WAYS = ("tokens", "characters", "chance 1", "chance 2", "chance 3")
+WAYS = ("tokens", "characters", "chance 1", "chance 2")
 
 
 def judge(fixture: Fixture, hold: int = 0) -> list[CheckResult]:
     tokens = tokens_of(fixture)
-    streams = {way: read(fixture, tokens, way, hold) for way in WAYS}
-    observed = Observation(read(fixture, tokens, "whole", hold), streams)
+    streams = {way: read(fixture, cut(tokens, way), hold) for way in WAYS}
+    controls = with_all_controls(tokens, format_of(fixture))
+    streams["all controls"] = read(fixture, cut(controls, "chance 3"), hold)
+    observed = Observation(read(fixture, cut(tokens, "whole"), hold), streams)
     return list(run_checks(fixture, FAMILIES[fixture.family], observed))
-
-
-@lru_cache
-def results(family: str, hold: int = 0) -> dict[str, list[CheckResult]]:
-    return {fixture.id: judge(fixture, hold) for fixture in load_fixtures(families=[family])}
 
 
 def _told(results: dict[str, list[CheckResult]]) -> str:
@@ -181,14 +195,50 @@ def _told(results: dict[str, list[CheckResult]]) -> str:
 
 @pytest.mark.parametrize("family", FLOORS)
 def test_recorded_outputs_are_read(family: str) -> None:
-    found = results(family)
-    score = Counter(case_status(rows) for rows in found.values())
-    assert score[Status.PASS] + score[Status.SOFT_PASS] >= FLOORS[family], _told(found)
+    fixtures = load_fixtures(families=[family])
+    found = {fixture.id: judge(fixture) for fixture in fixtures}
+    failed = [fixture for fixture in fixtures if case_status(found[fixture.id]) is Status.FAIL]
+    assert len(fixtures) - len(failed) >= FLOORS[family], _told(found)
+    same = ("stream_equals_nonstream", "split_invariance", "no_leakage")
     different = [
-        row
-        for rows in found.values()
-        for row in rows
-        if row.check in ("stream_equals_nonstream", "split_invariance", "no_leakage")
-        and row.status is not Status.PASS
+        row for rows in found.values() for row in rows if row.check in same and row.status is not Status.PASS
     ]
     assert not different, _told(found)
+    # What is cut off is not passed on at all if calls are kept back until they are whole.
+    held = {fixture.id: judge(fixture, hold=WHOLE) for fixture in failed}
+    fail = {id for id, rows in held.items() if case_status(rows) is Status.FAIL}
+    # The first of these calls is whole.
+    assert fail <= {"llama/l4-truncated-missing-close-bracket"}, _told(held)
+
+
+def test_the_score() -> None:
+    assert sum(FLOORS.values()) / sum(Counter(each.family for each in load_fixtures()).values()) >= 0.95
+
+
+def test_what_is_written_wrongly_is_read_the_same_however_it_comes() -> None:
+    chance = random.Random(5)
+    fixtures = load_fixtures()
+    for number in range(150):
+        fixture = chance.choice(fixtures)
+        format = format_of(fixture) if chance.random() < 0.8 else chance.choice(list(BY_NAME.values()))
+        tokens = list(_damaged(tokens_of(fixture), chance))
+        hold = chance.choice([0, 0, 30, WHOLE])
+        ways = ("whole", "characters", f"chance {number}")
+        seen = [read(fixture, cut(tokens, way), hold, format) for way in ways]
+        assert seen[0] == seen[1] == seen[2], (fixture.id, format.name, tokens)
+
+
+def _damaged(tokens: list[tuple[Piece, int]], chance: random.Random) -> Iterator[tuple[Piece, int]]:
+    """Some tokens are left out or come twice, and some text is cut off, or other text is in it."""
+    text = ""
+    for (part, special), _ in tokens:
+        at = chance.randint(0, len(part))
+        junk = chance.choice(
+            ["", "", "", "<", "}", '"', "\n", "\\", "</think>", "<think>", "<tool_call>", "[", "é"]
+        )
+        text += part[: at if chance.random() < 0.1 else None] if not junk else part[:at] + junk + part[at:]
+        for _ in range(chance.choice([0, 1, 1, 1, 1, 1, 2]) if special else 0):
+            yield (text, ""), len(text)
+            yield ("", special), 1
+            text = ""
+    yield (text, ""), len(text)
