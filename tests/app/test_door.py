@@ -108,7 +108,7 @@ def test_the_version(client: httpx.Client) -> None:
         ("POST", "/v1/responses/", "Responses API is not served by this version: use POST /v1/chat"),
         ("POST", "/v1/audio/transcriptions", "speech"),
         ("POST", "/v2/rerank", "reranking"),
-        ("POST", "/tokenize", "tokens"),
+        ("POST", "/classify", "classes"),
         ("POST", "/completion", "llama-server's"),
         ("POST", "/openai/deployments/x/rerank", "reranking"),
         ("GET", "/openai/assistants", "of what Azure has"),

@@ -29,6 +29,7 @@ TEXT: dict[str, Any] = {"model": "m", "prompt": "Hi"}
 NEEDED: dict[str, dict[str, Any]] = {
     "ChatCompletionRequest": CHAT,
     "CompletionRequest": TEXT,
+    "DetokenizeRequest": {"tokens": []},
     "StructuredOutputs": {"regex": "a"},
     "StrategyRequest": {"strategy": "random"},
     "ServedFields": {"model": "m"},
