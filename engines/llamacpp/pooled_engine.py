@@ -71,6 +71,9 @@ class LlamaPooledEngine:
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
 
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        return [*map(self._model.label, token_ids)]
+
     async def embed(self, inputs: Sequence[Sequence[int]], *, request_id: str = "") -> Embeddings:
         if "embeddings" not in self._info.capabilities:
             raise UnsupportedFeature(f"model {self._info.model} makes no embeddings", param="model")
