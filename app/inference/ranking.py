@@ -15,6 +15,7 @@ from app.inference.task import BaseTask
 from balancer.call import Reply
 from engines.base import Embeds, Pair, Scores
 from engines.errors import ContextLengthExceeded
+from engines.text.cutting import beginning
 
 CAPABILITY = "rerank"
 
@@ -88,12 +89,7 @@ async def _cut(pairs: Sequence[Pair], most: int, engine: Embeds) -> list[Pair]:
     for index, pair in enumerate(pairs):
         if index % STEP == STEP - 1:
             await asyncio.sleep(0)
-        if len(pair.document) * 4 > most:  # else there are not even as many bytes
-            tokens = await engine.tokenize(pair.document, add_special=False, most=most + 1)
-            if len(tokens) > most:
-                text = await engine.detokenize(tokens[:most])
-                pair = Pair(pair.query, text.removesuffix("\ufffd"))  # of half a character
-        found.append(pair)
+        found.append(Pair(pair.query, await beginning(pair.document, most, engine)))
     return found
 
 

@@ -16,15 +16,17 @@ from engines.base import (
     EngineStats,
     GenerationRequest,
     Health,
+    Pair,
     Prompt,
     Rendering,
+    Scores,
     Structure,
     ToolUse,
 )
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
 from engines.batching.vocabulary import ModelVocabulary
-from engines.errors import EngineError
+from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import (
     check_choice,
     generation_limit,
@@ -35,7 +37,10 @@ from engines.limits import (
 )
 from engines.stream import ChunkStream, ended, resume
 from engines.text.chat_prompt import OpenEnd, variables
+from engines.text.judge import Answers, Judge
 from engines.text.output import Output, output_of
+from engines.text.pair_template import is_for_pairs
+from engines.text.pairs import PairPrompts
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
 from engines.text.tool_history import ToolHistory
@@ -60,9 +65,10 @@ class BatchingEngine(ABC, Generic[S]):
         *,
         stall_timeout: float,
         allow_special_tokens: bool = False,
+        rerank_template: str | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``rerank_template`` replaces the model's own."""
         self._thread = thread
         self._info = info
         self._vocabulary = vocabulary
@@ -76,6 +82,7 @@ class BatchingEngine(ABC, Generic[S]):
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
         self._history = ToolHistory(self._render_probe)
+        self._judge = self._make_judge(rerank_template or vocabulary.rerank_template)
         self._closed = False
 
     async def render_chat(
@@ -138,6 +145,26 @@ class BatchingEngine(ABC, Generic[S]):
         sequence = self._new_sequence(request, stream, output, limit)
         thread.submit(sequence)
         return stream
+
+    async def score(self, pairs: Seq[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
+        """Of a reranker that generates (`engines.base.Embeds`)."""
+        if self._judge is None:
+            raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
+        if most is not None:
+            most = min(most, self._info.context_length - 1)  # the answer has a token
+        return await self._judge.score(self, pairs, most=most, request_id=request_id)
+
+    def _make_judge(self, source: str | None) -> Judge | None:
+        answers = Answers.of(self._vocabulary) if is_for_pairs(source) else None
+        if source is None or answers is None:
+            return None
+        vocabulary, worker = self._vocabulary, self._templates
+
+        def template(source: str) -> ChatTemplate:
+            bos, eos = vocabulary.bos_text, vocabulary.eos_text
+            return ChatTemplate(source, bos_token=bos, eos_token=eos, worker=worker)
+
+        return Judge(PairPrompts(source, self._tokenizer, template, self._lacks_special), answers)
 
     async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
         assert self._template is not None

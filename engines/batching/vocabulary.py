@@ -12,7 +12,7 @@ class ModelVocabulary(TextVocabulary, TokenTexts, Protocol):
     """A loaded model's tokens and chat template. Immutable: any thread may use it.
 
     ``n_vocab`` is how many token ids there are; ``bos_text`` and ``eos_text`` are empty where the model has
-    no such token.
+    no such token. ``rerank_template`` takes a query and a document.
     """
 
     @property
@@ -23,6 +23,9 @@ class ModelVocabulary(TextVocabulary, TokenTexts, Protocol):
 
     @property
     def chat_template(self) -> str | None: ...
+
+    @property
+    def rerank_template(self) -> str | None: ...
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation."""

@@ -92,6 +92,7 @@ def _opener() -> Load:
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
             deterministic=spec.deterministic,
+            rerank_template=spec.rerank_template,
         )
         return await LlamaEngine.load(options, models, progress)
 
@@ -103,7 +104,7 @@ DESCRIPTOR = EngineDescriptor(
     label="llama.cpp",
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
-    capabilities=frozenset({"chat", "completion", "sleep"}),
+    capabilities=frozenset({"chat", "completion", "rerank", "sleep"}),
     request_fields=frozenset(
         {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
     ),

@@ -44,6 +44,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             templates,
             stall_timeout=options.stall_timeout,
             allow_special_tokens=options.allow_special_tokens,
+            rerank_template=options.rerank_template,
         )
 
     @classmethod

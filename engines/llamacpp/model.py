@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ import numpy.typing as npt
 
 from engines.errors import BadModelFile, CannotLoad, EngineError, ModelLoadError
 from engines.llamacpp import native_log
+from engines.llamacpp.native_text import read_bytes, read_string
 from engines.llamacpp.special_tokens import read_special_tokens
 from engines.models.facts import describe
+from engines.text import pair_template
 from engines.text.renderer import TemplateWorker
 from engines.text.special_tokens import SpecialTokens
 
@@ -51,7 +52,7 @@ class LlamaModel:
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._handle))
         self.size = int(lib.llama_model_size(self._handle))
-        self.description = _read_string(partial(lib.llama_model_desc, self._handle))
+        self.description = read_string(partial(lib.llama_model_desc, self._handle))
         # States that are not a list of per-token cells cannot be cut at a token.
         self.can_share_prefix = not (
             lib.llama_model_is_recurrent(self._handle) or lib.llama_model_is_hybrid(self._handle)
@@ -113,7 +114,16 @@ class LlamaModel:
 
     @property
     def chat_template(self) -> str | None:
-        raw = lib.llama_model_chat_template(self.handle, None)
+        return self._template(None)
+
+    @property
+    def rerank_template(self) -> str | None:
+        """The template for a query and a document, by its name or by what it takes."""
+        named = (self._template(name) for name in pair_template.NAMES)
+        return next((each for each in named if each), self.chat_template)
+
+    def _template(self, name: str | None) -> str | None:
+        raw = lib.llama_model_chat_template(self.handle, name.encode() if name else None)
         return raw.decode("utf-8", "replace") if raw else None
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]:
@@ -129,7 +139,7 @@ class LlamaModel:
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         tokens = (lib.llama_token * len(token_ids))(*token_ids)
-        raw = _read_bytes(
+        raw = read_bytes(
             lambda buffer, n: lib.llama_detokenize(
                 self.vocab, tokens, len(token_ids), buffer, n, False, True
             ),
@@ -160,7 +170,7 @@ class LlamaModel:
         return self.parameters // (30 * max(1, heads))
 
     def _to_piece(self, token: int, *, special: bool) -> bytes:
-        return _read_bytes(
+        return read_bytes(
             lambda buffer, n: lib.llama_token_to_piece(self.vocab, token, buffer, n, 0, special),
             first_guess=32,
         )
@@ -272,25 +282,3 @@ def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:
         lib.llama_model_free(handle)
         raise CannotLoad(f"{path.name} is an encoder model: this engine generates text only")
     return handle
-
-
-def _read_string(read: Callable[[Any, int], int]) -> str:
-    """Text from an API like snprintf, which returns the length that it would have needed."""
-    size = 256
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        needed = int(read(buffer, size))
-        if needed < size:
-            return buffer.raw[: max(needed, 0)].decode("utf-8", "replace")
-        size = needed + 1
-
-
-def _read_bytes(read: Callable[[Any, int], int], first_guess: int) -> bytes:
-    """Bytes from an API that returns minus the size that it would have needed."""
-    size = first_guess
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        n = int(read(buffer, size))
-        if n >= 0:
-            return buffer.raw[:n]
-        size = -n

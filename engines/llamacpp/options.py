@@ -22,3 +22,4 @@ class LlamaOptions:
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
     deterministic: bool = True
+    rerank_template: str | None = None  # in the place of the file's own

@@ -41,6 +41,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         *,
         stall_timeout: float = STALL_SECONDS,
         allow_special_tokens: bool = False,
+        rerank_template: str | None = None,
     ) -> None:
         super().__init__(
             thread,
@@ -49,6 +50,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             TemplateWorker(),
             stall_timeout=stall_timeout,
             allow_special_tokens=allow_special_tokens,
+            rerank_template=rerank_template,
         )
 
     @classmethod
@@ -71,6 +73,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             vocabulary,
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
+            rerank_template=spec.rerank_template,
         )
 
     async def sleep(self) -> None:

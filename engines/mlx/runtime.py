@@ -16,7 +16,11 @@ from engines.mlx.pacing import MlxPacer
 from engines.mlx.prefix_cache import MlxPrefixCache
 from engines.mlx.sampling import LogitsEditor, LogprobRecorder, RawLogprob, SharedSamplers, draw_greedy
 from engines.mlx.sequence import MlxSequence
+from engines.mlx.vocabulary import MlxVocabulary
+from engines.models.purpose import answer_tokens
 from engines.text.bad_words import token_runs
+from engines.text.judge import Answers, can_judge
+from engines.text.pair_template import is_for_pairs
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
@@ -35,9 +39,7 @@ class Runtime:
         self.vocabulary = loaded.vocabulary(n_vocab)
         free = models.free_memory(loaded.device)
         context, self.budget = models.choose_sizes(spec, loaded, self.cost, free)
-        self.info = _info(
-            spec, loaded, context, self.budget, has_template=bool(self.vocabulary.chat_template)
-        )
+        self.info = _info(spec, loaded, context, self.budget, self.vocabulary)
         self._ends = StopSequences([[token] for token in self.vocabulary.end_ids])
         self._prefixes = MlxPrefixCache() if spec.cache_prefixes else None
         self._pacer = MlxPacer()
@@ -58,7 +60,7 @@ class Runtime:
         processors: list[Any] = [editor] if editor is not None else []
         recorder = None
         if request.logprobs is not None:
-            sampler = recorder = LogprobRecorder(sampler, request.logprobs)
+            sampler = recorder = LogprobRecorder(sampler, request.logprobs, request.logprob_token_ids)
             processors.insert(0, recorder.watch)
         (sequence.uid,) = self._generator.insert(
             [sequence.tokens[known:]],
@@ -184,8 +186,11 @@ def open_runtime(spec: LoadSpec, report: Callable[[float], None]) -> Runtime:
 
 
 def _info(
-    spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, *, has_template: bool
+    spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, vocabulary: MlxVocabulary
 ) -> EngineInfo:
+    template = vocabulary.chat_template
+    chat = {"chat"} if template is not None and not is_for_pairs(template) else set()
+    rerank = {"rerank"} if _can_rerank(spec, vocabulary) else set()
     quantization = loaded.config.get("quantization")
     return EngineInfo(
         engine="mlx",
@@ -194,7 +199,7 @@ def _info(
         longest_context=models.trained_context(loaded.config) or 0,
         max_sequences=spec.max_sequences,
         devices=(loaded.device,),
-        capabilities=frozenset({"completion"} | ({"chat"} if has_template else set())),
+        capabilities=frozenset({"completion", *chat, *rerank}),
         memory=loaded.size + budget,
         details={
             "architecture": loaded.config["model_type"],
@@ -204,3 +209,12 @@ def _info(
             "dtype": spec.dtype or str(loaded.config.get("dtype") or loaded.config.get("torch_dtype")),
         },
     )
+
+
+def _can_rerank(spec: LoadSpec, vocabulary: MlxVocabulary) -> bool:
+    """Whether the model generates the answers that are scored. Another model's words may be others."""
+    if not can_judge(spec.rerank_template or vocabulary.rerank_template, vocabulary):
+        return False
+    said = answer_tokens(spec.path) if spec.path is not None else None
+    answers = Answers.of(vocabulary)
+    return said is None or answers is None or said == (answers.yes, answers.no)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engines.errors import BadModelFile
+from engines.text import pair_template
 from engines.text.special_tokens import SpecialTokens, added_tokens
 from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
 
@@ -29,7 +30,8 @@ class MlxVocabulary:
         self.end_ids = tuple(sorted({i for i in end_ids if 0 <= i < n_vocab}))
         self.bos_text: str = tokenizer.bos_token or ""
         self.eos_text: str = tokenizer.eos_token or ""
-        self.chat_template = _template(tokenizer.chat_template)
+        self.chat_template = _template(tokenizer.chat_template, "default")
+        self.rerank_template = _template(tokenizer.chat_template, *pair_template.NAMES, "default")
         self._backend = backend
         kinds = decoder_kinds(backend)
         self._strips_space = "Strip" in kinds or "Metaspace" in kinds
@@ -64,11 +66,10 @@ class MlxVocabulary:
         return text.removeprefix(" ") if self._strips_space else text
 
 
-def _template(source: Any) -> str | None:
-    """A model may have several templates by name."""
-    if isinstance(source, dict):
-        source = source.get("default")
-    return source if isinstance(source, str) and source else None
+def _template(source: Any, *names: str) -> str | None:
+    """A model may have several templates by name: the first one of ``names`` that there is."""
+    found = [source.get(name) for name in names] if isinstance(source, dict) else [source]
+    return next((each for each in found if isinstance(each, str) and each), None)
 
 
 def _labels(

@@ -1,0 +1,87 @@
+"""Rerankers that generate: whether a document answers a query is their next token, "yes" or "no"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.base import GenerationRequest, Pair, Prompt, Sampling, Scores, TokenLogprob, TokenStream
+from engines.errors import ContextLengthExceeded, EngineError
+from engines.text.pair_template import is_for_pairs
+from engines.text.pairs import PairPrompts
+from engines.text.tokenizer import TextVocabulary
+
+YES, NO = "yes", "no"
+
+
+class Generating(Protocol):
+    """The part of an engine that a judge needs."""
+
+    def generate(self, request: GenerationRequest) -> TokenStream: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The tokens of the two answers."""
+
+    yes: int
+    no: int
+
+    @classmethod
+    def of(cls, vocabulary: TextVocabulary) -> Answers | None:
+        """None if one of them is no token of its own."""
+        yes, no = (vocabulary.tokenize(word, add_special=False) for word in (YES, NO))
+        return cls(yes[0], no[0]) if len(yes) == len(no) == 1 else None
+
+
+def can_judge(source: str | None, vocabulary: TextVocabulary) -> bool:
+    """Whether a model with the template ``source`` is a reranker that generates."""
+    return is_for_pairs(source) and Answers.of(vocabulary) is not None
+
+
+class Judge:
+    """Scores pairs by the log odds of "yes" against "no" (`engines.base.Embeds.score`)."""
+
+    def __init__(self, prompts: PairPrompts, answers: Answers) -> None:
+        self._prompts = prompts
+        self._answers = answers
+
+    async def score(
+        self, engine: Generating, pairs: Sequence[Pair], *, most: int | None, request_id: str
+    ) -> Scores:
+        """The prompts share their beginning, which the engine computes once."""
+        prompts = await self._prompts.prompts(pairs, most=most)
+        streams: list[TokenStream] = []
+        try:
+            for index, prompt in enumerate(prompts):
+                streams.append(self._start(engine, prompt, index, request_id))
+            scores = [await self._log_odds(stream) for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
+        return Scores(tuple(scores), tuple(len(prompt.token_ids) for prompt in prompts))
+
+    def _start(self, engine: Generating, prompt: Prompt, index: int, request_id: str) -> TokenStream:
+        both = (self._answers.yes, self._answers.no)
+        request = GenerationRequest(
+            request_id,
+            prompt,
+            Sampling(temperature=0.0, allowed_token_ids=both),
+            max_tokens=1,
+            logprobs=0,
+            logprob_token_ids=both,
+        )
+        try:
+            return engine.generate(request)
+        except ContextLengthExceeded as error:
+            raise error.told(f"documents.{index}", "") from None
+
+    async def _log_odds(self, stream: TokenStream) -> float:
+        entries: list[TokenLogprob] = []
+        async for chunk in stream:
+            entries += chunk.logprobs
+        if not entries:
+            raise EngineError("the model gave no probability of its answer")
+        told = {candidate.token_id: candidate.logprob for candidate in entries[0].top}
+        return told[self._answers.yes] - told[self._answers.no]
