@@ -70,6 +70,8 @@ async def run(task: RankingTask, write: WriteRanking, execution: Execution) -> R
     try:
         scores = await engine.score(pairs, most=most, request_id=request.request_id)
     except ContextLengthExceeded as error:
+        if error.param == "query":  # which nobody cuts
+            raise
         index = (error.param or "").rpartition(".")[2]
         raise error.told(f"{task.field}.{index}" if index.isdigit() else task.field, _HELP) from None
     tokens = sum(scores.prompt_tokens)

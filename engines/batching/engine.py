@@ -37,7 +37,7 @@ from engines.limits import (
 )
 from engines.stream import ChunkStream, ended, resume
 from engines.text.chat_prompt import OpenEnd, variables
-from engines.text.judge import Answers, Judge
+from engines.text.judge import PairJudge, YesNo
 from engines.text.output import Output, output_of
 from engines.text.pair_template import is_for_pairs
 from engines.text.pairs import PairPrompts
@@ -154,17 +154,13 @@ class BatchingEngine(ABC, Generic[S]):
             most = min(most, self._info.context_length - 1)  # the answer has a token
         return await self._judge.score(self, pairs, most=most, request_id=request_id)
 
-    def _make_judge(self, source: str | None) -> Judge | None:
-        answers = Answers.of(self._vocabulary) if is_for_pairs(source) else None
+    def _make_judge(self, source: str | None) -> PairJudge | None:
+        answers = YesNo.of(self._vocabulary) if is_for_pairs(source) else None
         if source is None or answers is None:
             return None
-        vocabulary, worker = self._vocabulary, self._templates
-
-        def template(source: str) -> ChatTemplate:
-            bos, eos = vocabulary.bos_text, vocabulary.eos_text
-            return ChatTemplate(source, bos_token=bos, eos_token=eos, worker=worker)
-
-        return Judge(PairPrompts(source, self._tokenizer, template, self._lacks_special), answers)
+        bos, eos = self._vocabulary.bos_text, self._vocabulary.eos_text
+        template = ChatTemplate(source, bos_token=bos, eos_token=eos, worker=self._templates)
+        return PairJudge(PairPrompts(source, self._tokenizer, self._lacks_special, template), answers)
 
     async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
         assert self._template is not None

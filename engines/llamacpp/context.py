@@ -15,6 +15,7 @@ from engines.errors import EngineError, ModelLoadError
 from engines.llamacpp import native_log
 from engines.llamacpp.kv_cache import State
 from engines.llamacpp.model import LlamaModel
+from engines.llamacpp.token_batch import TokenBatch
 
 Logits = npt.NDArray[np.float32]
 
@@ -66,7 +67,7 @@ class LlamaContext:
         self.pooled = size.pooled
         self._handle = _create(model, size, threads, offload)
         self._memory = lib.llama_get_memory(self._handle)
-        self._batch = self._make_batch(size.batch)
+        self._batch = TokenBatch(size.batch)
         self._outputs: list[int] = []
 
     def decode(self, slices: Seq[Slice]) -> Logits:
@@ -76,19 +77,17 @@ class LlamaContext:
         edited in place) until the next call. Raises `KvCacheFull` or `DecodeError`.
         """
         n = 0
-        self._wanted[:] = 0
+        batch = self._batch
+        batch.wanted[:] = 0
         self._outputs = []
         for piece in slices:
             end = n + len(piece.tokens)
-            self._tokens[n:end] = piece.tokens
-            self._positions[n:end] = np.arange(piece.start, piece.start + len(piece.tokens))
-            self._slots[n:end] = piece.slot
+            batch.put(n, piece.slot, piece.start, piece.tokens)
             if piece.wants_logits:
-                self._wanted[end - 1] = 1
+                batch.wanted[end - 1] = 1
                 self._outputs.append(end - 1)
             n = end
-        self._batch.n_tokens = n
-        self._check(lib.llama_decode(self._handle, self._batch))
+        self._check(lib.llama_decode(self._handle, batch.native(n)))
         shape = (len(self._outputs), self.model.n_vocab)
         if not self._outputs:
             return np.empty(shape, dtype=np.float32)
@@ -134,29 +133,6 @@ class LlamaContext:
         handle, self._handle = self._handle, None
         if handle is not None:
             lib.llama_free(handle)
-
-    def _make_batch(self, size: int) -> Any:
-        """A batch over numpy arrays: filling native arrays item by item would cost more than sampling."""
-        self._tokens = np.zeros(size, dtype=np.int32)
-        self._positions = np.zeros(size, dtype=np.int32)
-        self._slots = np.zeros(size, dtype=np.int32)
-        self._wanted = np.zeros(size, dtype=np.int8)
-        self._slot_counts = np.ones(size, dtype=np.int32)
-        # The batch wants a list of sequences a token: each entry points at one element of _slots.
-        self._slot_pointers = self._slots.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
-
-        def pointer(array: npt.NDArray[Any], kind: Any) -> Any:
-            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
-
-        return lib.llama_batch(
-            n_tokens=0,
-            token=pointer(self._tokens, lib.llama_token),
-            embd=None,
-            pos=pointer(self._positions, lib.llama_pos),
-            n_seq_id=pointer(self._slot_counts, ctypes.c_int32),
-            seq_id=pointer(self._slot_pointers, ctypes.POINTER(lib.llama_seq_id)),
-            logits=pointer(self._wanted, ctypes.c_int8),
-        )
 
     def _check(self, code: int) -> None:
         if code == 0:

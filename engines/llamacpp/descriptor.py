@@ -12,8 +12,9 @@ from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts, is_importable, version_of
+from engines.models.facts import describe
 from engines.progress import Progress
-from engines.sizing import may_use_cuda, memory_of
+from engines.sizing import auto_context, may_use_cuda, memory_of, pooled_space
 
 if TYPE_CHECKING:
     from engines.llamacpp.model import ModelCache
@@ -51,9 +52,24 @@ def _idle_gpu(facts: Facts) -> str:
 
 
 def _estimate(spec: LoadSpec, machine: Facts, *, weights_loaded: bool) -> Footprint:
-    size = memory_of(spec, weights_loaded=weights_loaded)
+    size = _memory_of(spec, weights_loaded=weights_loaded)
     offloads = may_use_cuda(spec, machine) and _can_offload()
     return Footprint(gpu=size) if offloads else Footprint(ram=size)
+
+
+def _memory_of(spec: LoadSpec, *, weights_loaded: bool) -> int:
+    if not _pools(spec) or spec.path is None:
+        return memory_of(spec, weights_loaded=weights_loaded)
+    facts = describe(spec.path)
+    context = auto_context(facts.context_length)
+    context = min(spec.context_length or context, facts.context_length or context)
+    space = pooled_space(context, facts.kv_bytes_per_token)
+    return (0 if weights_loaded else facts.weight_bytes) + space
+
+
+def _pools(spec: LoadSpec) -> bool:
+    """Whether the model is for embeddings or ranking. Raises `ModelLoadError`."""
+    return spec.pooling is not None or (spec.path is not None and describe(spec.path).purpose != "text")
 
 
 def _can_offload() -> bool:
@@ -92,8 +108,15 @@ def _opener() -> Load:
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
             deterministic=spec.deterministic,
+            pooling=spec.pooling,
+            matryoshka=spec.matryoshka,
+            dimensions=spec.dimensions,
             rerank_template=spec.rerank_template,
         )
+        if _pools(spec):
+            from engines.llamacpp.pooled_engine import LlamaPooledEngine
+
+            return await LlamaPooledEngine.load(options, models, progress)
         return await LlamaEngine.load(options, models, progress)
 
     return load
@@ -104,7 +127,7 @@ DESCRIPTOR = EngineDescriptor(
     label="llama.cpp",
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
-    capabilities=frozenset({"chat", "completion", "rerank", "sleep"}),
+    capabilities=frozenset({"chat", "completion", "embeddings", "rerank", "sleep"}),
     request_fields=frozenset(
         {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
     ),

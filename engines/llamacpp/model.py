@@ -278,7 +278,7 @@ def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:
         is_bad = reason and not any(sign in reason for sign in _NO_MEMORY)
         kind = BadModelFile if is_bad else ModelLoadError
         raise kind(f"llama.cpp cannot load {path.name}: {reason or 'no reason given'}")
-    if lib.llama_model_has_encoder(handle):
+    if lib.llama_model_has_encoder(handle) and lib.llama_model_has_decoder(handle):
         lib.llama_model_free(handle)
-        raise CannotLoad(f"{path.name} is an encoder model: this engine generates text only")
+        raise CannotLoad(f"{path.name} has an encoder and a decoder: this engine runs models of one part")
     return handle

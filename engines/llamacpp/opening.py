@@ -32,7 +32,7 @@ SLOW = 16_000_000_000
 
 def load_and_open(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> LlamaStepper:
     """Load the weights, unless another engine has, and open a context over them. Raises `ModelLoadError`."""
-    model = models.acquire(options.path, -1 if _offload(options) else 0, report)
+    model = models.acquire(options.path, -1 if offloads(options) else 0, report)
     try:
         return open_stepper(options, models, model)
     except BaseException:
@@ -42,7 +42,7 @@ def load_and_open(options: LlamaOptions, models: ModelCache, report: ReportLoadi
 
 def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -> LlamaStepper:
     """A context over weights that are loaded, and what runs it. Raises `ModelLoadError`."""
-    offload = _offload(options)
+    offload = offloads(options)
     context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
     notes = models.notes(model)
     count = options.threads or notes.threads or threads.usable_cores()
@@ -93,7 +93,7 @@ def _capabilities(model: LlamaModel, options: LlamaOptions, offload: bool) -> fr
     return frozenset({"completion"} | chat | rerank | sleep)
 
 
-def _offload(options: LlamaOptions) -> bool:
+def offloads(options: LlamaOptions) -> bool:
     """Whether layers go to a GPU. Raises `ModelLoadError` if they must and cannot."""
     can = bool(lib.llama_supports_gpu_offload())
     if options.offload and not can:

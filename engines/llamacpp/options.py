@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.models.purpose import Pooling
+
 
 @dataclass(frozen=True, slots=True)
 class LlamaOptions:
-    """Options of one load; None lets the engine choose. ``context_length`` and ``kv_cells`` in tokens."""
+    """Options of one load; None lets the engine choose, or the file. ``context_length`` and ``kv_cells`` in
+    tokens. The last three are of models that pool, see `LoadSpec`."""
 
     name: str
     path: Path
@@ -22,4 +25,7 @@ class LlamaOptions:
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
     deterministic: bool = True
+    pooling: Pooling | None = None
+    matryoshka: bool = False
+    dimensions: tuple[int, ...] = ()
     rerank_template: str | None = None  # in the place of the file's own

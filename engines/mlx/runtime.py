@@ -19,7 +19,7 @@ from engines.mlx.sequence import MlxSequence
 from engines.mlx.vocabulary import MlxVocabulary
 from engines.models.purpose import answer_tokens
 from engines.text.bad_words import token_runs
-from engines.text.judge import Answers, can_judge
+from engines.text.judge import YesNo, can_judge
 from engines.text.pair_template import is_for_pairs
 
 if TYPE_CHECKING:
@@ -216,5 +216,5 @@ def _can_rerank(spec: LoadSpec, vocabulary: MlxVocabulary) -> bool:
     if not can_judge(spec.rerank_template or vocabulary.rerank_template, vocabulary):
         return False
     said = answer_tokens(spec.path) if spec.path is not None else None
-    answers = Answers.of(vocabulary)
+    answers = YesNo.of(vocabulary)
     return said is None or answers is None or said == (answers.yes, answers.no)

@@ -37,6 +37,8 @@ _MODES: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
 }
+_HEADS = (b"cls.weight", b"cls.output.weight")
+_LONGEST_HEADER = 64 * 2**20
 _CLASSIFIER = "ForSequenceClassification"
 _BARE = ("BertModel", "RobertaModel", "MPNetModel", "ModernBertModel", "DistilBertModel")
 
@@ -63,6 +65,15 @@ def _templates(header: GgufHeader) -> Iterator[str]:
     for key in ("tokenizer.chat_template", *(f"tokenizer.chat_template.{name}" for name in NAMES)):
         if isinstance(template := header.metadata.get(key), str):
             yield template
+
+
+def has_rank_head(path: Path) -> bool:
+    """Whether a GGUF file that does not say how it pools has a head that makes scores, without which
+    llama.cpp would end the process."""
+    with path.open("rb") as file:
+        beginning = file.read(_LONGEST_HEADER)
+    # Names stand behind their lengths.
+    return any(len(name).to_bytes(8, "little") + name in beginning for name in _HEADS)
 
 
 def purpose_in_folder(path: Path, config: Mapping[str, Any]) -> tuple[Purpose, Pooling | None]:

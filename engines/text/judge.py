@@ -22,14 +22,14 @@ class Generating(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class YesNo:
     """The tokens of the two answers."""
 
     yes: int
     no: int
 
     @classmethod
-    def of(cls, vocabulary: TextVocabulary) -> Answers | None:
+    def of(cls, vocabulary: TextVocabulary) -> YesNo | None:
         """None if one of them is no token of its own."""
         yes, no = (vocabulary.tokenize(word, add_special=False) for word in (YES, NO))
         return cls(yes[0], no[0]) if len(yes) == len(no) == 1 else None
@@ -37,13 +37,13 @@ class Answers:
 
 def can_judge(source: str | None, vocabulary: TextVocabulary) -> bool:
     """Whether a model with the template ``source`` is a reranker that generates."""
-    return is_for_pairs(source) and Answers.of(vocabulary) is not None
+    return is_for_pairs(source) and YesNo.of(vocabulary) is not None
 
 
-class Judge:
+class PairJudge:
     """Scores pairs by the log odds of "yes" against "no" (`engines.base.Embeds.score`)."""
 
-    def __init__(self, prompts: PairPrompts, answers: Answers) -> None:
+    def __init__(self, prompts: PairPrompts, answers: YesNo) -> None:
         self._prompts = prompts
         self._answers = answers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,6 +12,9 @@ from engines.errors import ContextLengthExceeded
 from engines.text.cutting import beginning
 from engines.text.pair_template import DOCUMENT, QUERY, is_plain
 from engines.text.tokenizer import Tokenizer
+
+# Documents that are tokenised between two looks at other requests.
+STEP = 16
 
 
 class RendersChat(Protocol):
@@ -28,22 +32,23 @@ class PairPrompts:
         self,
         source: str,
         tokenizer: Tokenizer,
-        chat_template: Callable[[str], RendersChat],
         lacks_special: Callable[[str], bool],
+        template: RendersChat | None = None,
     ) -> None:
-        """``chat_template`` makes a source something that renders; ``lacks_special``: whether a prompt still
-        needs the special tokens in front of a text."""
+        """``lacks_special``: whether a prompt still needs the special tokens in front of a text. ``template``
+        renders ``source`` if that is not plain."""
         self._tokenizer = tokenizer
         self._lacks_special = lacks_special
-        plain = is_plain(source)
-        self._parts = re.split(f"({QUERY}|{DOCUMENT})", source) if plain else []
-        self._template = None if plain else chat_template(source)
+        self._parts = re.split(f"({QUERY}|{DOCUMENT})", source)
+        self._template = None if is_plain(source) else template
 
     async def prompts(self, pairs: Sequence[Pair], *, most: int | None = None) -> list[Prompt]:
         """With ``most`` documents are cut at their end, so that no prompt has more tokens. Raises
         `ContextLengthExceeded` with the parameter ``documents.N`` for the pair that is too long."""
         found = []
         for index, pair in enumerate(pairs):
+            if index % STEP == STEP - 1:
+                await asyncio.sleep(0)
             try:
                 found.append(await (self._prompt(pair) if most is None else self._short(pair, most)))
             except ContextLengthExceeded as error:

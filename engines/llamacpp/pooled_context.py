@@ -1,0 +1,109 @@
+"""A `llama_context` that pools whole texts into vectors or scores. Used by one thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+
+from engines.base import Vectors
+from engines.errors import EngineError, ModelLoadError
+from engines.llamacpp import native_log
+from engines.llamacpp.context import FLASH_ATTENTION_AUTO
+from engines.llamacpp.model import LlamaModel
+from engines.llamacpp.token_batch import TokenBatch
+from engines.models.purpose import Pooling
+
+_POOLING: dict[Pooling, int] = {"mean": 1, "cls": 2, "last": 3, "rank": 4}  # enum llama_pooling_type
+
+# Texts of one pass: llama.cpp has room for 256 sequences.
+MOST_TEXTS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PooledSize:
+    """The size of a pooled context: the longest text in tokens, and so many of shorter ones in one pass."""
+
+    tokens: int
+    pooling: Pooling
+    batch: int
+
+
+class PooledContext:
+    """Owns one native context over ``model``; a `Pooler`. A text is computed whole, with others."""
+
+    def __init__(self, model: LlamaModel, size: PooledSize, *, threads: int, offload: bool = False) -> None:
+        self.model = model
+        self.limit = size.tokens
+        self.most_tokens = min(size.batch, size.tokens)
+        self.most_texts = _most_texts(size)
+        self._handle = _create(model, size, threads, offload)
+        # An encoder keeps nothing; what a decoder does is cleared before each pass.
+        self._memory = lib.llama_get_memory(self._handle)
+        self._run = lib.llama_decode if lib.llama_model_has_decoder(model.handle) else lib.llama_encode
+        self._batch = TokenBatch(size.tokens)
+        self._batch.wanted[:] = 1  # a text is pooled of all of its tokens
+        scores = size.pooling == "rank"
+        count = lib.llama_model_n_cls_out if scores else lib.llama_model_n_embd_out
+        self.width = max(1, int(count(model.handle)))
+
+    def compute(self, texts: Seq[Seq[int]]) -> Vectors:
+        """One row for each of ``texts``, which together have at most `limit` tokens. Raises `EngineError`."""
+        count = 0
+        for slot, tokens in enumerate(texts):
+            self._batch.put(count, slot, 0, tokens)
+            count += len(tokens)
+        if self._memory:
+            lib.llama_memory_clear(self._memory, False)
+        native_log.forget_errors()
+        code = self._run(self._handle, self._batch.native(count))
+        if code != 0:
+            raise EngineError(f"llama.cpp failed with code {code}: {native_log.recent_errors()}")
+        return np.stack([self._row(slot) for slot in range(len(texts))])
+
+    def set_threads(self, threads: int) -> None:
+        lib.llama_set_n_threads(self._handle, threads, threads)
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            lib.llama_free(handle)
+
+    def _row(self, slot: int) -> Vectors:
+        found = lib.llama_get_embeddings_seq(self._handle, slot)
+        if not found:
+            raise EngineError(
+                f"llama.cpp gives no embedding of this text with {self.model.path.name}: it cannot pool the "
+                "states of this model"
+            )
+        return np.array(np.ctypeslib.as_array(found, shape=(self.width,)), dtype=np.float32)
+
+
+def _most_texts(size: PooledSize) -> int:
+    return min(MOST_TEXTS, size.tokens)  # llama.cpp ends the process over more sequences than tokens
+
+
+def _create(model: LlamaModel, size: PooledSize, threads: int, offload: bool) -> Any:
+    params = lib.llama_context_default_params()
+    params.n_ctx = params.n_batch = params.n_ubatch = params.n_outputs_max = size.tokens
+    params.n_seq_max = _most_texts(size)
+    params.n_threads = params.n_threads_batch = threads
+    params.embeddings = True
+    params.pooling_type = _POOLING[size.pooling]
+    params.kv_unified = True
+    params.swa_full = True
+    params.flash_attn_type = FLASH_ATTENTION_AUTO
+    params.offload_kqv = params.op_offload = offload
+    params.no_perf = True
+    native_log.forget_errors()
+    handle = lib.llama_init_from_model(model.handle, params)
+    if not handle:
+        reason = native_log.recent_errors() or "out of memory?"
+        raise ModelLoadError(
+            f"no context for texts of {size.tokens} tokens with {model.path.name}: {reason} "
+            "(a smaller CONTEXT_LENGTH needs less memory)"
+        )
+    return handle
