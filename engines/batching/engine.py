@@ -37,10 +37,8 @@ from engines.limits import (
 )
 from engines.stream import ChunkStream, ended, resume
 from engines.text.chat_prompt import OpenEnd, variables
-from engines.text.judge import PairJudge, YesNo
+from engines.text.judge import judge_of
 from engines.text.output import Output, output_of
-from engines.text.pair_template import is_for_pairs
-from engines.text.pairs import PairPrompts
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
 from engines.text.tool_history import ToolHistory
@@ -82,7 +80,8 @@ class BatchingEngine(ABC, Generic[S]):
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
         self._history = ToolHistory(self._render_probe)
-        self._judge = self._make_judge(rerank_template or vocabulary.rerank_template)
+        pairs = rerank_template or vocabulary.rerank_template
+        self._judge = judge_of(pairs, vocabulary, self._tokenizer, templates, self._lacks_special)
         self._closed = False
 
     async def render_chat(
@@ -150,17 +149,7 @@ class BatchingEngine(ABC, Generic[S]):
         """Of a reranker that generates (`engines.base.Embeds`)."""
         if self._judge is None:
             raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
-        if most is not None:
-            most = min(most, self._info.context_length - 1)  # the answer has a token
         return await self._judge.score(self, pairs, most=most, request_id=request_id)
-
-    def _make_judge(self, source: str | None) -> PairJudge | None:
-        answers = YesNo.of(self._vocabulary) if is_for_pairs(source) else None
-        if source is None or answers is None:
-            return None
-        bos, eos = self._vocabulary.bos_text, self._vocabulary.eos_text
-        template = ChatTemplate(source, bos_token=bos, eos_token=eos, worker=self._templates)
-        return PairJudge(PairPrompts(source, self._tokenizer, self._lacks_special, template), answers)
 
     async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
         assert self._template is not None

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engines.base import GenerationRequest, Pair, Prompt, Sampling, Scores, TokenLogprob, TokenStream
+from engines.base import (
+    EngineInfo,
+    GenerationRequest,
+    Pair,
+    Prompt,
+    Sampling,
+    Scores,
+    TokenLogprob,
+    TokenStream,
+)
 from engines.errors import ContextLengthExceeded, EngineError
 from engines.text.pair_template import is_for_pairs
 from engines.text.pairs import PairPrompts
-from engines.text.tokenizer import TextVocabulary
+from engines.text.renderer import ChatTemplate, TemplateWorker
+from engines.text.tokenizer import TextVocabulary, Tokenizer
 
 YES, NO = "yes", "no"
 
 
+class ChatVocabulary(TextVocabulary, Protocol):
+    """The part of a model's vocabulary that chat templates need too."""
+
+    @property
+    def bos_text(self) -> str: ...
+
+    @property
+    def eos_text(self) -> str: ...
+
+
 class Generating(Protocol):
     """The part of an engine that a judge needs."""
+
+    @property
+    def info(self) -> EngineInfo: ...
 
     def generate(self, request: GenerationRequest) -> TokenStream: ...
 
@@ -40,6 +63,22 @@ def can_judge(source: str | None, vocabulary: TextVocabulary) -> bool:
     return is_for_pairs(source) and YesNo.of(vocabulary) is not None
 
 
+def judge_of(
+    source: str | None,
+    vocabulary: ChatVocabulary,
+    tokenizer: Tokenizer,
+    worker: TemplateWorker,
+    lacks_special: Callable[[str], bool],
+) -> PairJudge | None:
+    """The judge of a model with the template ``source``; None if it is no reranker that generates."""
+    answers = YesNo.of(vocabulary) if is_for_pairs(source) else None
+    if source is None or answers is None:
+        return None
+    bos, eos = vocabulary.bos_text, vocabulary.eos_text
+    template = ChatTemplate(source, bos_token=bos, eos_token=eos, worker=worker)
+    return PairJudge(PairPrompts(source, tokenizer, lacks_special, template), answers)
+
+
 class PairJudge:
     """Scores pairs by the log odds of "yes" against "no" (`engines.base.Embeds.score`)."""
 
@@ -51,6 +90,8 @@ class PairJudge:
         self, engine: Generating, pairs: Sequence[Pair], *, most: int | None, request_id: str
     ) -> Scores:
         """The prompts share their beginning, which the engine computes once."""
+        if most is not None:
+            most = min(most, engine.info.context_length - 1)  # the answer has a token
         prompts = await self._prompts.prompts(pairs, most=most)
         streams: list[TokenStream] = []
         try:
