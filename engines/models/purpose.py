@@ -86,8 +86,8 @@ def purpose_in_folder(path: Path, config: Mapping[str, Any]) -> tuple[Purpose, P
     if settings.is_file():
         modes = read_json(settings)
         return "embeddings", next((mode for key, mode in _MODES.items() if modes.get(key) is True), None)
-    if None not in (answer_tokens(path) or (None,)):
-        return "rerank", None
+    if (answers := answer_tokens(path)) is not None:
+        return "text" if None in answers else "rerank", None
     is_encoder = architecture.endswith(_BARE) or (path / "modules.json").is_file()
     return ("embeddings" if is_encoder else "text"), None
 
