@@ -13,6 +13,12 @@ from support.models import minilm, smollm2
 from support.server import LiveServer, live_server
 from support.tiny_reranker import tiny_reranker
 
+# A script leaves its connections to the end of its process, which here goes on.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 SCRIPTS = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 MOST_LINES = 40
 # What a script needs besides text: a capability of some model, or a route.
