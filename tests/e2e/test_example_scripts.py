@@ -16,6 +16,7 @@ from support.tiny_reranker import tiny_reranker
 # A script leaves its connections to the end of its process, which here goes on.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of a library that the masks are made with
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
