@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ import pytest
 
 from engines.base import Pair
 from engines.errors import CannotLoad, ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model import LlamaModel, ModelCache
 from engines.llamacpp.options import LlamaOptions
+from engines.llamacpp.pooled_context import PooledContext
 from engines.llamacpp.pooled_engine import LlamaPooledEngine
 from engines.llamacpp.pooled_opening import pooling_of
+from engines.llamacpp.pooled_sizes import STEP, pooled_size
 from engines.load_spec import LoadSpec
 from engines.registry import EngineRegistry
+from engines.vectors import normalise
 from support.models import minilm, minilm_references, smollm2
 
 pytestmark = pytest.mark.real
@@ -86,6 +90,31 @@ async def test_a_decoder_pools_as_the_catalog_says_and_shares_weights() -> None:
             assert float((alone * among[0]).sum()) < 0.99
             assert engine.info.embedding_length == 576
             assert float((alone * (await other.embed([text])).vectors[0]).sum()) < 0.99
+
+
+async def test_a_decoder_that_pools_the_last_token_computes_long_texts_in_steps() -> None:
+    """As if it were one: what a step costs is bounded, and so is the memory."""
+    text = [100 + i % 97 for i in range(600)]
+    async with embedder(path=smollm2(), pooling="last", context_length=600) as engine:
+        rows = (await engine.embed([text, text[:10]])).vectors
+    model = LlamaModel(smollm2())
+    size = pooled_size(600, 8192, "last", "llama", offload=False)
+    whole = PooledContext(model, replace(size, step=600), threads=1)
+    expected = normalise(whole.compute([text]))
+    assert float((rows[0] * expected[0]).sum()) > 0.999
+    whole.close()
+    model.close()
+    assert size.memory(10) < replace(size, step=600).memory(10)
+
+
+def test_sizes() -> None:
+    """Never longer than what was trained for, and unasked no longer than is cheap."""
+    encoder = pooled_size(None, 512, "mean", "bert", offload=False)
+    assert (encoder.tokens, encoder.step, encoder.batch) == (512, 512, 256)
+    assert pooled_size(9000, 512, "mean", "bert", offload=False).tokens == 512
+    assert pooled_size(None, 32768, "mean", "llama", offload=True).tokens == 2048
+    last = pooled_size(None, 32768, "last", "qwen3", offload=True)
+    assert (last.tokens, last.step, last.batch) == (8192, STEP, 8192)
 
 
 async def test_the_registry_loads_what_the_file_is_for() -> None:
