@@ -26,13 +26,8 @@ class PooledContext:
     def __init__(self, model: LlamaModel, size: PooledSize, *, threads: int, offload: bool = False) -> None:
         self.model = model
         self.limit = size.tokens
-<<<<<<< HEAD
-        self.most_tokens = min(size.batch, size.tokens)
-        self.most_texts = _most_texts(size)
-=======
         self.most_tokens = size.batch
-        self.most_texts = MOST_TEXTS
->>>>>>> f
+        self.most_texts = _most_texts(size)
         self._handle = _create(model, size, threads, offload)
         # An encoder keeps nothing; what a decoder does is cleared before each pass.
         self._memory = lib.llama_get_memory(self._handle)
@@ -81,14 +76,9 @@ def _most_texts(size: PooledSize) -> int:
 
 def _create(model: LlamaModel, size: PooledSize, threads: int, offload: bool) -> Any:
     params = lib.llama_context_default_params()
-<<<<<<< HEAD
-    params.n_ctx = params.n_batch = params.n_ubatch = params.n_outputs_max = size.tokens
-    params.n_seq_max = _most_texts(size)
-=======
     params.n_ctx = params.n_batch = params.n_outputs_max = size.tokens
     params.n_ubatch = size.step
-    params.n_seq_max = MOST_TEXTS
->>>>>>> f
+    params.n_seq_max = _most_texts(size)
     params.n_threads = params.n_threads_batch = threads
     params.embeddings = True
     params.pooling_type = _POOLING[size.pooling]

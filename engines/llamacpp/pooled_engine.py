@@ -14,12 +14,8 @@ from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_inputs
 from engines.llamacpp.model import ModelCache
 from engines.llamacpp.options import LlamaOptions
-<<<<<<< HEAD
 from engines.llamacpp.pairs import PairInputs, scores_of
-from engines.llamacpp.pooled_opening import Opened, load_pooled, open_pooled, pooling_of
-=======
 from engines.llamacpp.pooled_opening import OpenedContext, load_pooled, open_pooled, pooling_of
->>>>>>> f
 from engines.machine.dedicated_thread import in_own_thread
 from engines.text.tokenizer import Tokenizer
 from engines.vectors import normalise

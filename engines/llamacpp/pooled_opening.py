@@ -11,18 +11,11 @@ from engines.llamacpp import threads
 from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
 from engines.llamacpp.opening import offloads
 from engines.llamacpp.options import LlamaOptions
-<<<<<<< HEAD
 from engines.llamacpp.pairs import check_labels
-from engines.llamacpp.pooled_context import PooledContext, PooledSize
-from engines.models.facts import describe
-from engines.models.purpose import Pooling, has_rank_head
-from engines.sizing import auto_context, pooled_space
-=======
 from engines.llamacpp.pooled_context import PooledContext
 from engines.llamacpp.pooled_sizes import pooled_size
 from engines.models.facts import describe
-from engines.models.purpose import Pooling
->>>>>>> f
+from engines.models.purpose import Pooling, has_rank_head
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -67,18 +60,12 @@ def open_pooled(
 ) -> OpenedContext:
     """A context over weights that are loaded. Raises `ModelLoadError`."""
     offload = offloads(options)
-<<<<<<< HEAD
     if pooling == "rank":
         check_labels(model)
-    # Positions beyond what an encoder was trained for are not there at all.
-    longest = model.n_ctx_train or auto_context(None)
-    context_length = min(options.context_length or auto_context(longest), longest)
-=======
     facts = describe(options.path)
     size = pooled_size(
         options.context_length, model.n_ctx_train, pooling, facts.architecture, offload=offload
     )
->>>>>>> f
     notes = models.notes(model)
     count = options.threads or notes.threads or threads.usable_cores()
     context = PooledContext(model, size, threads=count, offload=offload)
