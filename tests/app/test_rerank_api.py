@@ -135,3 +135,21 @@ def test_models_for_something_else_say_so_before_they_are_loaded(tmp_path: Path)
         status, param, _, message = error(client.post("/rerank", json={"query": "a", "texts": ["b"]}))
         assert (status, param) == (400, "model")
         assert "ranks, ranks-too" in message or "ranks-too, ranks" in message
+
+
+@pytest.mark.parametrize("body", [{"documents": DOCUMENTS}, {"texts": DOCUMENTS}], ids=["cohere", "tei"])
+def test_another_server_ranks_as_this_one_does(
+    server: LiveServer, client: httpx.Client, body: dict[str, Any]
+) -> None:
+    asked = {"query": QUERY, **body}
+    expected = client.post("/rerank", json={"model": "fake", **asked}).json()
+    there = f"{server.url}/v1#key=k&model=far:fake"
+    with (
+        live_server(inference_engine="fake", upstreams=there) as here,
+        httpx.Client(base_url=here.url) as client,
+    ):
+        wait_until(lambda: here.house.fleet.upstreams.serving("far"))
+        found = client.post("/v2/rerank", json={"model": "far", **asked}).json()
+    if "documents" in body:
+        found, expected = found["results"], expected["results"]
+    assert found == expected
