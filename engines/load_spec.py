@@ -30,8 +30,9 @@ class LoadSpec:
     messages hold count as the chat template's own; with ``deterministic`` llama.cpp computes greedy and
     seeded requests that run alone the same way each time; ``answer_format`` names the one in which the model
     writes reasoning and calls, None: as its chat template shows; ``pooling`` (None: the model's files say
-    whether it pools, and how), ``matryoshka`` and ``dimensions`` are as in `EngineInfo`; ``options`` are
-    passed on to the engine's own configuration by name, and one that it does not know is an error.
+    whether it pools, and how), ``matryoshka`` and ``dimensions`` are as in `EngineInfo`; ``rerank_template``
+    makes a model that generates a reranker (`engines.text.pair_template`); ``options`` are passed on to the
+    engine's own configuration by name, and one that it does not know is an error.
     """
 
     engine: str
@@ -56,4 +57,5 @@ class LoadSpec:
     pooling: Pooling | None = None
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
+    rerank_template: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -191,6 +191,7 @@ class ModelLoader:
             pooling=entry.pooling,
             matryoshka=entry.matryoshka or bool(entry.dimensions),
             dimensions=entry.dimensions,
+            rerank_template=entry.rerank_template,
             options=entry.options,
         )
 

@@ -112,6 +112,7 @@ def _opener() -> Load:
             pooling=spec.pooling,
             matryoshka=spec.matryoshka,
             dimensions=spec.dimensions,
+            rerank_template=spec.rerank_template,
         )
         if _pools(spec):
             from engines.llamacpp.pooled_engine import LlamaPooledEngine
@@ -128,7 +129,7 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
-        {"chat", "completion", "embeddings", "fim", "reasoning", "sleep", "structured", "tools"}
+        {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep", "structured", "tools"}
     ),
     help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
     request_fields=frozenset(

@@ -47,6 +47,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             allow_special_tokens=options.allow_special_tokens,
             answer_format=options.answer_format,
             grammar_vocabulary=self._model.grammar_vocabulary if grammar.is_installed() else None,
+            rerank_template=options.rerank_template,
         )
 
     @classmethod

@@ -21,6 +21,8 @@ from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit
 from engines.llamacpp.stash import Stash
 from engines.llamacpp.stepper import LlamaStepper
 from engines.text import grammar
+from engines.text.judge import can_judge
+from engines.text.pair_template import is_for_pairs
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -72,7 +74,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         longest_context=model.n_ctx_train,
         max_sequences=options.max_sequences,
         devices=("gpu" if offload else "cpu",),
-        capabilities=_capabilities(model, offload),
+        capabilities=_capabilities(model, options, offload),
         memory_asleep=model.size,
         memory=memory_of(model, size.cells + (0 if offload else stashed)),  # a GPU has no stash
         details={
@@ -86,12 +88,13 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     return LlamaStepper(model, context, kv, scheduler, LlamaPacer(batch_size=context.batch_size), info)
 
 
-def _capabilities(model: LlamaModel, offload: bool) -> frozenset[str]:
-    chat = {"chat"} if model.chat_template else set()
+def _capabilities(model: LlamaModel, options: LlamaOptions, offload: bool) -> frozenset[str]:
+    chat = {"chat"} if model.chat_template and not is_for_pairs(model.chat_template) else set()
+    rerank = {"rerank"} if can_judge(options.rerank_template or model.rerank_template, model) else set()
     sleep = set() if offload else {"sleep"}
     structured = {"structured"} if grammar.is_installed() else set()
     fim = {"fim"} if model.fim is not None else set()
-    return frozenset({"completion"} | chat | fim | sleep | structured)
+    return frozenset({"completion"} | chat | fim | rerank | sleep | structured)
 
 
 def offloads(options: LlamaOptions) -> bool:

@@ -29,3 +29,4 @@ class LlamaOptions:
     pooling: Pooling | None = None
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
+    rerank_template: str | None = None  # in the place of the file's own

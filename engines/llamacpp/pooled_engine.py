@@ -1,4 +1,4 @@
-"""The llama.cpp engine of models that pool whole texts: embeddings. It runs on the event loop's thread."""
+"""The llama.cpp engine of models that pool whole texts, on the event loop's thread: embeddings, rerankers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_inputs
 from engines.llamacpp.model import ModelCache
 from engines.llamacpp.options import LlamaOptions
+from engines.llamacpp.pairs import PairInputs, scores_of
 from engines.llamacpp.pooled_opening import OpenedContext, load_pooled, open_pooled, pooling_of
 from engines.machine.dedicated_thread import in_own_thread
 from engines.text.tokenizer import Tokenizer
@@ -31,6 +32,7 @@ class LlamaPooledEngine:
         self._models = models
         self._model = opened.model
         self._tokenizer = Tokenizer(opened.model, opened.info.context_length, ends_texts=True)
+        self._pairs = PairInputs(opened.model, self._tokenizer, opened.info.context_length)
         self._closed = False
         self._start(opened)
 
@@ -81,8 +83,12 @@ class LlamaPooledEngine:
         rows = await self._thread.pool(inputs)
         return Embeddings(normalise(rows), tuple(map(len, inputs)))
 
-    async def score(self, pairs: Sequence[Pair], *, request_id: str = "") -> Scores:
-        raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
+    async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
+        if "rerank" not in self._info.capabilities:
+            raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
+        inputs = await self._pairs.of(pairs, most)
+        rows = await self._thread.pool(inputs)
+        return Scores(scores_of(self._model, rows), tuple(map(len, inputs)))
 
     async def health(self) -> Health:
         return Health(False, "closed") if self._closed else self._thread.health(self._options.stall_timeout)

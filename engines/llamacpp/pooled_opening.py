@@ -11,10 +11,11 @@ from engines.llamacpp import threads
 from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
 from engines.llamacpp.opening import offloads
 from engines.llamacpp.options import LlamaOptions
+from engines.llamacpp.pairs import check_labels
 from engines.llamacpp.pooled_context import PooledContext
 from engines.llamacpp.pooled_sizes import pooled_size
 from engines.models.facts import describe
-from engines.models.purpose import Pooling
+from engines.models.purpose import Pooling, has_rank_head
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -49,6 +50,8 @@ def pooling_of(options: LlamaOptions) -> Pooling:
             f"{options.path.name} does not say how its embeddings are pooled: say so with `pooling` in "
             "models.yaml (mean, cls or last; the model's page tells which)"
         )
+    if pooling == "rank" and describe(options.path).pooling != "rank" and not has_rank_head(options.path):
+        raise CannotLoad(f"{options.path.name} has no head that makes scores: `pooling: rank` cannot be")
     return pooling
 
 
@@ -57,6 +60,8 @@ def open_pooled(
 ) -> OpenedContext:
     """A context over weights that are loaded. Raises `ModelLoadError`."""
     offload = offloads(options)
+    if pooling == "rank":
+        check_labels(model)
     facts = describe(options.path)
     size = pooled_size(
         options.context_length, model.n_ctx_train, pooling, facts.architecture, offload=offload

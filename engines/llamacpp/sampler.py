@@ -168,14 +168,16 @@ def log_probabilities(row: Row) -> Row:
     return np.asarray(shifted - np.log(np.exp(shifted).sum()), dtype=np.float32)
 
 
-def token_logprob(model: LlamaModel, logprobs: Row, token: int, top: int) -> TokenLogprob:
-    """The chosen token's log probability and the ``top`` best candidates, best first."""
+def token_logprob(
+    model: LlamaModel, logprobs: Row, token: int, top: int, wanted: Sequence[int] = ()
+) -> TokenLogprob:
+    """The chosen token's log probability and those ``wanted``, else of the ``top`` best, best first."""
 
     def candidate(i: int) -> Candidate:
         return Candidate(i, model.label(i), float(logprobs[i]))
 
-    best: list[int] = []
-    if top:
+    best = list(wanted)
+    if top and not best:
         some = np.argpartition(logprobs, -top)[-top:]
         best = some[np.argsort(-logprobs[some], kind="stable")].tolist()
     rank = int((logprobs > logprobs[token]).sum()) + 1

@@ -195,7 +195,10 @@ class LlamaStepper:
         # The end token is no part of the text, and neither are its probabilities.
         if self.vocabulary.is_end(token) and sequence.request.prompt_logprobs is None:
             return None
-        return token_logprob(self.vocabulary, logprobs, token, sequence.request.logprobs or 0)
+        request = sequence.request
+        return token_logprob(
+            self.vocabulary, logprobs, token, request.logprobs or 0, request.logprob_token_ids
+        )
 
     def _relieve(self, work: list[Work], error: KvCacheFull) -> Results:
         """Make room after a pass found no cells. The mirror of the cells should make that impossible; if it
