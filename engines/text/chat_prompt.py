@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -19,8 +20,16 @@ RESERVED = frozenset(_SERVERS + _LIBRARYS)
 """Variables that are not a request's to set."""
 
 EFFORT = "reasoning_effort"
-SWITCH = "enable_thinking"
-"""What templates call the two: how much the model is to reason, and whether."""
+# What templates call the two: how much the model is to reason, and whether.
+_EFFORTS = (EFFORT, "thinking_effort")
+_SWITCHES = ("enable_thinking", "thinking")
+# The word may stand for what was thought, too: `message.thinking`.
+_ASKS = re.compile(r"(?<![.\w'\"])thinking(?= is | and | or |\s*-?%\})")
+# The values that a template takes, where it refuses all others.
+_TAKES = re.compile(rf"(?:{'|'.join(_EFFORTS)})\s+not in \[([^\]]*)\]")
+_QUOTED = re.compile(r"""['"](\w+)['"]""")
+_ORDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_NO_EFFORT = ("none", "no_think", "off")
 
 
 def variables(rendering: Rendering, template_args: Mapping[str, Any], source: str | None) -> dict[str, Any]:
@@ -29,16 +38,16 @@ def variables(rendering: Rendering, template_args: Mapping[str, Any], source: st
 
     Raises `RequestError` for a variable that is the server's.
 
-    An effort other than "none" switches reasoning on, as vLLM has it. Raises `UnsupportedFeature` if the
-    template knows neither an effort nor a switch; a model that does not reason meets "none".
+    An effort other than "none" switches reasoning on, as vLLM has it; one that the template refuses becomes
+    the next that it takes. Raises `UnsupportedFeature` if the template knows neither an effort nor a switch;
+    a model that does not reason meets "none".
     """
     if taken := RESERVED & template_args.keys():
         raise RequestError(f"{min(taken)!r} is set by the server", param="chat_template_kwargs")
     effort = rendering.reasoning_effort
     if effort is None:
         return dict(template_args)
-    wanted: dict[str, Any] = {EFFORT: effort, SWITCH: effort != "none"}
-    known = {name: value for name, value in wanted.items() if source is not None and name in source}
+    known = {} if source is None else _known(effort, source)
     if not known and effort != "none":
         raise UnsupportedFeature(
             f"the model's chat template takes no reasoning effort: leave {EFFORT} out, or give the "
@@ -46,6 +55,27 @@ def variables(rendering: Rendering, template_args: Mapping[str, Any], source: st
             param=EFFORT,
         )
     return {**known, **template_args}
+
+
+def _known(effort: str, source: str) -> dict[str, Any]:
+    """The variables of the template ``source`` that say so much."""
+    switches = {name: effort != "none" for name in _SWITCHES if name in source}
+    if "thinking" in switches and not _ASKS.search(source):
+        del switches["thinking"]
+    fitting = _fitting(effort, source)
+    return {**({name: fitting for name in _EFFORTS if name in source} if fitting else {}), **switches}
+
+
+def _fitting(effort: str, source: str) -> str | None:
+    """The effort that the template takes for ``effort``; None if it takes none at all for it."""
+    if (taken := _TAKES.search(source)) is None:
+        return effort
+    values = _QUOTED.findall(taken[1])
+    if effort == "none":
+        return next((value for value in values if value in _NO_EFFORT), None)
+    place = _ORDER.index(effort)
+    efforts = [value for value in values if value in _ORDER[1:]]
+    return min(efforts, key=lambda value: abs(_ORDER.index(value) - place), default=None)
 
 
 class OpenEnd:

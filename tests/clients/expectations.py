@@ -14,6 +14,8 @@ from clients.server import API_KEY, CONTEXT_LENGTH, MODEL
 
 QUESTION = "What is the capital of France?"
 MAX_TOKENS = 12
+# Room for one call of a small function.
+CALL_TOKENS = 80
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import openai
 import pytest
 
-from clients.expectations import MAX_TOKENS, Answer, Asked, Expectations, Library
+from clients.expectations import CALL_TOKENS, MAX_TOKENS, Answer, Asked, Expectations, Library
 from clients.server import API_KEY, BASE_URL, CONTEXT_LENGTH, EMBEDDER, MODEL
 
 WEATHER = {
@@ -16,7 +17,12 @@ WEATHER = {
     "function": {
         "name": "weather",
         "description": "The weather in a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 12}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
     },
 }
 OPTIONAL = ("frequency_penalty", "logit_bias", "logprobs", "n", "presence_penalty", "response_format", "seed")
@@ -129,11 +135,20 @@ def test_the_helper_for_streams(client: Any) -> None:
     assert final.choices[0].message.content in Sync().ask(Asked()).text
 
 
-def test_tools_are_refused_by_name_where_they_are_not_served(client: Any) -> None:
-    with pytest.raises(openai.BadRequestError) as refusal:
-        client.chat.completions.create(**arguments(Asked()), tools=[WEATHER])
-    assert refusal.value.code == "unsupported_feature"
-    assert "tool" in refusal.value.message
+def test_a_forced_call_and_its_result(client: Any) -> None:
+    asked = arguments(Asked()) | {"max_tokens": CALL_TOKENS, "tools": [WEATHER], "tool_choice": "required"}
+    called = client.chat.completions.create(**asked, parallel_tool_calls=False).choices[0]
+    assert called.finish_reason == "tool_calls"
+    (call,) = called.message.tool_calls
+    assert call.function.name == "weather"
+    assert set(json.loads(call.function.arguments)) == {"city"}
+    with client.chat.completions.stream(**asked, parallel_tool_calls=False) as stream:
+        streamed = stream.get_final_completion().choices[0].message.tool_calls
+    assert [each.function.arguments for each in streamed] == [call.function.arguments]
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Rain"}
+    history = [*asked["messages"], called.message, result]
+    going_on = arguments(Asked()) | {"messages": history, "tools": [WEATHER], "tool_choice": "none"}
+    assert client.chat.completions.create(**going_on).choices[0].message.content
 
 
 def test_no_tools_are_no_obstacle(client: Any) -> None:

@@ -38,8 +38,8 @@ class Function(WireModel):
     )
     strict: bool | None = Field(
         None,
-        description="Accepted. Calls that `tool_choice` forces always match `parameters`; those that the "
-        "model chooses to make are in its own format, which nothing constrains.",
+        description="true: calls match `parameters`, which may have nothing that cannot be enforced. Calls "
+        "that `tool_choice` forces match them anyway, as far as they can be enforced.",
     )
 
 

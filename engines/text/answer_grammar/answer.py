@@ -25,14 +25,19 @@ _SLASH = re.compile(r"\\.|/|\n", re.DOTALL)
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What is asked of an answer: that it calls some of ``functions`` (``must_call``), or may do so, or has
-    ``content`` of a certain structure. ``opening`` is a mark that may come first: of reasoning, which
-    comes between it and the rest and is no part of the grammar."""
+    ``content`` of a certain structure.
+
+    ``opening`` is a mark that may come first: of reasoning, which comes between it and the rest, and is no
+    part of the grammar unless ``closing`` is the mark at its end. A ``closing`` without an ``opening`` ends
+    what the prompt has begun.
+    """
 
     functions: Sequence[Mapping[str, Any]] = ()
     must_call: bool = False
     most_calls: int = MOST_CALLS
     content: Structure | None = None
     opening: str = ""
+    closing: str = ""
 
 
 def write_grammar(format: Format, demand: Demand, token_of: TokenOf) -> str:
@@ -49,13 +54,18 @@ class _Answer:
         self._gap = lark.regex("[ \\n]{1,2}") + "?"
 
     def source(self) -> str:
-        body = self._body()
-        opening = self._demand.opening.rstrip("\n")
+        return self._lark.source(f"{self._reasoning()} {self._body()}")
+
+    def _reasoning(self) -> str:
+        """What may stand in front of the answer proper."""
+        demand, text = self._demand, self._lark.text
+        inner = self._lark.until(demand.closing) if demand.closing else ""
+        gap, begin = self._gap, text(demand.opening)
         if isinstance(self._format.call, ChannelCall):
-            opening = opening and f"{opening}{self._format.call.start}assistant"
-        else:
-            body = f"{self._gap} {body}"
-        return self._lark.source(f"({self._lark.text(opening)})? {body}" if opening else body)
+            gap, inner = "", f"{inner} {text(f'{self._format.call.start}assistant')}"
+        if begin:
+            return f"({begin} {inner})? {gap}"
+        return f"{inner} {gap}" if demand.closing else gap
 
     def _body(self) -> str:
         demand = self._demand

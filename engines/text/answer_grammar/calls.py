@@ -9,6 +9,7 @@ from typing import Any
 from engines.text.answer_grammar.lark import Lark, choice, literal
 from engines.text.answer_grammar.values import Notation, Schema
 from engines.text.answers.format import (
+    ArgumentsCall,
     CallShape,
     ChannelCall,
     Format,
@@ -41,6 +42,8 @@ class CallRules:
         match shape:
             case JsonCall():
                 return self._json(shape, name, parameters)
+            case ArgumentsCall():
+                return parameters.json()
             case NamedCall():
                 return self._named(shape, name, parameters)
             case TaggedCall():

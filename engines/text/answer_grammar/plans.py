@@ -28,8 +28,12 @@ class Vocabulary(Protocol):
 class AnswerPlans:
     """Makes a plan for each chat with one model, which answers in ``format``."""
 
-    def __init__(self, format: Format, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, format: Format, vocabulary: Vocabulary, *, grammar_has_reasoning: bool = False
+    ) -> None:
+        """``grammar_has_reasoning``: the engine's masks do not sleep while the model reasons."""
         self._format = format
+        self._grammar_has_reasoning = grammar_has_reasoning
         self._vocabulary = vocabulary
         self._tokens: dict[str, int | None] = {}
         self._controls = vocabulary.special_tokens.controls
@@ -47,7 +51,7 @@ class AnswerPlans:
         """The form of the answer, reasoning aside; None if it is free."""
         functions = _functions(tools)
         parts = [("response_format", content)] if content is not None else []
-        demand = Demand(content=content, opening=self._opening(prompt))
+        demand = self._demand(prompt, content)
         if tools is not None:
             if content is None and not tools.is_forced and not any(map(_is_strict, functions)):
                 return None
@@ -61,12 +65,18 @@ class AnswerPlans:
         grammar = write_grammar(self._format, demand, self._token_of)
         return Structure("grammar", grammar, parts=tuple(parts))
 
-    def _opening(self, prompt: str) -> str:
-        """The mark by which an answer to ``prompt`` may begin to reason; none if that is decided."""
+    def _demand(self, prompt: str, content: Structure | None) -> Demand:
+        """What is asked of an answer to ``prompt``, which may reason first unless the prompt decides that."""
         reasonings, end = self._format.reasonings, prompt[-256:].rstrip()
-        if not reasonings or opened_reasoning(self._format, prompt) is not None:
-            return ""
-        return "" if any(end.endswith(each.end) for each in reasonings) else reasonings[0].begin
+        opened = opened_reasoning(self._format, prompt)
+        if not reasonings or (opened is None and any(end.endswith(each.end) for each in reasonings)):
+            return Demand(content=content)
+        reasoning = opened or reasonings[0]
+        return Demand(
+            content=content,
+            opening="" if opened is not None else reasoning.begin,
+            closing=reasoning.end if self._grammar_has_reasoning else "",
+        )
 
     def _token_of(self, text: str) -> int | None:
         if text not in self._tokens:

@@ -72,8 +72,11 @@ class MarkedReader(CallingReader):
         found = self._marks.match(body)
         if found and self._applies(found[0]):
             return self._enter(found[0], body)
-        if not self._final and self._marks.may_become(body):
-            return self._wait(text)
+        if self._marks.may_become(body):
+            if not self._final:
+                return self._wait(text)
+            if self.calls.count:
+                return ""  # a mark that was cut off
         if body[0] in self._bare and not self._has_content and not self.calls.count:
             self._start_call("", is_strict=True)
             return text

@@ -14,6 +14,8 @@ from engines.text.renderer import ChatTemplate
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 STRIPS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>{% endfor %}"
 HIDES = "{{ messages[0].content }}"
+REFUSING = "{% if thinking and thinking_effort not in ['low', 'high', 'max'] %}"
+NO_THINK = "{%- elif reasoning_effort not in ['high', 'low', 'no_think'] %}"
 CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b "}]
 
 
@@ -42,6 +44,12 @@ def test_a_message_that_is_not_shown_cannot_be_continued() -> None:
         ("{% if enable_thinking %}", "low", {"enable_thinking": True}),
         ("{% if enable_thinking %}", "none", {"enable_thinking": False}),
         ("{{ reasoning_effort }}{{ enable_thinking }}", None, {}),
+        ("{% if thinking %}{{ message.thinking }}", "none", {"thinking": False}),
+        ("{{ message.thinking }}{{ reasoning_effort }}", "low", {"reasoning_effort": "low"}),
+        (REFUSING, "minimal", {"thinking_effort": "low", "thinking": True}),
+        (REFUSING, "medium", {"thinking_effort": "low", "thinking": True}),
+        (REFUSING, "none", {"thinking": False}),
+        (NO_THINK, "none", {"reasoning_effort": "no_think"}),
         ("{{ messages }}", "none", {}),
         (None, "none", {}),
     ],

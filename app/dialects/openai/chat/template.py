@@ -48,6 +48,9 @@ class TemplateFields(WireModel):
         description="For chat templates that take one; those that can only switch reasoning on or off do so, "
         "off with `none`. Other templates take `none` only.",
     )
+    enable_thinking: bool | None = Field(
+        None, description="The variable of that name for the model's chat template, as Qwen's API has it."
+    )
     add_generation_prompt: bool | None = Field(
         None, description="false: the prompt ends behind the last message, not where an answer begins."
     )
@@ -74,11 +77,15 @@ class TemplateFields(WireModel):
         continues = self._continues(messages[-1])
         opens = self.add_generation_prompt
         return Rendering(
-            template_args=self.chat_template_kwargs or {},
+            template_args=self._template_args(),
             reasoning_effort=self.reasoning_effort,
             add_generation_prompt=not continues if opens is None else opens,
             continue_final=continues,
         )
+
+    def _template_args(self) -> dict[str, Any]:
+        given = self.chat_template_kwargs or {}
+        return given if self.enable_thinking is None else {"enable_thinking": self.enable_thinking, **given}
 
     def _continues(self, last: Mapping[str, Any]) -> bool:
         has_text = isinstance(last["content"], str) and not last.get("tool_calls")

@@ -18,7 +18,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from engines.base import AnswerDelta, Structure
 from engines.text.answer_grammar.answer import Demand, write_grammar
 from engines.text.answers.format import Format
-from engines.text.answers.formats import FORMATS
+from engines.text.answers.formats import BY_NAME, FORMATS
 from engines.text.answers.reader import answer_reader
 from engines.text.detokenizer import Utf8Stream
 
@@ -139,6 +139,24 @@ def read(format: Format, vocabulary: Bytes, tokens: list[int]) -> tuple[str, lis
             name, arguments = calls.get(call.index, ("", ""))
             calls[call.index] = (name or call.name or "", arguments + call.arguments)
     return text, [calls[index] for index in sorted(calls)]
+
+
+@pytest.mark.parametrize("name", ["hermes", "harmony", "gemma4", "mistral-v11"])
+def test_reasoning_within_a_grammar_is_read_back(name: str) -> None:
+    format = BY_NAME[name]
+    vocabulary = Bytes(format.tokens)
+    tokenizer = LLTokenizer(TokenizerWrapper(vocabulary))
+    reasoning = format.reasonings[0]
+    demand = Demand([{"name": "get_time"}], True, 1, opening=reasoning.begin, closing=reasoning.end)
+    grammar = write_grammar(format, demand, vocabulary.token_of)
+    kinds = set()
+    for seed in range(6):
+        path = walk(grammar, vocabulary, tokenizer, seed)
+        if path.ended:
+            assert read(format, vocabulary, path.tokens) == ("", [("get_time", "{}")])
+            text = b"".join(vocabulary.tokens[token].removeprefix(b"\xff") for token in path.tokens)
+            kinds.add(reasoning.end.encode() in text)
+    assert True in kinds
 
 
 def cases() -> Iterator[tuple[Format, bool]]:

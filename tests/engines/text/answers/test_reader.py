@@ -211,3 +211,8 @@ def test_time_grows_with_the_length_only(format: str, head: str, unit: str) -> N
         return time.thread_time() - began
 
     assert seconds(10_000) < 40 * max(seconds(1_000), 0.001)
+
+
+@pytest.mark.parametrize("cut", ["\n</tool", "\n</tool_call>\n<tool_c", "\n", "\n</tool_call>\n"])
+def test_a_mark_behind_a_call_that_is_cut_off_is_no_content(cut: str) -> None:
+    assert read("hermes", f"<tool_call>\n{LOOK}{cut}") == ("", "", CALLED)
