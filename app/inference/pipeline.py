@@ -18,8 +18,8 @@ from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, EngineInfo, GenerationRequest, Prompt, Resident
-from engines.errors import ContextLengthExceeded
+from engines.base import Engine, EngineInfo, GenerationRequest, Prompt, Resident, Structure
+from engines.errors import ContextLengthExceeded, RequestError
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
 MOST_BYTES = 64 * 2**20
@@ -159,7 +159,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
         if resume_point is not None and not resumable:
             raise cannot_resume()
         if structure is not None:
-            await engine.prepare(structure)
+            await _prepare(engine, structure, task)
         sequences = [
             replace(each, structure=structure, answer=plan)
             for each in generation_requests(task, prompts, request.request_id, resume_point)
@@ -186,6 +186,15 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
         resume_point=resume_point,
         for_parent=request.for_parent,
     )
+
+
+async def _prepare(engine: Engine, structure: Structure, task: Task) -> None:
+    """Have ``engine`` compile ``structure``; a refusal names the field that asked for it."""
+    try:
+        await engine.prepare(structure)
+    except RequestError as error:
+        error.param = task.needs.get("structured", error.param)
+        raise
 
 
 def generation_requests(

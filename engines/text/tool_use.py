@@ -29,9 +29,9 @@ def forced_structure(tools: ToolUse) -> Structure:
     return json_schema({"type": "array", "minItems": 1, **limit, "items": {"anyOf": calls}, **definitions})
 
 
-def json_schema(schema: Mapping[str, Any]) -> Structure:
+def json_schema(schema: Mapping[str, Any], *, strict: bool = True) -> Structure:
     """The structure that a JSON schema describes."""
-    return Structure("json_schema", json.dumps(schema))
+    return Structure("json_schema", json.dumps(schema), strict=strict)
 
 
 def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
