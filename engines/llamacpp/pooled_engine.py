@@ -14,7 +14,7 @@ from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_inputs
 from engines.llamacpp.model import ModelCache
 from engines.llamacpp.options import LlamaOptions
-from engines.llamacpp.pooled_opening import Opened, load_pooled, open_pooled, pooling_of
+from engines.llamacpp.pooled_opening import OpenedContext, load_pooled, open_pooled, pooling_of
 from engines.machine.dedicated_thread import in_own_thread
 from engines.text.tokenizer import Tokenizer
 from engines.vectors import normalise
@@ -25,7 +25,7 @@ logger = logging.getLogger("engines.llamacpp")
 class LlamaPooledEngine:
     """One pooled context with its own thread over shared weights (`Resident`, `Embeds`)."""
 
-    def __init__(self, options: LlamaOptions, models: ModelCache, opened: Opened) -> None:
+    def __init__(self, options: LlamaOptions, models: ModelCache, opened: OpenedContext) -> None:
         """Start a thread for what was opened, whose model is held in ``models``. Made by `load`."""
         self._options = options
         self._models = models
@@ -46,7 +46,7 @@ class LlamaPooledEngine:
                 progress(fraction)
             return not given_up.is_set()
 
-        def discard(done: asyncio.Future[Opened]) -> None:
+        def discard(done: asyncio.Future[OpenedContext]) -> None:
             if not done.cancelled() and done.exception() is None:
                 done.result().context.close()
                 models.release(done.result().model)
@@ -115,7 +115,7 @@ class LlamaPooledEngine:
             # Freeing weights under a thread that still computes would crash the process.
             logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
 
-    def _start(self, opened: Opened) -> None:
+    def _start(self, opened: OpenedContext) -> None:
         self._info = opened.info
         loop, run = asyncio.get_running_loop(), on_new_thread("llamacpp-pooled")
         self._thread = PoolingThread(opened.context, loop, run)

@@ -24,7 +24,7 @@ CPU_BATCH = 256
 PROBE = 64
 
 
-class Opened(NamedTuple):
+class OpenedContext(NamedTuple):
     """A context over weights that are loaded, and what there is to say of it."""
 
     model: LlamaModel
@@ -32,7 +32,7 @@ class Opened(NamedTuple):
     info: EngineInfo
 
 
-def load_pooled(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> Opened:
+def load_pooled(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> OpenedContext:
     """Load the weights, unless another engine has, and open a context over them. Raises `ModelLoadError`."""
     pooling = pooling_of(options)
     model = models.acquire(options.path, -1 if offloads(options) else 0, report)
@@ -54,7 +54,9 @@ def pooling_of(options: LlamaOptions) -> Pooling:
     return pooling
 
 
-def open_pooled(options: LlamaOptions, models: ModelCache, model: LlamaModel, pooling: Pooling) -> Opened:
+def open_pooled(
+    options: LlamaOptions, models: ModelCache, model: LlamaModel, pooling: Pooling
+) -> OpenedContext:
     """A context over weights that are loaded. Raises `ModelLoadError`."""
     offload = offloads(options)
     # Positions beyond what an encoder was trained for are not there at all.
@@ -82,7 +84,7 @@ def open_pooled(options: LlamaOptions, models: ModelCache, model: LlamaModel, po
         dimensions=options.dimensions,
         details={"description": model.description, "size": model.size, "threads": count},
     )
-    return Opened(model, context, info)
+    return OpenedContext(model, context, info)
 
 
 _ABILITY: dict[Pooling, str] = {

