@@ -79,7 +79,7 @@ def tiny_embedder() -> Path:
     from transformers import Qwen3Config, Qwen3Model
 
     source = smollm2_folder()
-    target = source.with_name("tiny-embedder")
+    target = source.with_name("tiny-qwen3-embedder")
     if target.exists():
         return target
     part = target.with_suffix(f".{os.getpid()}")
@@ -88,7 +88,9 @@ def tiny_embedder() -> Path:
         shutil.copy(path, part)
     vocabulary = json.loads((source / "config.json").read_text())["vocab_size"]
     torch.manual_seed(0)
-    config = Qwen3Config(vocab_size=vocabulary, max_position_embeddings=4096, **TINY)
+    # vLLM's kernels for CPUs have no smaller heads.
+    shape = TINY | {"vocab_size": vocabulary, "max_position_embeddings": 4096, "head_dim": 32}
+    config = Qwen3Config(**shape)
     Qwen3Model(config).save_pretrained(part)
     (part / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
     modules = [

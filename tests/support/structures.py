@@ -62,6 +62,7 @@ REFUSED = {
     "a keyword that no grammar has": (schema({"properties": {"q": {"not": {}}}}), "properties.q"),
     "no regular expression": (Structure("regex", "(["), "unclosed"),
     "no GBNF": (Structure("grammar", "root ::= ("), "GBNF"),
+    "no choice": (Structure("choice"), "texts to choose from"),
     "no Lark": (Structure("grammar", "start: nothing"), "nothing"),
 }
 
