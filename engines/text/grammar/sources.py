@@ -29,6 +29,8 @@ def grammar_text(structure: Structure) -> str:
         case "regex":
             return LLMatcher.grammar_from_regex(structure.value)
         case "choice":
+            if not structure.choices:
+                raise refused("a choice needs texts to choose from")
             texts = (json.dumps(text, ensure_ascii=False) for text in structure.choices)
             return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
         case "grammar":
