@@ -26,8 +26,9 @@ class LoadSpec:
     sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
     step, with work waiting, the engine counts as hung; with ``allow_special_tokens`` the control tokens that
     messages hold count as the chat template's own; with ``deterministic`` llama.cpp computes greedy and
-    seeded requests that run alone the same way each time; ``options`` are passed on to the engine's
-    own configuration by name, and one that it does not know is an error.
+    seeded requests that run alone the same way each time, and drafts at most ``ngram_draft`` tokens a step;
+    ``options`` are passed on to the engine's own configuration by name, and one that it does not know is an
+    error.
     """
 
     engine: str
@@ -48,4 +49,5 @@ class LoadSpec:
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
     deterministic: bool = True
+    ngram_draft: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)

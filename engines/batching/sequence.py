@@ -14,10 +14,20 @@ class Sequence:
     ``tokens`` is the prompt followed by the answer so far, drawn here or by another backend;
     ``completion_tokens`` counts the answer's, its end token included. ``cached`` tokens of the prompt came
     from the prefix cache when the sequence was first admitted; None until then. ``mask`` keeps the answer in
-    the form that was asked for; None: any.
+    the form that was asked for; None: any. ``has_ended``: its last chunk was made.
     """
 
-    __slots__ = ("_assembler", "_limit", "cached", "completion_tokens", "mask", "request", "stream", "tokens")
+    __slots__ = (
+        "_assembler",
+        "_limit",
+        "cached",
+        "completion_tokens",
+        "has_ended",
+        "mask",
+        "request",
+        "stream",
+        "tokens",
+    )
 
     def __init__(
         self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
@@ -29,6 +39,7 @@ class Sequence:
         self.tokens = [*request.prompt.token_ids, *request.generated]
         self.completion_tokens = len(request.generated)
         self.cached: int | None = None
+        self.has_ended = False
         self.mask: TokenMask | None = None
         self._assembler = assembler
         self._limit = limit
@@ -77,5 +88,6 @@ class Sequence:
     def _last(
         self, token_ids: tuple[int, ...], text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason
     ) -> Chunk:
+        self.has_ended = True
         usage = Usage(len(self.request.prompt.token_ids), self.completion_tokens, self.cached or 0)
         return Chunk(text, token_ids, logprobs, reason, usage)

@@ -47,6 +47,7 @@ class LoadDefaults:
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
     deterministic: bool = True
+    ngram_draft: int = 0
     keep_alive: float = FOREVER
 
 
@@ -180,6 +181,7 @@ class ModelLoader:
             stall_timeout=defaults.stall_timeout,
             allow_special_tokens=defaults.allow_special_tokens,
             deterministic=defaults.deterministic,
+            ngram_draft=defaults.ngram_draft if entry.ngram_draft is None else entry.ngram_draft,
             options=entry.options,
         )
 

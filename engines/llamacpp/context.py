@@ -33,27 +33,28 @@ class KvCacheFull(DecodeError):
 class Slice:
     """Tokens of one sequence for the next forward pass.
 
-    They take positions ``start`` onwards of KV sequence ``slot``; logits are wanted for the last one
-    only, and only if ``wants_logits``.
+    They take positions ``start`` onwards of KV sequence ``slot``; logits are wanted for the last ``outputs``.
     """
 
     slot: int
     start: int
     tokens: Seq[int]
-    wants_logits: bool
+    outputs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ContextSize:
     """The size of a context: cells and batch in tokens, ``slots`` in KV sequences.
 
-    ``pooled`` cells are one pool; otherwise every slot has ``cells / slots`` of its own.
+    ``pooled`` cells are one pool; otherwise every slot has ``cells / slots`` of its own. A forward pass may
+    hold ``drafts`` drafted tokens.
     """
 
     cells: int
     slots: int
     pooled: bool = True
     batch: int = 512
+    drafts: int = 0
 
 
 class LlamaContext:
@@ -72,8 +73,8 @@ class LlamaContext:
     def decode(self, slices: Seq[Slice]) -> Logits:
         """Run one forward pass; the sum of the slices' tokens is at most `batch_size`.
 
-        Returns a view, one row for each slice that wants logits, in order; it is valid (and may be
-        edited in place) until the next call. Raises `KvCacheFull` or `DecodeError`.
+        Returns a view, one row for each output of the slices, in order; it is valid (and may be edited in
+        place) until the next call. Raises `KvCacheFull` or `DecodeError`.
         """
         n = 0
         self._wanted[:] = 0
@@ -83,9 +84,9 @@ class LlamaContext:
             self._tokens[n:end] = piece.tokens
             self._positions[n:end] = np.arange(piece.start, piece.start + len(piece.tokens))
             self._slots[n:end] = piece.slot
-            if piece.wants_logits:
-                self._wanted[end - 1] = 1
-                self._outputs.append(end - 1)
+            if piece.outputs:
+                self._wanted[end - piece.outputs : end] = 1
+                self._outputs += range(end - piece.outputs, end)
             n = end
         self._batch.n_tokens = n
         self._check(lib.llama_decode(self._handle, self._batch))
@@ -175,7 +176,7 @@ def _create(model: LlamaModel, size: ContextSize, threads: int, offload: bool) -
     params.n_ctx = size.cells
     params.n_batch = params.n_ubatch = size.batch
     params.n_seq_max = size.slots
-    params.n_outputs_max = size.slots  # llama.cpp asserts that every slot could have an output
+    params.n_outputs_max = size.slots + size.drafts  # llama.cpp asserts that every slot could have one
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = size.pooled
     # Sliding-window layers otherwise drop cells that a shared prefix needs.

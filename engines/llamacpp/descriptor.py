@@ -92,6 +92,7 @@ def _opener() -> Load:
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
             deterministic=spec.deterministic,
+            ngram_draft=spec.ngram_draft,
         )
         return await LlamaEngine.load(options, models, progress)
 

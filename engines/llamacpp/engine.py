@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from engines.base import EngineStats, GenerationRequest
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import EngineThread, on_new_thread
 from engines.errors import EngineError, UnsupportedFeature
+from engines.llamacpp.drafting import NgramDrafter
 from engines.llamacpp.model import LlamaModel, ModelCache
 from engines.llamacpp.opening import load_and_open, open_stepper
 from engines.llamacpp.options import LlamaOptions
@@ -38,6 +39,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         self._models = models
         self._model: LlamaModel = stepper.vocabulary
         self._bos = self._model.bos_text
+        self._drafts = stepper.drafts
         super().__init__(
             _start_thread(stepper),
             stepper.info,
@@ -75,6 +77,10 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             raise
         return cls(options, models, stepper, templates)
 
+    def metrics(self) -> Mapping[str, float]:
+        """What became of drafted tokens, unless none are drafted."""
+        return self._drafts.as_metrics() if self._options.ngram_draft else {}
+
     async def sleep(self) -> None:
         """Free the KV cache and the work space; weights, vocabulary and the template's process stay."""
         if "sleep" not in self._info.capabilities:
@@ -87,14 +93,18 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         stepper = await in_own_thread(
             lambda: open_stepper(self._options, self._models, self._model), "llamacpp-wake"
         )
-        self._thread, self._info = _start_thread(stepper), stepper.info
+        self._thread, self._info, self._drafts = _start_thread(stepper), stepper.info, stepper.drafts
 
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
     ) -> LlamaSequence:
         bad_words = token_runs(request.sampling.bad_words, self._model)
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
-        return LlamaSequence(request, stream, assembler, limit, sampler)
+        # A mask must see each token before it can tell what may come next.
+        free = self._options.ngram_draft and request.structure is None
+        length = len(request.prompt.token_ids) + limit
+        drafter = NgramDrafter(length) if free else None
+        return LlamaSequence(request, stream, assembler, limit, sampler, drafter)
 
     def _lacks_special(self, text: str) -> bool:
         # Templates that write BOS themselves must not get a second one.

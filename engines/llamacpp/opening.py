@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import llama_cpp.llama_cpp as lib
 import psutil
@@ -45,7 +46,8 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
     notes = models.notes(model)
     count = options.threads or notes.threads or threads.usable_cores()
-    context = LlamaContext(model, size, threads=count, offload=offload)
+    drafts = options.ngram_draft if model.can_share_prefix else 0  # what is refused is cut off
+    context = LlamaContext(model, replace(size, drafts=drafts), threads=count, offload=offload)
     if options.threads is None and notes.threads is None:
         count = notes.threads = _choose_threads(context, count)
     kv = _kv_cache(context, size)
@@ -63,6 +65,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         batch_size=context.batch_size,
         piece=ALIGNMENT if offload or model.parameters < SLOW else ALIGNMENT // 4,
         deterministic=options.deterministic,
+        drafts=drafts,
     )
     info = EngineInfo(
         engine="llama_cpp",
@@ -111,7 +114,7 @@ def _kv_cache(context: LlamaContext, size: ContextSize) -> KvCache:
 
 def _choose_threads(context: LlamaContext, most: int) -> int:
     """Measure a few thread counts with single-token steps and keep the fastest."""
-    probe = [Slice(0, 0, [0], wants_logits=True)]
+    probe = [Slice(0, 0, [0], outputs=1)]
 
     def run(count: int) -> None:
         context.set_threads(count)

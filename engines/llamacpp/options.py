@@ -22,3 +22,4 @@ class LlamaOptions:
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
     deterministic: bool = True
+    ngram_draft: int = 0  # most tokens that a step drafts

@@ -8,6 +8,7 @@ again later.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from engines.batching.waiting import WaitingQueue
@@ -22,15 +23,26 @@ GROWTH_RESERVE = 64
 
 @dataclass(slots=True)
 class Work:
-    """``count`` pending tokens of ``sequence`` to compute in this step."""
+    """``count`` pending tokens of ``sequence`` to compute in this step, and a ``draft`` of what follows."""
 
     sequence: LlamaSequence
     count: int
+    draft: Seq[int] = ()
 
     @property
     def completes(self) -> bool:
         """Whether the step leaves no token pending, so that the next one can be drawn."""
         return self.count == self.sequence.pending
+
+    @property
+    def size(self) -> int:
+        """Tokens to compute."""
+        return self.count + len(self.draft)
+
+    @property
+    def outputs(self) -> int:
+        """How many of the tokens, from the last on, the logits are wanted of."""
+        return 1 + len(self.draft) if self.completes else 0
 
 
 class LlamaScheduler:
@@ -38,7 +50,7 @@ class LlamaScheduler:
 
     ``batch_size`` is the most tokens of a step. With ``deterministic`` greedy and seeded requests that run
     alone repeat themselves: their prompts go in steps of ``piece`` tokens, a part of `ALIGNMENT`, or of some
-    multiple of `ALIGNMENT`.
+    multiple of `ALIGNMENT`. A step computes at most ``drafts`` drafted tokens.
     """
 
     def __init__(
@@ -50,6 +62,7 @@ class LlamaScheduler:
         batch_size: int,
         piece: int = ALIGNMENT,
         deterministic: bool = True,
+        drafts: int = 0,
     ) -> None:
         self.waiting: WaitingQueue[LlamaSequence] = WaitingQueue()
         self.running: list[LlamaSequence] = []
@@ -60,6 +73,7 @@ class LlamaScheduler:
         self._batch_size = batch_size
         self._alone = piece
         self._deterministic = deterministic
+        self._drafts = drafts
         self._arrivals = 0
 
     @property
@@ -89,6 +103,8 @@ class LlamaScheduler:
         """Forget a sequence, wherever it is; what it computed stays as a cached prefix."""
         if sequence in self.running:
             slot = self._leave(sequence)
+            if sequence.computed > len(sequence.tokens):  # it ended inside a draft
+                self._kv.shrink(slot, len(sequence.tokens))
             self._prefixes.keep(slot, sequence.tokens[: sequence.computed])
             self._prefixes.trim(self._busy_slots())
         elif sequence in self.waiting:
@@ -101,7 +117,9 @@ class LlamaScheduler:
     def schedule(self, prefill_budget: int) -> list[Work]:
         """The next step's work; empty only if nothing runs and nothing waits."""
         work = self._decode()
-        budget = min(prefill_budget, self._batch_size - len(work))
+        if self._drafts and len(work) == len(self.running) == 1:
+            self._add_draft(work[0])
+        budget = min(prefill_budget, self._batch_size - sum(w.size for w in work))
         budget -= self._prefill(work, budget)
         self._admit(work, budget)
         if not work and self.running:
@@ -112,9 +130,17 @@ class LlamaScheduler:
         return sorted(work, key=lambda w: w.sequence.slot)
 
     def commit(self, work: Work) -> None:
-        """Note that ``work`` was computed."""
+        """Note that ``work`` was computed, whatever becomes of its draft."""
         self._kv.grow(work.sequence.slot, work.count)
         work.sequence.computed += work.count
+
+    def accept(self, work: Work, count: int) -> None:
+        """Keep the first ``count`` tokens of a draft that was computed, and drop the others."""
+        slot = work.sequence.slot
+        self._kv.grow(slot, count)
+        work.sequence.computed += count
+        if count < len(work.draft):
+            self._kv.restore(slot)
 
     def relieve(self) -> bool:
         """Make all the room there is without failing anyone; False if the only sequence left needs more."""
@@ -132,6 +158,14 @@ class LlamaScheduler:
             if self._kv.free_cells >= len(decoding):
                 return [Work(s, 1) for s in decoding]
             self._preempt_youngest()
+
+    def _add_draft(self, work: Work) -> None:
+        """Let a sequence that runs alone guess what comes next: where several decode, a token that one of
+        them drafts costs the others time, on CPUs as much as a token of their own."""
+        sequence = work.sequence
+        most = min(self._drafts, sequence.to_generate - 1, self._kv.free_cells - work.count)
+        if sequence.drafter is not None and most > 0:
+            work.draft = sequence.drafter.draft(sequence.tokens, most)
 
     def _prefill(self, work: list[Work], budget: int) -> int:
         """Continue running prompts, oldest first; returns the tokens scheduled."""
@@ -158,13 +192,13 @@ class LlamaScheduler:
                 continue
             if not self._has_room(sequence, prefix):
                 return
-            planned = sum(w.count for w in work)
+            planned = sum(w.size for w in work)
             self._start(sequence, self._prefixes.open(prefix, self._busy_slots(), planned))
             budget -= self._add_prefill(work, sequence, budget)
 
     def _add_prefill(self, work: list[Work], sequence: LlamaSequence, budget: int) -> int:
         """Plan as much of a prompt as budget and cells allow; returns the tokens scheduled."""
-        planned = sum(w.count for w in work)
+        planned = sum(w.size for w in work)
         wanted = self._piece(sequence, budget)
         self._prefixes.make_room(planned + wanted)
         count = min(wanted, self._kv.free_cells - planned)

@@ -7,13 +7,11 @@ import time
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from engines.base import EngineInfo, TokenLogprob
 from engines.batching.stepper import Drawn, Failed, Gauges
 from engines.errors import EngineError
-from engines.llamacpp.context import KvCacheFull, Slice
+from engines.llamacpp.context import KvCacheFull, Logits, Slice
+from engines.llamacpp.drafting import DraftCounts
 from engines.llamacpp.kv_cache import CellMemory, KvCache
 from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.pacing import LlamaPacer
@@ -33,7 +31,7 @@ class ForwardPass(CellMemory, Protocol):
     batch_size: int
     pooled: bool
 
-    def decode(self, slices: Seq[Slice]) -> npt.NDArray[np.float32]: ...
+    def decode(self, slices: Seq[Slice]) -> Logits: ...
 
     def sample(self, chain: Any, row: int) -> int: ...
 
@@ -53,6 +51,7 @@ class LlamaStepper:
         info: EngineInfo,
     ) -> None:
         self.info = info
+        self.drafts = DraftCounts()
         self.vocabulary = model
         self._context = context
         self._kv = kv
@@ -79,11 +78,13 @@ class LlamaStepper:
         started = time.perf_counter()
         decoded = sum(not w.sequence.is_prefilling for w in work)
         prefilled = sum(w.count for w in work) - decoded
+        drafts = any(w.draft for w in work)
         for part in self._passes(work):
             # An earlier pass may have had to preempt what this one meant to compute.
             if still_placed := [w for w in part if w.sequence.slot != NO_SLOT]:
                 results += self._run_pass(still_placed)
-        self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
+        if not drafts:  # such a step says little of others
+            self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
         return results
 
     def gauges(self) -> Gauges:
@@ -118,7 +119,7 @@ class LlamaStepper:
             return self._isolate(work)
         return self._postprocess(work, logits)
 
-    def _decode(self, work: list[Work]) -> npt.NDArray[np.float32]:
+    def _decode(self, work: list[Work]) -> Logits:
         """Run a forward pass, and find out meanwhile which tokens may come next."""
         masks = [mask for w in work if w.completes and (mask := w.sequence.next_mask) is not None]
         grammar.start(masks)
@@ -128,31 +129,60 @@ class LlamaStepper:
             for mask in masks:
                 mask.wait()  # the vocabulary that they look at may go
 
-    def _postprocess(self, work: list[Work], logits: npt.NDArray[np.float32]) -> Results:
+    def _postprocess(self, work: list[Work], logits: Logits) -> Results:
         """Note what was computed and draw the next token of every sequence whose prompt is complete."""
-        complete = [w.sequence for w in work if w.completes]
+        complete: list[Work] = []
+        rows: list[int] = []
+        end = 0  # of the rows of what was looked at
         for item in work:
+            if item.completes:
+                complete.append(item)
+                rows.append(end)
+            end += item.outputs
             self._scheduler.commit(item)
-        return self._draw(complete, logits)
+        results = self._draw([item.sequence for item in complete], rows, logits)
+        for index, item in enumerate(complete):
+            if item.draft:
+                results += self._verify(item, rows[index], results[index], logits)
+        return results
 
-    def _draw(self, sequences: list[LlamaSequence], logits: npt.NDArray[np.float32]) -> Results:
-        rows: list[Row | None] = []
-        errors: list[EngineError | None] = []
-        for row, sequence in enumerate(sequences):
-            wants = sequence.request.logprobs is not None
-            rows.append(log_probabilities(logits[row]) if wants else None)
-            errors.append(_edit(sequence, logits[row]))
-        greedy = logits.argmax(axis=1).tolist() if any(s.sampler.is_greedy for s in sequences) else []
+    def _verify(
+        self, work: Work, row: int, drawn: Drawn[LlamaSequence] | Failed[LlamaSequence], logits: Logits
+    ) -> Results:
+        """Draw on, row after row, as long as what is ``drawn`` is what the draft of ``work`` foretold: so all
+        that is drawn is what would have come without a draft, whatever the way of drawing."""
         results: Results = []
-        for row, sequence in enumerate(sequences):
-            if (failure := errors[row]) is not None:
+        draft, accepted = work.draft, 0
+        while isinstance(drawn, Drawn) and accepted < len(draft) and drawn.token == draft[accepted]:
+            if self.vocabulary.is_end(drawn.token):
+                break
+            accepted += 1
+            [drawn] = self._draw([work.sequence], [row + accepted], logits)
+            results.append(drawn)
+        if isinstance(drawn, Drawn):
+            self._scheduler.accept(work, accepted)
+        self.drafts.drafted += len(draft)
+        self.drafts.accepted += accepted
+        return results
+
+    def _draw(self, sequences: list[LlamaSequence], rows: list[int], logits: Logits) -> Results:
+        """The next token of each of ``sequences``, whose logits are in ``rows``."""
+        told: list[Row | None] = []
+        errors: list[EngineError | None] = []
+        for row, sequence in zip(rows, sequences, strict=True):
+            wants = sequence.request.logprobs is not None
+            told.append(log_probabilities(logits[row]) if wants else None)
+            errors.append(_edit(sequence, logits[row]))
+        results: Results = []
+        for row, sequence, logprobs, failure in zip(rows, sequences, told, errors, strict=True):
+            if failure is not None:
                 results.append(self._fail(sequence, failure))
                 continue
             try:
                 chain = sequence.sampler.chain
-                token = self._context.sample(chain, row) if chain is not None else greedy[row]
+                token = self._context.sample(chain, row) if chain is not None else int(logits[row].argmax())
                 sequence.sampler.accept(token)
-                results.append(Drawn(sequence, token, self._logprob(sequence, token, rows[row])))
+                results.append(Drawn(sequence, token, self._logprob(sequence, token, logprobs)))
             except Exception as error:
                 logger.exception("sampling failed for one sequence")
                 results.append(self._fail(sequence, EngineError(f"sampling failed: {error!r}")))
@@ -176,6 +206,7 @@ class LlamaStepper:
             self._kv.restore(item.sequence.slot)
         results: Results = []
         for item in work:
+            item.draft = ()
             try:
                 logits = self._decode([item])
             except Exception as error:
@@ -203,4 +234,5 @@ def _edit(sequence: LlamaSequence, row: Row) -> EngineError | None:
 def _slice(work: Work) -> Slice:
     sequence = work.sequence
     start = sequence.computed
-    return Slice(sequence.slot, start, sequence.tokens[start : start + work.count], work.completes)
+    tokens = sequence.tokens[start : start + work.count]
+    return Slice(sequence.slot, start, [*tokens, *work.draft], work.outputs)

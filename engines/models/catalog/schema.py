@@ -169,6 +169,7 @@ class ModelSettings(CatalogModel):
     pipeline_parallel: Count = 1
     threads: Count | None = None
     gpu_memory: Annotated[float, Field(gt=0, le=1)] | None = None
+    ngram_draft: Annotated[int, Field(ge=0, le=64)] | None = None
     options: dict[str, JsonValue] = {}
 
 
