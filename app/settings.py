@@ -239,9 +239,8 @@ class Settings(BaseSettings):
         7,
         ge=0,
         le=64,
-        description="llama.cpp: most tokens of an answer that are guessed ahead in a step, where it repeats what "
-        "stands in the prompt or in the answer itself, and only for a request that runs alone; what is drawn "
-        "stays the same (docs/drafting.md). 0: none.",
+        description="llama.cpp: most tokens that a step guesses ahead where an answer repeats its prompt or "
+        "itself, for a request that runs alone; what is drawn stays the same (docs/drafting.md). 0: none.",
     )
     allow_special_tokens: bool = Field(
         False,

@@ -73,14 +73,6 @@ def _check_continuation(request: GenerationRequest, limit: int, n_vocab: int) ->
     check_token_ids(request.generated, n_vocab, param="continuation")
 
 
-def refuse_continued_structure(request: GenerationRequest) -> None:
-    """For engines whose grammars begin with the first token that they draw themselves."""
-    if request.generated and request.structure is not None:
-        raise UnsupportedFeature(
-            "an answer with a response_format cannot be continued here: ask again", param="continuation"
-        )
-
-
 def refuse_tools(tools: Sequence[Mapping[str, Any]] | None) -> None:
     """For engines without the capability "tools"."""
     if tools:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
-from engines.base import Chunk, FinishReason, GenerationRequest, Usage
+from engines.base import Chunk, FinishReason, GenerationRequest, ToolCallDelta, Usage
 from engines.errors import EngineError
-from engines.text.output import TextAssembler
+from engines.text.output import Output, finish_of
 
 
 def merge(first: Chunk, second: Chunk) -> Chunk:
@@ -18,28 +19,38 @@ def merge(first: Chunk, second: Chunk) -> Chunk:
         logprobs=first.logprobs + second.logprobs,
         finish_reason=second.finish_reason,
         usage=second.usage,
+        reasoning=first.reasoning + second.reasoning,
+        tool_calls=_join(first.tool_calls, second.tool_calls),
     )
+
+
+def _join(first: tuple[ToolCallDelta, ...], second: tuple[ToolCallDelta, ...]) -> tuple[ToolCallDelta, ...]:
+    if not (first and second):
+        return first or second
+    last, next_ = first[-1], second[0]
+    if next_.index != last.index or next_.name is not None:
+        return first + second
+    return (*first[:-1], replace(last, arguments=last.arguments + next_.arguments), *second[1:])
 
 
 def resume(
     request: GenerationRequest,
-    assembler: TextAssembler,
+    output: Output,
     *,
     limit: int,
-    piece: Callable[[int], bytes],
     is_end: Callable[[int], bool],
 ) -> Chunk | None:
-    """Feed ``assembler`` the tokens that another backend generated; the last chunk if they end the answer.
+    """Feed ``output`` the tokens that another backend generated; the last chunk if they end the answer.
 
     Text that it releases here was sent before: that depends on nothing but the tokens. ``limit`` is the
-    most tokens of the answer, ``piece`` a token's bytes; ``is_end`` says that a token ends an answer.
+    most tokens of the answer; ``is_end`` says that a token ends an answer.
     """
     for count, token in enumerate(request.generated, 1):
         is_last = token in request.stop_token_ids or (is_end(token) and not request.ignore_eos)
-        if is_last or assembler.push(piece(token)).stopped:
-            return _last(request, assembler, "stop", count)
+        if is_last or output.push(token).stopped:
+            return _last(request, output, "stop", count)
     if len(request.generated) >= limit:
-        return _last(request, assembler, "length", len(request.generated))
+        return _last(request, output, "length", len(request.generated))
     return None
 
 
@@ -50,11 +61,10 @@ def ended(last: Chunk) -> ChunkStream:
     return stream
 
 
-def _last(
-    request: GenerationRequest, assembler: TextAssembler, reason: FinishReason, generated: int
-) -> Chunk:
-    usage = Usage(len(request.prompt.token_ids), generated)
-    return Chunk(assembler.finish().text, finish_reason=reason, usage=usage)
+def _last(request: GenerationRequest, output: Output, reason: FinishReason, generated: int) -> Chunk:
+    rest = output.finish()
+    usage = Usage(len(request.prompt.token_ids), generated, reasoning_tokens=output.reasoning_tokens)
+    return rest.chunk((), finish_of(reason, output), usage)
 
 
 class ChunkStream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engines.base import Chunk, TokenLogprob
-from engines.text.answer_reader import AnswerReader
 
 
 @dataclass(slots=True)
@@ -19,9 +18,8 @@ class CalledTool:
 
 @dataclass(slots=True)
 class Answer:
-    """One choice. Its ``reader``, if it has one, tells reasoning and tool calls from content."""
+    """One choice."""
 
-    reader: AnswerReader | None = None
     text: str = ""
     reasoning: str = ""
     calls: dict[int, CalledTool] = field(default_factory=dict)
@@ -30,20 +28,13 @@ class Answer:
     finish_reason: str | None = None
 
     def add(self, chunk: Chunk) -> None:
+        self.text += chunk.text
+        self.reasoning += chunk.reasoning
         self.token_ids += chunk.token_ids
-        if self.reader is None:
-            self._add(chunk.text, chunk.logprobs, chunk.finish_reason)
-            return
-        part = self.reader.read(chunk)
-        self._add(part.text, part.logprobs, part.finish_reason)
-        self.reasoning += part.reasoning
-        for delta in part.tool_calls:
+        self.logprobs.extend(chunk.logprobs)
+        self.finish_reason = chunk.finish_reason or self.finish_reason
+        for delta in chunk.tool_calls:
             call = self.calls.setdefault(delta.index, CalledTool())
             call.id = call.id or delta.id or ""
             call.name = call.name or delta.name or ""
             call.arguments += delta.arguments
-
-    def _add(self, text: str, logprobs: tuple[TokenLogprob, ...], finish_reason: str | None) -> None:
-        self.text += text
-        self.logprobs.extend(logprobs)
-        self.finish_reason = finish_reason or self.finish_reason

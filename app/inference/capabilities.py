@@ -26,7 +26,6 @@ FEATURES = {
     "repeat_last_n": "window of the penalties (they see all tokens)",
     "logits_processors": "logits processors of requests",
     "use_beam_search": "beam search",
-    "grammar": "GBNF grammars",
     "stop_regex": "stopping at regular expressions",
     "repetition_detection": "detection of repetitions",
     "thinking_token_budget": "budget of reasoning tokens",

@@ -11,7 +11,6 @@ from app.inference.targets import Resolved
 from app.inference.task import Task
 from balancer.call import ResumePoint, WireFormat
 from engines.base import Chunk, Prompt, Usage
-from engines.text.answer_reader import AnswerReader
 
 Resolve = Callable[[str], Resolved]
 
@@ -20,14 +19,14 @@ Resolve = Callable[[str], Resolved]
 class AnswerContext:
     """The facts of the answers to one task that a writer needs.
 
-    ``answer_id`` is no other answer's. ``choices`` is how many answers there are, ``readers`` one for each of
-    them, or none where all of their text is content. ``prompts`` are what they answer, one for each.
+    ``answer_id`` is no other answer's. ``choices`` is how many answers there are; ``has_parts``: there may be
+    more in them than content. ``prompts`` are what they answer, one for each.
     An answer that another backend began, up to ``resume_point``, has been opened there.
     """
 
     answer_id: str
     choices: int
-    readers: Sequence[AnswerReader] = ()
+    has_parts: bool = False
     prompts: Sequence[Prompt] = ()
     resume_point: ResumePoint | None = None
 

@@ -160,6 +160,7 @@ class RequestRecord:
             prompt_tokens=sum(u.prompt_tokens for u in prompts),
             completion_tokens=sum(u.completion_tokens for u in usages),
             cached_tokens=sum(u.cached_tokens for u in prompts),
+            reasoning_tokens=sum(u.reasoning_tokens for u in usages),
         )
 
     def end(self, status: Status, error: str | None = None, *, backend: str = "", attempts: int = 0) -> None:

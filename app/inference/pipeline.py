@@ -11,16 +11,15 @@ from app.errors import to_api_error
 from app.inference import capabilities, merge, reply
 from app.inference.dialect import AnswerContext, Dialect
 from app.inference.outcome import RequestRecord, Status
-from app.inference.resume import is_resumable, refuse_readers
+from app.inference.resume import cannot_resume, is_resumable
 from app.inference.targets import Resolved
 from app.inference.task import Task
 from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, EngineInfo, GenerationRequest, Prompt
-from engines.errors import ContextLengthExceeded
-from engines.text.answer_reader import AnswerReader, answer_readers
+from engines.base import Engine, EngineInfo, GenerationRequest, Prompt, Structure
+from engines.errors import ContextLengthExceeded, RequestError
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
 MOST_BYTES = 64 * 2**20
@@ -172,13 +171,21 @@ async def run(
     """The reply of an engine of this process to ``task``, from ``resume_point`` on if there is one."""
     resume_point = resume_point or request.resume_point
     capabilities.check(task.needs, engine.info)
-    if task.structure is not None:
-        await engine.prepare(task.structure)
     try:
         prompts = await _prompts(task, engine)
-        readers = [] if task.messages is None else _readers(task, engine, prompts[0])
-        refuse_readers(resume_point, readers)
-        sequences = generation_requests(task, prompts, request.request_id, resume_point)
+        plan = None
+        if task.messages is not None:
+            plan = engine.answer_plan(task.tools, prompts[0], task.structure)
+        structure = task.structure if plan is None else plan.structure
+        resumable = is_resumable(task) and engine.can_resume(structure, plan)
+        if resume_point is not None and not resumable:
+            raise cannot_resume()
+        if structure is not None:
+            await _prepare(engine, structure, task)
+        sequences = [
+            replace(each, structure=structure, answer=plan)
+            for each in generation_requests(task, prompts, request.request_id, resume_point)
+        ]
         generation = merge.start(engine, sequences, record, answers=task.n)
     except ContextLengthExceeded as error:
         raise error.told("prompt" if task.messages is None else "messages", _longer(engine.info)) from None
@@ -187,7 +194,7 @@ async def run(
         AnswerContext(
             answer_id=request.own_id,
             choices=len(sequences),
-            readers=readers,
+            has_parts=plan is not None,
             prompts=[sequence.prompt for sequence in sequences],
             resume_point=resume_point,
         ),
@@ -197,10 +204,19 @@ async def run(
     return await reply.streamed(
         generation,
         writer,
-        resumable=is_resumable(task) and not readers,
+        resumable=resumable,
         resume_point=resume_point,
         for_parent=request.for_parent,
     )
+
+
+async def _prepare(engine: Engine, structure: Structure, task: Task) -> None:
+    """Have ``engine`` compile ``structure``; a refusal names the field that asked for it."""
+    try:
+        await engine.prepare(structure)
+    except RequestError as error:
+        error.param = task.needs.get("structured", error.param)
+        raise
 
 
 def generation_requests(
@@ -232,10 +248,6 @@ def generation_requests(
         for prompt in prompts
         for i in range(task.n)
     ]
-
-
-def _readers(task: Task, engine: Engine, prompt: Prompt) -> list[AnswerReader]:
-    return answer_readers(engine, task.tools, prompt, task.n, tell_reasoning=task.tell_reasoning)
 
 
 def _longer(info: EngineInfo) -> str:

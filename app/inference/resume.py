@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from app.inference.task import Task
-from balancer.call import ResumePoint
 from engines.errors import UnsupportedFeature
-from engines.text.answer_reader import AnswerReader
 
 
 def is_resumable(task: Task) -> bool:
-    """Whether another backend can go on with the answer from its tokens alone.
+    """Whether another backend may be able to go on with the answer from its tokens alone.
 
-    An answer with reasoning cannot be resumed either, but that only the engine knows.
+    Whether it can, of an answer with parts or of some form, only the engine knows (`Generates.can_resume`).
     """
-    return (
-        task.stream
-        and task.n == 1
-        and len(task.prompts) <= 1
-        and task.logprobs is None
-        and task.tools is None
-        and task.structure is None
+    return task.stream and task.n == 1 and len(task.prompts) <= 1 and task.logprobs is None
+
+
+def cannot_resume() -> UnsupportedFeature:
+    return UnsupportedFeature(
+        "an answer of this form cannot be resumed by another backend", param="continuation"
     )
-
-
-def refuse_readers(resume_point: ResumePoint | None, readers: list[AnswerReader]) -> None:
-    """Raise `UnsupportedFeature` if ``readers`` would begin in the middle of an answer."""
-    if resume_point is not None and readers:
-        raise UnsupportedFeature("an answer with reasoning cannot be resumed by another backend")

@@ -10,8 +10,7 @@ from typing import Any
 from app.schemas.unknown_fields import UnknownField
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
-from engines.base import NEW_ANSWER, Rendering, Sampling, Structure
-from engines.text.tool_use import ToolUse
+from engines.base import NEW_ANSWER, Rendering, Sampling, Structure, ToolUse
 
 # More of a conversation tells no two apart.
 CONVERSATION_CHARS = BLOCK_CHARS * MAX_BLOCKS

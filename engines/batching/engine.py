@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from engines.base import (
     NEW_ANSWER,
+    AnswerPlan,
     EngineInfo,
     EngineStats,
     GenerationRequest,
@@ -18,6 +19,7 @@ from engines.base import (
     Prompt,
     Rendering,
     Structure,
+    ToolUse,
 )
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
@@ -34,7 +36,7 @@ from engines.limits import (
 from engines.stream import ChunkStream, ended, resume
 from engines.text.chat_prompt import OpenEnd, variables
 from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
-from engines.text.output import TextAssembler, piece_of
+from engines.text.output import Output, output_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
 from engines.text.tool_history import ToolHistory
@@ -105,10 +107,14 @@ class BatchingEngine(ABC, Generic[S]):
             text = end.cut(text)
         return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
 
-    def answer_parser(
-        self, tools: Seq[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
-    ) -> None:
-        refuse_tools(tools)
+    def answer_plan(
+        self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
+    ) -> AnswerPlan | None:
+        refuse_tools(tools.definitions if tools is not None else None)
+        return None
+
+    def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
+        return structure is None or self._compiler is not None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return await self._tokenizer.tokenize(text, add_special=add_special)
@@ -126,27 +132,27 @@ class BatchingEngine(ABC, Generic[S]):
         if self._closed or not thread.is_alive:
             raise thread.failure or EngineError("the engine is closed")
         refuse_adapter(request)
+        if request.structure is not None and self._compiler is None:
+            raise no_structures()
         limit = generation_limit(
             request, context_length=self._info.context_length, n_vocab=vocabulary.n_vocab
         )
         check_choice(request, vocabulary.is_end)
-        mask = self._mask(request)
-        assembler, piece = TextAssembler.of(request), piece_of(request, vocabulary)
-        last = resume(request, assembler, limit=limit, piece=piece, is_end=vocabulary.is_end)
+        output = output_of(request, vocabulary)
+        last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         stream = ChunkStream(on_close=lambda: thread.abort(sequence))
-        sequence = self._new_sequence(request, stream, assembler, limit)
-        sequence.mask = mask
+        sequence = self._new_sequence(request, stream, output, limit)
+        sequence.mask = self._mask(request, output)
         thread.submit(sequence)
         return stream
 
-    def _mask(self, request: GenerationRequest) -> TokenMask | None:
-        if request.structure is None:
+    def _mask(self, request: GenerationRequest, output: Output) -> TokenMask | None:
+        """What keeps an answer in its form behind its reasoning; ``output`` was fed what there is of it."""
+        if request.structure is None or self._compiler is None:
             return None
-        if self._compiler is None:
-            raise no_structures()
-        return self._compiler.grammar(request.structure).mask(request.generated)
+        return self._compiler.grammar(request.structure).mask(request.generated[output.reasoning_tokens :])
 
     async def _render_probe(self, messages: Seq[Mapping[str, Any]]) -> str:
         assert self._template is not None
@@ -184,9 +190,7 @@ class BatchingEngine(ABC, Generic[S]):
     # -- what an engine adds -----------------------------------------------------------------------
 
     @abstractmethod
-    def _new_sequence(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
-    ) -> S:
+    def _new_sequence(self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int) -> S:
         """The sequence of a request that was checked."""
 
     @abstractmethod

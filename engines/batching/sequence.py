@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
+from engines.text.assembler import Released
 from engines.text.grammar import TokenMask
-from engines.text.output import Released, TextAssembler
+from engines.text.output import Output, finish_of
 
 
 class Sequence:
@@ -18,8 +19,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "_assembler",
         "_limit",
+        "_output",
         "cached",
         "completion_tokens",
         "has_ended",
@@ -29,10 +30,8 @@ class Sequence:
         "tokens",
     )
 
-    def __init__(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
-    ) -> None:
-        """``assembler`` was fed ``request.generated``; ``limit`` is the most tokens of the answer, more than
+    def __init__(self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int) -> None:
+        """``output`` was fed ``request.generated``; ``limit`` is the most tokens of the answer, more than
         these."""
         self.request = request
         self.stream = stream
@@ -41,7 +40,7 @@ class Sequence:
         self.cached: int | None = None
         self.has_ended = False
         self.mask: TokenMask | None = None
-        self._assembler = assembler
+        self._output = output
         self._limit = limit
 
     @property
@@ -55,12 +54,17 @@ class Sequence:
         return self._limit - self.completion_tokens
 
     @property
+    def in_reasoning(self) -> bool:
+        """Whether the next token is reasoning, of which no structure is demanded."""
+        return self._output.in_reasoning
+
+    @property
     def next_mask(self) -> TokenMask | None:
         """What says which token may come next; None: any."""
-        return self.mask
+        return None if self._output.in_reasoning else self.mask
 
-    def extend(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> Chunk:
-        """Take a drawn token, which adds ``piece`` to the text; the last chunk if the answer ends with it.
+    def extend(self, token: int, logprob: TokenLogprob | None) -> Chunk:
+        """Take a drawn token; the last chunk if the answer ends with it.
 
         Raises `EngineError` if the structure of the answer forbids it.
         """
@@ -68,26 +72,23 @@ class Sequence:
             mask.consume(token)
         self.tokens.append(token)
         self.completion_tokens += 1
-        released = self._assembler.push(piece, logprob)
+        released = self._output.push(token, logprob)
         if released.stopped:
-            return self._last((token,), released.text, released.logprobs, "stop")
+            return self._last((token,), released, "stop")
         if self.completion_tokens >= self._limit:
-            rest = self._assembler.finish()
-            return self._last(
-                (token,), released.text + rest.text, released.logprobs + rest.logprobs, "length"
-            )
-        return Chunk(released.text, (token,), released.logprobs)
+            return self._last((token,), released.then(self._output.finish()), "length")
+        return released.chunk((token,))
 
-    def end(self, piece: bytes = b"", logprob: TokenLogprob | None = None) -> Chunk:
-        """The last chunk, after a token that ends the answer: it counts, and adds ``piece`` to the text."""
+    def end(self, token: int, logprob: TokenLogprob | None) -> Chunk:
+        """The last chunk, after a ``token`` that ends the answer: it counts, and is part of the text if the
+        request says so."""
         self.completion_tokens += 1
-        released = self._assembler.push(piece, logprob) if piece else Released()
-        rest = self._assembler.finish()
-        return self._last((), released.text + rest.text, released.logprobs + rest.logprobs, "stop")
+        released = self._output.push(token, logprob) if self.request.include_stop else Released()
+        return self._last((), released.then(self._output.finish()), "stop")
 
-    def _last(
-        self, token_ids: tuple[int, ...], text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason
-    ) -> Chunk:
+    def _last(self, token_ids: tuple[int, ...], released: Released, reason: FinishReason) -> Chunk:
         self.has_ended = True
-        usage = Usage(len(self.request.prompt.token_ids), self.completion_tokens, self.cached or 0)
-        return Chunk(text, token_ids, logprobs, reason, usage)
+        output = self._output
+        prompt = len(self.request.prompt.token_ids)
+        usage = Usage(prompt, self.completion_tokens, self.cached or 0, output.reasoning_tokens)
+        return released.chunk(token_ids, finish_of(reason, output), usage)

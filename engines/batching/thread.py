@@ -22,7 +22,6 @@ from engines.batching.sequence import Sequence
 from engines.batching.stepper import Drawn, Failed, Stepper
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError, ModelLoadError
-from engines.text.output import piece_of
 
 logger = logging.getLogger("engines.batching")
 
@@ -201,11 +200,9 @@ class EngineThread(Generic[S]):
 
     def _extend(self, drawn: Drawn[S]) -> Chunk:
         sequence, token, logprob = drawn
-        vocabulary, request = self._stepper.vocabulary, sequence.request
-        piece = piece_of(request, vocabulary)
-        if vocabulary.is_end(token) or token in request.stop_token_ids:
-            return sequence.end(piece(token), logprob) if request.include_stop else sequence.end()
-        return sequence.extend(token, piece(token), logprob)
+        if self._stepper.vocabulary.is_end(token) or token in sequence.request.stop_token_ids:
+            return sequence.end(token, logprob)
+        return sequence.extend(token, logprob)
 
     def _die(self, error: EngineError) -> None:
         self.failure = error

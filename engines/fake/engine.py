@@ -15,7 +15,8 @@ from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
-    AnswerParser,
+    AnswerPlan,
+    AnswerReader,
     Candidate,
     Chunk,
     EngineInfo,
@@ -28,15 +29,19 @@ from engines.base import (
     Sampling,
     Structure,
     TokenLogprob,
+    ToolUse,
     Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake.vocabulary import WordVocabulary
 from engines.limits import check_choice, generation_limit, no_structures, refuse_extras, refuse_tools
 from engines.stream import ChunkStream, resume
+from engines.text.answer_plan import Plan
+from engines.text.assembler import Released
 from engines.text.bad_words import token_runs
 from engines.text.chat_prompt import variables
-from engines.text.output import Released, TextAssembler
+from engines.text.forced_calls import forced_plan
+from engines.text.output import Output, finish_of, output_of
 from engines.text.tokenizer import Tokenizer
 
 _FOREVER = 2**62
@@ -49,7 +54,7 @@ class FakeEngine:
     echo. ``healthy`` and ``fail_next`` let tests make it misbehave.
 
     With "tools", "reasoning", "structured" or "adapters" in ``capabilities`` it accepts what asks for
-    them: ``make_parser`` tells its answers' parts apart, ``answer`` is what fits a structure, and
+    them: ``make_reader`` tells its answers' parts apart, ``answer`` is what fits a structure, and
     ``last_request`` and ``last_rendering`` are what it was asked.
     """
 
@@ -63,7 +68,7 @@ class FakeEngine:
         longest_context: int = 8192,
         max_sequences: int = 64,
         capabilities: Iterable[str] = ("chat", "completion"),
-        make_parser: Callable[[], AnswerParser] | None = None,
+        make_reader: Callable[[], AnswerReader] | None = None,
     ) -> None:
         self._info = EngineInfo(
             engine="fake",
@@ -80,7 +85,7 @@ class FakeEngine:
         self.last_request: GenerationRequest | None = None
         self.last_rendering: Rendering | None = None
         self._delay = token_delay
-        self._make_parser = make_parser
+        self._make_reader = make_reader
         self._vocabulary = WordVocabulary()
         self._tokenizer = Tokenizer(self._vocabulary, context_length)
         self._slots = asyncio.Semaphore(max_sequences)
@@ -109,11 +114,18 @@ class FakeEngine:
         text = text[:-1] if rendering.continue_final else text
         return await self._tokenizer.prompt(text, chat, add_special=True)
 
-    def answer_parser(
-        self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
-    ) -> AnswerParser | None:
-        self._check_tools(tools)
-        return self._make_parser() if self._make_parser is not None else None
+    def answer_plan(
+        self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
+    ) -> AnswerPlan | None:
+        self._check_tools(tools.definitions if tools is not None else None)
+        make = self._make_reader
+        if tools is not None and tools.is_forced:
+            reasons = "reasoning" in self._info.capabilities
+            return forced_plan(tools, lambda: make() if make is not None and reasons else None)
+        return Plan(make, tools, structure) if make is not None else None
+
+    def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
+        return structure is None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return await self._tokenizer.tokenize(text, add_special=add_special)
@@ -191,8 +203,8 @@ class FakeEngine:
     async def _emit(
         self, request: GenerationRequest, stream: ChunkStream, source: tuple[int, ...], limit: int
     ) -> None:
-        assembler = TextAssembler.of(request)
-        last = resume(request, assembler, limit=limit, piece=self._vocabulary.piece, is_end=_never)
+        output = output_of(request, self._vocabulary)
+        last = resume(request, output, limit=limit, is_end=_never)
         if last is not None:
             stream.put(last)
             return
@@ -206,17 +218,16 @@ class FakeEngine:
             self._completion_tokens += 1
             piece = self._vocabulary.piece(token)
             if token in request.stop_token_ids and count >= request.min_tokens:
-                text = assembler.push(piece).text if request.include_stop else ""
-                rest = assembler.finish()
-                stream.put(_last(rest._replace(text=text + rest.text), (), "stop", request, count + 1))
+                released = output.push(token) if request.include_stop else Released()
+                stream.put(_last(released.then(output.finish()), output, (), "stop", request, count + 1))
                 return
-            released = assembler.push(piece, self._logprob(request, token, piece))
+            released = output.push(token, self._logprob(request, token, piece))
             if released.stopped:
-                stream.put(_last(released, (token,), "stop", request, count + 1))
+                stream.put(_last(released, output, (token,), "stop", request, count + 1))
                 return
-            stream.put(Chunk(released.text, (token,), released.logprobs))
+            stream.put(released.chunk((token,)))
         reason: FinishReason = "length" if limit <= longest else "stop"
-        stream.put(_last(assembler.finish(), (), reason, request, end))
+        stream.put(_last(output.finish(), output, (), reason, request, end))
 
     def _check_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
         if "tools" not in self._info.capabilities:
@@ -279,10 +290,11 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 def _last(
     released: Released,
+    output: Output,
     token_ids: tuple[int, ...],
     reason: FinishReason,
     request: GenerationRequest,
     generated: int,
 ) -> Chunk:
-    usage = Usage(len(request.prompt.token_ids), generated)
-    return Chunk(released.text, token_ids, released.logprobs, reason, usage)
+    usage = Usage(len(request.prompt.token_ids), generated, reasoning_tokens=output.reasoning_tokens)
+    return released.chunk(token_ids, finish_of(reason, output), usage)

@@ -22,7 +22,7 @@ from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ChunkStream
 from engines.text import grammar
 from engines.text.bad_words import token_runs
-from engines.text.output import TextAssembler
+from engines.text.output import Output
 from engines.text.renderer import TemplateWorker
 
 __all__ = ["LlamaEngine", "LlamaOptions"]
@@ -96,15 +96,13 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         self._thread, self._info, self._drafts = _start_thread(stepper), stepper.info, stepper.drafts
 
     def _new_sequence(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
+        self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int
     ) -> LlamaSequence:
         bad_words = token_runs(request.sampling.bad_words, self._model)
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
-        # A mask must see each token before it can tell what may come next.
-        free = self._options.ngram_draft and request.structure is None
         length = len(request.prompt.token_ids) + limit
-        drafter = NgramDrafter(length) if free else None
-        return LlamaSequence(request, stream, assembler, limit, sampler, drafter)
+        drafter = NgramDrafter(length) if self._options.ngram_draft else None
+        return LlamaSequence(request, stream, output, limit, sampler, drafter)
 
     def _lacks_special(self, text: str) -> bool:
         # Templates that write BOS themselves must not get a second one.

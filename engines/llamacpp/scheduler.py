@@ -161,10 +161,11 @@ class LlamaScheduler:
 
     def _add_draft(self, work: Work) -> None:
         """Let a sequence that runs alone guess what comes next: where several decode, a token that one of
-        them drafts costs the others time, on CPUs as much as a token of their own."""
+        them drafts costs the others time, on CPUs as much as a token of their own. A mask must see each token
+        before it can tell the next ones."""
         sequence = work.sequence
         most = min(self._drafts, sequence.to_generate - 1, self._kv.free_cells - work.count)
-        if sequence.drafter is not None and most > 0:
+        if sequence.drafter is not None and sequence.mask is None and most > 0:
             work.draft = sequence.drafter.draft(sequence.tokens, most)
 
     def _prefill(self, work: list[Work], budget: int) -> int:

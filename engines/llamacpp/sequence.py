@@ -7,7 +7,7 @@ from engines.batching.sequence import Sequence
 from engines.llamacpp.drafting import NgramDrafter
 from engines.llamacpp.sampler import Sampler
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from engines.text.output import Output
 
 NO_SLOT = -1
 
@@ -26,12 +26,12 @@ class LlamaSequence(Sequence):
         self,
         request: GenerationRequest,
         stream: ChunkStream,
-        assembler: TextAssembler,
+        output: Output,
         limit: int,
         sampler: Sampler,
         drafter: NgramDrafter | None = None,
     ) -> None:
-        super().__init__(request, stream, assembler, limit)
+        super().__init__(request, stream, output, limit)
         self.sampler = sampler
         self.drafter = drafter
         self.computed = 0

@@ -17,7 +17,7 @@ from engines.mlx.folder import check_folder, check_settings
 from engines.mlx.sequence import MlxSequence
 from engines.mlx.stepper import MlxStepper
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from engines.text.output import Output
 from engines.text.renderer import TemplateWorker
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         raise UnsupportedFeature("MLX cannot sleep: unload the model instead")
 
     def _new_sequence(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
+        self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int
     ) -> MlxSequence:
-        return MlxSequence(request, stream, assembler, limit)
+        return MlxSequence(request, stream, output, limit)
 
     def _lacks_special(self, text: str) -> bool:
         return False  # Hugging Face's templates write every special token themselves

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engines.base import GenerationRequest
 from engines.batching.sequence import Sequence
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from engines.text.output import Output
 
 
 class MlxSequence(Sequence):
@@ -13,9 +13,7 @@ class MlxSequence(Sequence):
 
     __slots__ = ("is_prefilling", "uid")
 
-    def __init__(
-        self, request: GenerationRequest, stream: ChunkStream, assembler: TextAssembler, limit: int
-    ) -> None:
-        super().__init__(request, stream, assembler, limit)
+    def __init__(self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int) -> None:
+        super().__init__(request, stream, output, limit)
         self.is_prefilling = True
         self.uid: int | None = None

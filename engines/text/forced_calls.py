@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Protocol
 
-from engines.base import AnswerDelta, AnswerParser, Chunk, ToolCallDelta
+from engines.base import AnswerDelta, AnswerReader, ToolCallDelta, ToolUse
+from engines.text.answer_plan import Plan
+from engines.text.tool_use import forced_structure
 
 _BETWEEN_CALLS = " \t\r\n[]},"
 # A call up to its arguments.
@@ -100,15 +103,36 @@ class _ObjectEnd:
 
 
 class ForcedCalls:
-    """`AnswerParser` of an answer that is a forced call. ``inner`` parts reasoning from it, if the model
+    """`AnswerReader` of an answer that is a forced call. ``inner`` parts reasoning from it, if the model
     reasons."""
 
-    def __init__(self, reader: CallReader, inner: AnswerParser | None) -> None:
+    def __init__(self, reader: CallReader, inner: AnswerReader | None) -> None:
         self._reader = reader
         self._inner = inner
 
-    def push(self, chunk: Chunk) -> AnswerDelta:
-        delta = AnswerDelta(chunk.text) if self._inner is None else self._inner.push(chunk)
+    @property
+    def in_reasoning(self) -> bool:
+        return self._inner is not None and self._inner.in_reasoning
+
+    def feed(self, text: str, token: int, special: str = "") -> AnswerDelta:
+        return self._calls(
+            AnswerDelta(text) if self._inner is None else self._inner.feed(text, token, special)
+        )
+
+    def finish(self) -> AnswerDelta:
+        return AnswerDelta() if self._inner is None else self._calls(self._inner.finish())
+
+    def _calls(self, delta: AnswerDelta) -> AnswerDelta:
         if not delta.content:
             return delta
         return AnswerDelta(reasoning=delta.reasoning, tool_calls=tuple(self._reader.feed(delta.content)))
+
+
+def forced_plan(tools: ToolUse, inner: Callable[[], AnswerReader | None]) -> Plan:
+    """The plan of answers that must call one of ``tools``; ``inner`` makes readers of reasoning."""
+
+    def reader() -> AnswerReader:
+        named = tools.named
+        return ForcedCalls(CallArray() if named is None else NamedCall(named), inner())
+
+    return Plan(reader, tools, forced_structure(tools))

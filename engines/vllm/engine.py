@@ -15,6 +15,7 @@ from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
+    AnswerPlan,
     EngineInfo,
     EngineStats,
     GenerationRequest,
@@ -23,25 +24,19 @@ from engines.base import (
     Rendering,
     Structure,
     TokenStream,
+    ToolUse,
 )
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import (
-    check_choice,
-    generation_limit,
-    no_chat_template,
-    refuse_continued_structure,
-    refuse_tools,
-)
+from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ended, resume
 from engines.text.chat_prompt import variables
-from engines.text.output import TextAssembler, piece_of
+from engines.text.output import output_of
 from engines.text.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.caches import forget_models
 from engines.vllm.launch import Launch
-from engines.vllm.parsers import VllmAnswerParser
 from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params
 from engines.vllm.stream import DIED, VllmStream
 
@@ -121,13 +116,21 @@ class VllmEngine:
         prompt = await self._tokenizer.prompt(rendered, chat, add_special=False)
         return replace(prompt, variables=given)
 
-    def answer_parser(
-        self, tools: Sequence[Mapping[str, Any]] | None = None, prompt: Prompt | None = None
-    ) -> VllmAnswerParser | None:
-        """``prompt`` tells the parser whether the template has already begun, or ended, the reasoning."""
+    def answer_plan(
+        self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None
+    ) -> AnswerPlan | None:
         parts = self._open()
-        self._check_tools(tools)
-        return parts.parsers.make(tools, prompt)
+        self._check_tools(tools.definitions if tools is not None else None)
+        if tools is not None and structure is not None and not tools.is_forced:
+            raise UnsupportedFeature(
+                "a structured answer together with tools that the model may call is not supported by vLLM's "
+                "engine yet: leave one of them out, or force a call with tool_choice",
+                param="response_format",
+            )
+        return parts.parsers.plan(tools, prompt, structure)
+
+    def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
+        return structure is None and plan is None
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return await self._tokenizer.tokenize(text, add_special=add_special)
@@ -144,11 +147,10 @@ class VllmEngine:
         if self._llm.errored:
             raise EngineError(DIED)
         adapter, vocabulary = _adapter(parts, request.adapter), parts.vocabulary
-        refuse_continued_structure(request)
         limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
         check_choice(request, vocabulary.is_end)
-        assembler, piece = TextAssembler.of(request), piece_of(request, vocabulary)
-        last = resume(request, assembler, limit=limit, piece=piece, is_end=vocabulary.is_end)
+        output = output_of(request, vocabulary)
+        last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
         params = sampling_params(request, limit)
@@ -169,7 +171,7 @@ class VllmEngine:
         start.add_done_callback(self._starting.discard)
         self._last_submit = time.monotonic()
         stream = VllmStream(
-            request, vocabulary, assembler, start, lambda it, abort: self._end(it, start, name, abort)
+            request, vocabulary, output, start, lambda it, abort: self._end(it, start, name, abort)
         )
         self._streams.add(stream)
         return stream

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.base import AnswerDelta, Chunk, Prompt, ToolCallDelta
+from engines.base import AnswerDelta, Prompt, Structure, ToolCallDelta, ToolUse
 from engines.errors import CannotLoad, EngineError, RequestError
+from engines.text.answer_plan import Plan
+from engines.text.forced_calls import forced_plan
+from engines.text.output import NOTHING
 
 # Marks in chat templates by which well-known formats of tool calls are recognised, most specific first.
 _KNOWN_FORMATS = (
@@ -38,10 +41,21 @@ class AnswerParsers:
         self._parser_class = _find(tool_parser, reasoning_parser, tokenizer)
         self.keep_special = self._needs_special_tokens()
 
-    def make(
-        self, tools: Sequence[Mapping[str, Any]] | None, prompt: Prompt | None = None
-    ) -> VllmAnswerParser | None:
-        """None where all text is content. Raises `RequestError` for malformed tools."""
+    def plan(self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None) -> Plan | None:
+        """The plan of answers to ``prompt``; None where all text is content. Raises `RequestError` for
+        malformed tools."""
+        if tools is not None and tools.is_forced:
+            return forced_plan(tools, lambda: self.make(None, prompt) if self.reasoning else None)
+        definitions = None if tools is None else tools.definitions
+        first = self.make(definitions, prompt)
+        if first is None:
+            return None
+        # Most prompts have one answer, whose reader is there already.
+        made = [first]
+        return Plan(lambda: made.pop() if made else self.make(definitions, prompt), tools, structure)
+
+    def make(self, tools: Sequence[Mapping[str, Any]] | None, prompt: Prompt | None = None) -> Any:
+        """A `VllmAnswerReader`; None where all text is content. Raises `RequestError` for malformed tools."""
         if self._parser_class is None or (not tools and not self.reasoning):
             return None
         given = {} if prompt is None else dict(prompt.variables)
@@ -50,9 +64,9 @@ class AnswerParsers:
             self._tokenizer, request.tools, model_config=self._model_config, chat_template_kwargs=given
         )
         if prompt is not None:
-            return VllmAnswerParser(parser, request, list(prompt.token_ids))
+            return VllmAnswerReader(parser, request, list(prompt.token_ids))
         # vLLM looks for tool calls only once it has seen by the prompt that no reasoning is open.
-        return VllmAnswerParser(parser, request, None if self.reasoning else [])
+        return VllmAnswerReader(parser, request, None if self.reasoning else [])
 
     def _needs_special_tokens(self) -> bool:
         """Whether the parsers look for text that is a special token of this model."""
@@ -64,31 +78,35 @@ class AnswerParsers:
         return not parser.adjust_request(request).skip_special_tokens
 
 
-class VllmAnswerParser:
-    """One answer's parser."""
+class VllmAnswerReader:
+    """`AnswerReader` of one answer, by vLLM's parser."""
 
     def __init__(self, parser: Any, request: Any, prompt: list[int] | None) -> None:
         self._parser = parser
         self._request = request
         self._prompt = prompt
+        self.in_reasoning = False
 
-    def push(self, chunk: Chunk) -> AnswerDelta:
-        """What ``chunk`` adds. Raises `EngineError` for an answer that the parser cannot take."""
-        finished = chunk.finish_reason is not None
-        if not (chunk.text or chunk.token_ids or finished):
-            return AnswerDelta()
+    def feed(self, text: str, token: int, special: str = "") -> AnswerDelta:
+        """Raises `EngineError` for an answer that the parser cannot take."""
+        tokens = [token] if token >= 0 else []
+        delta = self._parse(text or special, tokens, finished=False)
+        if delta != NOTHING:
+            self.in_reasoning = bool(delta.reasoning) and not (delta.content or delta.tool_calls)
+        return delta
+
+    def finish(self) -> AnswerDelta:
+        return self._parse("", [], finished=True)
+
+    def _parse(self, text: str, tokens: list[int], *, finished: bool) -> AnswerDelta:
         try:
             delta = self._parser.parse_delta(
-                chunk.text,
-                list(chunk.token_ids),
-                self._request,
-                prompt_token_ids=self._prompt,
-                finished=finished,
+                text, tokens, self._request, prompt_token_ids=self._prompt, finished=finished
             )
         except Exception as error:
             raise EngineError(f"vLLM's parser failed on the model's answer: {error!r}") from error
         if delta is None:
-            return AnswerDelta()
+            return NOTHING
         reasoning = getattr(delta, "reasoning", None)
         return AnswerDelta(
             delta.content or "", reasoning or "", tuple(map(_tool_call, delta.tool_calls or ()))

@@ -1,7 +1,7 @@
 """Streams of answers: token ids come from vLLM, text is made here.
 
 vLLM's own detokeniser costs the API process more for a token, holds text back by the length of the
-longest stop string, and tells no bytes; so tokens go through the same `TextAssembler` as everywhere.
+longest stop string, and tells no bytes; so tokens go through the same `Output` as everywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.errors import EngineError
-from engines.text.output import TextAssembler, piece_of
+from engines.text.assembler import Released
+from engines.text.output import Output, finish_of
 from engines.vllm.sampling import is_request_fault, request_error
 from engines.vllm.vocabulary import VllmVocabulary
 
@@ -24,13 +25,12 @@ class VllmStream:
     """Reads vLLM's collector of one request, which merges what a slow reader leaves behind."""
 
     __slots__ = (
-        "_assembler",
         "_collector",
         "_completion_tokens",
         "_ended",
         "_error",
         "_on_end",
-        "_piece",
+        "_output",
         "_request",
         "_start",
         "_vocabulary",
@@ -40,19 +40,18 @@ class VllmStream:
         self,
         request: GenerationRequest,
         vocabulary: VllmVocabulary,
-        assembler: TextAssembler,
+        output: Output,
         start: asyncio.Task[Any],
         on_end: Callable[[VllmStream, bool], None],
     ) -> None:
-        """``assembler`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
+        """``output`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
         called once; True means that vLLM must be told."""
         self._request = request
         self._vocabulary = vocabulary
-        self._piece = piece_of(request, vocabulary)
         self._start = start
         self._on_end: Callable[[VllmStream, bool], None] | None = on_end
         self._collector: Any = None
-        self._assembler = assembler
+        self._output = output
         self._completion_tokens = len(request.generated)
         self._ended = False
         self._error: EngineError | None = None
@@ -111,39 +110,36 @@ class VllmStream:
         tokens = tuple(completion.token_ids)
         # The token that ends an answer counts, but is no part of it.
         shown = tokens[:-1] if reason == "stop" else tokens
-        text, logprobs, used = self._release(
-            tokens if self._request.include_stop else shown, completion.logprobs
-        )
+        released, used = self._release(tokens if self._request.include_stop else shown, completion.logprobs)
         if used is not None:
             self._completion_tokens += used
             self._end(abort=reason is None)
-            return Chunk(text, tokens[:used], logprobs, "stop", self._usage(output))
+            return self._last(released, tokens[:used], "stop", output)
         self._completion_tokens += len(tokens)
         if reason is None:
-            return Chunk(text, shown, logprobs)
+            return released.chunk(shown)
         self._end(abort=False)
-        rest = self._assembler.finish()
-        ended: FinishReason = "stop" if rest.stopped else _REASONS[reason]
-        return Chunk(text + rest.text, shown, logprobs + rest.logprobs, ended, self._usage(output))
+        rest = self._output.finish()
+        return self._last(released.then(rest), shown, "stop" if rest.stopped else _REASONS[reason], output)
 
-    def _release(
-        self, tokens: tuple[int, ...], logprobs: Any
-    ) -> tuple[str, tuple[TokenLogprob, ...], int | None]:
-        """Text and log probabilities of ``tokens``, and how many of them there were up to a stop string."""
-        push, piece = self._assembler.push, self._piece
+    def _release(self, tokens: tuple[int, ...], logprobs: Any) -> tuple[Released, int | None]:
+        """What ``tokens`` add to the answer, and how many of them there were up to a stop string."""
+        push = self._output.push
         if len(tokens) == 1 and not logprobs:
-            text, _, stopped = push(piece(tokens[0]))
-            return text, (), 1 if stopped else None
-        texts: list[str] = []
-        entries: list[TokenLogprob] = []
+            released = push(tokens[0])
+            return released, 1 if released.stopped else None
+        whole = Released()
         for index, token in enumerate(tokens):
             entry = self._logprob(token, logprobs[index]) if logprobs else None
-            text, ready, stopped = push(piece(token), entry)
-            texts.append(text)
-            entries.extend(ready)
-            if stopped:
-                return "".join(texts), tuple(entries), index + 1
-        return "".join(texts), tuple(entries), None
+            whole = whole.then(push(token, entry))
+            if whole.stopped:
+                return whole, index + 1
+        return whole, None
+
+    def _last(
+        self, released: Released, token_ids: tuple[int, ...], reason: FinishReason, output: Any
+    ) -> Chunk:
+        return released.chunk(token_ids, finish_of(reason, self._output), self._usage(output))
 
     def _logprob(self, token: int, position: Any) -> TokenLogprob:
         wanted = self._request.logprobs or 0
@@ -154,7 +150,8 @@ class VllmStream:
 
     def _usage(self, output: Any) -> Usage:
         prompt = len(self._request.prompt.token_ids)
-        return Usage(prompt, self._completion_tokens, min(output.num_cached_tokens or 0, prompt))
+        cached = min(output.num_cached_tokens or 0, prompt)
+        return Usage(prompt, self._completion_tokens, cached, self._output.reasoning_tokens)
 
 
 def _translate(error: Exception) -> EngineError:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engines.base import GenerationRequest, Prompt, Structure
-from engines.errors import ContextLengthExceeded, RequestError, UnsupportedFeature
-from engines.limits import generation_limit, refuse_continued_structure
+from engines.base import GenerationRequest, Prompt
+from engines.errors import ContextLengthExceeded, RequestError
+from engines.limits import generation_limit
 
 
 def limit(prompt: int = 4, **fields: object) -> int:
@@ -62,9 +62,3 @@ def test_what_cannot_have_been_generated_is_refused(fields: dict[str, Any]) -> N
     with pytest.raises(RequestError) as refusal:
         limit(**fields)
     assert refusal.value.param == "continuation"
-
-
-def test_a_structure_is_not_continued_where_the_engine_cannot() -> None:
-    request = GenerationRequest("r", Prompt((1,)), generated=(1,), structure=Structure("json_object"))
-    with pytest.raises(UnsupportedFeature, match="ask again"):
-        refuse_continued_structure(request)

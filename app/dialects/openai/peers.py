@@ -58,6 +58,7 @@ STRUCTURES: dict[str, Callable[[Any], Structure]] = {
     "json_schema": json_schema,
     "regex": lambda value: Structure("regex", value),
     "ebnf": lambda value: Structure("grammar", value),
+    "grammar": lambda value: Structure("grammar", value),
 }
 # Most requests have none of these; a set says so at once.
 _OF_STRUCTURE = frozenset(STRUCTURES)
@@ -104,6 +105,9 @@ class PeerFields(SamplingFields):
     json_schema: JsonSchema | None = Field(None, description="`structured_outputs.json`.")
     regex: Text | None = Field(None, description="`structured_outputs.regex`.")
     ebnf: Text | None = Field(None, description="`structured_outputs.grammar`.")
+    grammar: Annotated[str, AfterValidator(check_text)] | None = Field(
+        None, description="`structured_outputs.grammar`; empty: none."
+    )
 
     # What only llama.cpp's samplers can do.
     repeat_last_n: Annotated[int, Asks((-1,), of=PENALTIES)] = Field(
@@ -139,7 +143,6 @@ class PeerFields(SamplingFields):
     use_beam_search: Annotated[Any, Asks((False,))] = None
     length_penalty: Annotated[Any, CountsWith("use_beam_search")] = None
     early_stopping: Annotated[Any, CountsWith("use_beam_search")] = None
-    grammar: Annotated[Any, Asks(("",))] = None
     stop_regex: Annotated[Any, Asks(("", []))] = None
     repetition_detection: Annotated[Any, Asks()] = None
     thinking_token_budget: Annotated[Any, Asks((-1,))] = None
@@ -196,7 +199,7 @@ class PeerFields(SamplingFields):
         if self.model_fields_set.isdisjoint(_OF_STRUCTURE):
             return {}
         given = [name for name in STRUCTURES if name in self.model_fields_set]
-        return {name: STRUCTURES[name](v) for name in given if (v := getattr(self, name)) is not None}
+        return {name: STRUCTURES[name](v) for name in given if (v := getattr(self, name)) not in (None, "")}
 
     def _rare_sampling(self) -> RareSampling:
         given = _RARE & self.model_fields_set

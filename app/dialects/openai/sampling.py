@@ -165,8 +165,13 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int = Field(description="Prompt tokens found in the prefix cache.")
 
 
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
 class UsageInfo(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails

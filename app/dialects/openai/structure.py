@@ -69,7 +69,11 @@ class NamedSchema(WireModel):
     name: Identifier
     schema_: JsonObject = Field(alias="schema")
     description: str | None = None
-    strict: bool | None = Field(None, description="Accepted; every answer matches the schema anyway.")
+    strict: bool | None = Field(
+        None,
+        description="true: a schema that cannot be enforced in every part is refused. Otherwise such parts "
+        "are left aside.",
+    )
 
 
 class TextFormat(WireModel):
@@ -78,6 +82,9 @@ class TextFormat(WireModel):
 
 class JsonObjectFormat(WireModel):
     type: Literal["json_object"]
+    schema_: JsonObject | None = Field(
+        None, alias="schema", description="A JSON schema, as llama-server takes it."
+    )
 
 
 class JsonSchemaFormat(WireModel):
@@ -94,9 +101,7 @@ class StructuredOutputs(WireModel):
     json_: JsonObject | None = Field(None, alias="json", description="A JSON schema.")
     regex: Text | None = None
     choice: Texts | None = None
-    grammar: Text | None = Field(
-        None, description="A grammar in the engine's own notation (vLLM: EBNF, Lark)."
-    )
+    grammar: Text | None = Field(None, description="A grammar: Lark, or GBNF (told by its `::=`).")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -108,9 +113,9 @@ class StructuredOutputs(WireModel):
 def of_response_format(format: ResponseFormat | None) -> Structure | None:
     match format:
         case JsonSchemaFormat():
-            return json_schema(format.json_schema.schema_)
-        case JsonObjectFormat():
-            return Structure("json_object")
+            return json_schema(format.json_schema.schema_, strict=format.json_schema.strict is True)
+        case JsonObjectFormat(schema_=schema):
+            return Structure("json_object") if schema is None else json_schema(schema, strict=False)
         case _:
             return None
 
@@ -119,8 +124,13 @@ def only_one(asked: Mapping[str, Structure | None]) -> tuple[Structure, str] | N
     """The one structure that a request asks for, and the field that does. Raises `RequestError` for more."""
     found = [(structure, name) for name, structure in asked.items() if structure is not None]
     if len(found) > 1:
-        raise RequestError(f"{found[0][1]} and {found[1][1]} exclude each other", param=found[0][1])
+        raise exclusive(found[0][1], found[1][1])
     return found[0] if found else None
+
+
+def exclusive(first: str, second: str) -> RequestError:
+    """For two fields of which one request has one at most."""
+    return RequestError(f"{first} and {second} exclude each other", param=first)
 
 
 def of_structured_outputs(wanted: StructuredOutputs | None) -> Structure | None:

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 
 from app.dialects.openai.structure import Identifier, JsonObject
 from app.schemas.common import WireModel
+from engines.base import ToolUse
 from engines.errors import RequestError
-from engines.text.tool_use import ToolUse
 
 MAX_TOOLS = 128
 # Of the calls in all messages of a request together: they are JSON in JSON, and parsed to be checked.

@@ -58,9 +58,17 @@ def find_usage(tail: bytes) -> Usage | None:
 
 def usage_of(counts: Mapping[str, Any]) -> Usage:
     """``counts`` in OpenAI's form; what is missing or no count is 0."""
-    details = counts.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")), _count(cached))
+    return Usage(
+        _count(counts.get("prompt_tokens")),
+        _count(counts.get("completion_tokens")),
+        _count(_detail(counts, "prompt_tokens_details", "cached_tokens")),
+        _count(_detail(counts, "completion_tokens_details", "reasoning_tokens")),
+    )
+
+
+def _detail(counts: Mapping[str, Any], details: str, name: str) -> object:
+    found = counts.get(details)
+    return found.get(name) if isinstance(found, dict) else None
 
 
 def _count(value: object) -> int:

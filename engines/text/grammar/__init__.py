@@ -1,7 +1,7 @@
 """Grammars: the forms that answers must have, as masks over a model's next tokens (llguidance).
 
-A `Compiler` (one for each engine) makes a `Grammar` of a `Structure`; each sequence has a `TokenMask` of it, which
-says before every draw what may be drawn. An engine supplies its `GrammarVocabulary`.
+A `Compiler` (one for each engine) makes a `Grammar` of a `Structure`; each sequence has a `TokenMask` of it,
+which says before every draw what may be drawn. An engine supplies its `GrammarVocabulary`.
 """
 
 from engines.text.grammar.choices import combine
@@ -9,6 +9,8 @@ from engines.text.grammar.compiler import Compiler
 from engines.text.grammar.grammar import Grammar
 from engines.text.grammar.library import is_installed
 from engines.text.grammar.mask import TokenMask, start
+from engines.text.grammar.schemas import checked
+from engines.text.grammar.sources import json_in_lark
 from engines.text.grammar.vocabulary import GrammarVocabulary, LazyTokenizer
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "GrammarVocabulary",
     "LazyTokenizer",
     "TokenMask",
+    "checked",
     "combine",
     "is_installed",
+    "json_in_lark",
     "start",
 ]

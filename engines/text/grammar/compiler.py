@@ -7,18 +7,19 @@ import json
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from engines.base import Structure
 from engines.text.claims import Check, Claims
 from engines.text.grammar.grammar import Grammar
 from engines.text.grammar.library import matcher as open_matcher
-from engines.text.grammar.mask import LONGEST_REASON
-from engines.text.grammar.sources import grammar_text, refused
+from engines.text.grammar.schemas import LONGEST_NAME, checked, place
+from engines.text.grammar.sources import grammar_text, json_grammar, reason, refused
 from engines.text.grammar.vocabulary import GrammarVocabulary
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, LLTokenizer
 
 # Grammars kept for each engine, those used last.
 KEPT = 64
@@ -93,13 +94,37 @@ class Compiler:
             done.exception()  # looked at: those who wait may all have gone
 
     def _make(self, structure: Structure) -> LLMatcher:
-        """The beginning of the grammar of ``structure``. Blocks."""
-        schema = json.loads(structure.value) if structure.kind == "json_schema" else None
-        text = grammar_text(structure, schema)
-        made = open_matcher(self._vocabulary.lltokenizer(), text)
+        """The beginning of the grammar of ``structure``. Blocks, and raises `RequestError`."""
+        tokenizer = self._vocabulary.lltokenizer()
+        if structure.kind == "json_schema":
+            return _of_schema(structure, tokenizer)
+        made = open_matcher(tokenizer, grammar_text(structure))
         if made.is_error():
-            raise refused(f"this structure cannot be followed: {made.get_error()[:LONGEST_REASON]}")
+            raise refused(f"this structure cannot be followed: {reason(made.get_error())}")
+        for text in structure.choices:
+            if not _can_spell(tokenizer, text):
+                raise refused(f"this model has no tokens that spell the choice {text[:LONGEST_NAME]!r}")
         return made
+
+
+def _of_schema(structure: Structure, tokenizer: LLTokenizer) -> LLMatcher:
+    def opened(schema: dict[str, Any]) -> LLMatcher:
+        return open_matcher(tokenizer, json_grammar(schema, is_strict=structure.strict))
+
+    def fault_of(schema: dict[str, Any]) -> str:
+        made = opened(schema)
+        return reason(made.get_error()) if made.is_error() else ""
+
+    schema = checked(json.loads(structure.value), partial(_can_spell, tokenizer))
+    made = opened(schema)
+    if made.is_error():
+        raise place(schema, reason(made.get_error()), fault_of)
+    return made
+
+
+def _can_spell(tokenizer: LLTokenizer, text: str) -> bool:
+    """Whether there are tokens for every byte of ``text``."""
+    return tokenizer.decode_bytes(tokenizer.greedy_tokenize(text)) == text.encode()
 
 
 def _probe(matcher: LLMatcher) -> None:
@@ -114,4 +139,4 @@ def _probe(matcher: LLMatcher) -> None:
         if token is None or not matcher.consume_token(token) or time.thread_time() - began > TRIED_SECONDS:
             break
     if matcher.is_error():
-        raise refused(f"this structure cannot be followed: {matcher.get_error()[:LONGEST_REASON]}")
+        raise refused(f"this structure cannot be followed: {reason(matcher.get_error())}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import EngineError, RequestError
+from engines.text.grammar.sources import reason
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -22,8 +23,6 @@ logger = logging.getLogger("engines")
 # What a mask may take on average, and how far an answer may be behind that before it is ended (CPU seconds).
 ALLOWANCE = 0.002
 DEBT = 0.5
-
-LONGEST_REASON = 200
 
 THREADS = max(1, min(8, (os.cpu_count() or 1) // 2))
 # All engines of the process share them.
@@ -80,8 +79,10 @@ class TokenMask:
         self._filling = None
         if self._error is None:
             assert self._matcher is not None
-            if not self._matcher.consume_token(token) or self._matcher.is_error():
-                self._error = _broken(self._matcher, f"token {token} was drawn, which the grammar forbids")
+            if not self._bits[token // 8] >> token % 8 & 1:
+                self._error = EngineError(f"token {token} was drawn, which the structure forbids")
+            elif not self._matcher.consume_token(token) or self._matcher.is_error():
+                self._error = _broken(self._matcher, "the answer cannot go on in the form that was asked for")
         if self._error is not None:
             raise self._error
 
@@ -126,10 +127,9 @@ class TokenMask:
             raise _broken(matcher, "the answer cannot go on in the form that was asked for")
 
 
-def _broken(matcher: LLMatcher, what: str) -> EngineError:
-    """The error of a matcher that will be of no more use. A longer message may quote the grammar."""
-    reason = matcher.get_error()[:LONGEST_REASON]
-    return EngineError(f"{what}: {reason}" if reason else what)
+def _broken(matcher: LLMatcher, what: str) -> RequestError:
+    """The error of a matcher that will be of no more use: the grammar is at fault, not the engine."""
+    return RequestError(f"{what}: {reason(matcher.get_error())}", param="response_format")
 
 
 def start(masks: Sequence[TokenMask]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engines.base import Structure
@@ -12,20 +13,16 @@ from engines.text.grammar import gbnf
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-# A space behind a comma and a colon, if the model wants one. Any other white space may go on for ever, and
-# models do. (Releases before 1.8 ignore a bounded `whitespace_pattern`.)
-_ITEM, _KEY = ", ?", ": ?"
+LONGEST_REASON = 200
 
 
-def grammar_text(structure: Structure, schema: Any = None) -> str:
-    """The grammar of ``structure``; ``schema`` is that of a "json_schema". Raises `RequestError`."""
+def grammar_text(structure: Structure) -> str:
+    """The grammar of a ``structure`` other than a JSON schema. Raises `RequestError`."""
     from llguidance import LLMatcher
 
     match structure.kind:
-        case "json_object":
+        case "json_object" | "json_schema":
             return json_grammar({"type": "object"})
-        case "json_schema":
-            return json_grammar(schema, is_strict=structure.strict)
         case "regex":
             return LLMatcher.grammar_from_regex(structure.value)
         case "choice":
@@ -36,20 +33,40 @@ def grammar_text(structure: Structure, schema: Any = None) -> str:
             return LLMatcher.grammar_from_lark(gbnf.to_lark(text) if gbnf.is_gbnf(text) else text)
 
 
-def json_grammar(schema: Any, *, is_strict: bool = True) -> str:
-    """The grammar of a JSON schema; unless it ``is_strict``, what cannot be enforced is left aside."""
+def json_grammar(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
+    """The grammar of a JSON schema, which was checked; see `json_options`."""
     from llguidance import LLMatcher
 
-    options: JsonCompileOptions = {
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=json_options(is_strict))
+
+
+def json_in_lark(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
+    """A JSON schema, which was checked, as a part of a Lark grammar: ``name: <this>``."""
+    return "%json " + json.dumps({**schema, "x-guidance": json_options(is_strict)})
+
+
+def json_options(is_strict: bool) -> JsonCompileOptions:
+    """The way in which JSON is written, and schemas are read: of one that is not strict, what cannot be
+    enforced is left aside."""
+    return {
+        # A space behind a comma and a colon, if the model wants one. Any other white space may go on for
+        # ever, and models do. (llguidance before 1.8 ignores a bounded `whitespace_pattern`.)
         "whitespace_flexible": False,
-        "item_separator": _ITEM,
-        "key_separator": _KEY,
+        "item_separator": ", ?",
+        "key_separator": ": ?",
+        # Pydantic writes oneOf for what differs in a constant.
         "coerce_one_of": True,
         "lenient": not is_strict,
     }
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
 
 
 def refused(why: str) -> RequestError:
     """The refusal of a structure."""
     return RequestError(why, param="response_format")
+
+
+def reason(error: str) -> str:
+    """An error of llguidance's in short: a whole one may quote the grammar."""
+    _, mark, last = error.rpartition("error: ")  # what a regex says, below its drawing of the place
+    text = " ".join((last if mark else error).replace("<non-verbose/>", "").split())
+    return text[:LONGEST_REASON] or "it is too complex"

@@ -1,4 +1,4 @@
-"""N-gram drafts: what is guessed, and that no answer is another for it. A scripted forward pass is the model."""
+"""N-gram drafts: what is guessed, and that answers stay the same. A scripted forward pass is the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
 from engines.llamacpp.stepper import LlamaStepper
 from engines.stream import ChunkStream, merge
-from engines.text.output import TextAssembler
+from engines.text.output import output_of
 
 VOCABULARY, END, MOST = 128, 0, 7
 GREEDY = Sampling(temperature=0)
@@ -88,7 +88,10 @@ class Engine:
     token, and then ends."""
 
     def __init__(
-        self, answers: dict[int, tuple[int, list[int]]], drafts: int = MOST, cells: int = 1000
+        self,
+        answers: dict[int, tuple[int, list[int]]],
+        drafts: int = MOST,
+        cells: int = 1000,
     ) -> None:
         def script(held: list[int]) -> int:
             prompt, answer = answers[held[0]]
@@ -124,7 +127,9 @@ class Engine:
         stream = ChunkStream(on_close=lambda: self.thread.abort(sequence))
         sampler = Sampler(request, np.array([END], dtype=np.int32), VOCABULARY)
         drafter = NgramDrafter(len(prompt) + limit)
-        sequence = LlamaSequence(request, stream, TextAssembler.of(request), limit, sampler, drafter)
+        sequence = LlamaSequence(
+            request, stream, output_of(request, self.stepper.vocabulary), limit, sampler, drafter
+        )
         self.thread.submit(sequence)
         chunks = [chunk async for chunk in stream]
         return reduce(merge, chunks)

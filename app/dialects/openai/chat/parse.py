@@ -7,16 +7,15 @@ from typing import Any
 
 from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
 from app.dialects.openai.sampling import check_min_tokens, with_defaults
-from app.dialects.openai.structure import of_response_format, of_structured_outputs, only_one
+from app.dialects.openai.structure import exclusive, of_response_format, of_structured_outputs, only_one
 from app.dialects.openai.tools import ToolCall, check_arguments, tool_use
 from app.dialects.openai.unsupported import refuse_in_chat
 from app.inference.dialect import Resolve
 from app.inference.task import Task
 from app.schemas.unknown_fields import read_body
-from engines.base import Structure
-from engines.errors import RequestError, UnsupportedFeature
+from engines.base import Structure, ToolUse
+from engines.errors import RequestError
 from engines.limits import no_chat_template
-from engines.text.tool_use import ToolUse
 
 # What calls sent back have on top of what they are.
 _OF_CLIENTS: Any = {"index": True, "function": {"parsed_arguments"}}
@@ -71,30 +70,20 @@ def parse(document: Any, resolve: Resolve) -> Task:
     )
 
 
-def _structure(
-    body: ChatCompletionRequest, tools: ToolUse | None
-) -> tuple[Structure, str] | tuple[None, None]:
-    """The one structure there can be, and the field that asks for it."""
-    call = tools.structure() if tools is not None else None
+def _structure(body: ChatCompletionRequest, tools: ToolUse | None) -> tuple[Structure | None, str | None]:
+    """The one structure of content there can be, and the field that needs structured output."""
+    forced = tools is not None and tools.is_forced
     # A response format is about content, of which a forced call has none.
-    content = of_response_format(body.response_format) if call is None else None
+    content = None if forced else of_response_format(body.response_format)
     asked = {
         "response_format": content,
         "structured_outputs": of_structured_outputs(body.structured_outputs),
         **body.structures(),
-        "tool_choice": call,
     }
     found = only_one(asked)
-    if found is None:
-        return None, None
-    structure, name = found
-    if tools is not None and not tools.is_forced:
-        raise UnsupportedFeature(
-            f"{name} together with tools that the model may call is not supported yet: leave one of them "
-            "out, or force a call with tool_choice",
-            param=name,
-        )
-    return structure, name
+    if forced and found is not None:
+        raise exclusive(found[1], "tool_choice")
+    return found or (None, "tool_choice" if forced else None)
 
 
 def _calls(body: ChatCompletionRequest) -> Iterator[tuple[ToolCall, str]]:

@@ -12,7 +12,6 @@ from app.inference.dialect import AnswerContext
 from app.inference.task import Task
 from app.sse import sse
 from engines.base import Candidate, Chunk, TokenLogprob, ToolCallDelta, Usage
-from engines.text.answer_reader import AnswerPart
 
 
 class ChatWriter:
@@ -23,7 +22,8 @@ class ChatWriter:
         self.created = now() if begun is None else begun.created
         self._choices = context.choices
         self._opens = begun is None
-        self._readers = context.readers
+        self._has_parts = context.has_parts
+        self._tells_reasoning = task.tell_reasoning
         self._head = {
             "id": f"chatcmpl-{context.answer_id}",
             "created": self.created,
@@ -46,28 +46,25 @@ class ChatWriter:
         if not self._opens:
             return b""
         # Where there may be no content, none is announced.
-        event = self._event(index, {"role": "assistant", "content": None if self._readers else ""})
+        event = self._event(index, {"role": "assistant", "content": None if self._has_parts else ""})
         return sse({**event, **self._facts.of_prompt(index)})
 
     def write(self, index: int, chunk: Chunk) -> bytes:
         if self._facts.wanted:
             self._facts.note(index, chunk)
-        part: Chunk | AnswerPart = chunk
         data = b""
-        if self._readers:
-            part = self._readers[index].read(chunk)
-            if part.reasoning:
-                data += self._reasoning.frame(index, part.reasoning)
-        if part.logprobs:
-            delta = {"content": part.text} if part.text or part.logprobs else {}
-            data += sse(self._event(index, delta, part.logprobs))
-        elif part.text:
-            data += self._content.frame(index, part.text)
-        if isinstance(part, AnswerPart) and part.tool_calls:
-            data += sse(self._event(index, {"tool_calls": [_call_delta(call) for call in part.tool_calls]}))
-        if part.finish_reason is not None:
+        if chunk.reasoning and self._tells_reasoning:
+            data += self._reasoning.frame(index, chunk.reasoning)
+        if chunk.logprobs:
+            delta = {"content": chunk.text} if chunk.text or chunk.logprobs else {}
+            data += sse(self._event(index, delta, chunk.logprobs))
+        elif chunk.text:
+            data += self._content.frame(index, chunk.text)
+        if chunk.tool_calls:
+            data += sse(self._event(index, {"tool_calls": [_call_delta(call) for call in chunk.tool_calls]}))
+        if chunk.finish_reason is not None:
             # An event of its own: some clients drop text that comes with the finish reason.
-            data += sse(self._event(index, {}, finish_reason=part.finish_reason))
+            data += sse(self._event(index, {}, finish_reason=chunk.finish_reason))
         elif self._facts.untold(index):
             data += sse(self._event(index, {}))
         return data
@@ -81,15 +78,13 @@ class ChatWriter:
     # -- documents ---------------------------------------------------------------------------------
 
     def answers(self) -> Sequence[Answer]:
-        if self._readers:
-            return [Answer(reader) for reader in self._readers]
         return [Answer() for _ in range(self._choices)]
 
     def document(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
         choices = [
             {
                 "index": index,
-                "message": _message(answer),
+                "message": _message(answer, tells_reasoning=self._tells_reasoning),
                 "logprobs": _logprobs(answer.logprobs),
                 "finish_reason": answer.finish_reason,
                 **self._facts.of_answer(answer),
@@ -117,9 +112,9 @@ class ChatWriter:
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage}
 
 
-def _message(answer: Answer) -> dict[str, Any]:
+def _message(answer: Answer, *, tells_reasoning: bool) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-    if answer.reasoning:
+    if answer.reasoning and tells_reasoning:
         message["reasoning_content"] = answer.reasoning
     if answer.calls:
         message["content"] = answer.text or None

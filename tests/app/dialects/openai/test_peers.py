@@ -178,16 +178,22 @@ def test_fields_that_count_with_another_do_not_count_alone() -> None:
         ({"guided_choice": ["a", "b"]}, Structure("choice", choices=("a", "b"))),
         ({"guided_grammar": "root ::= a"}, Structure("grammar", "root ::= a")),
         ({"ebnf": "root ::= a"}, Structure("grammar", "root ::= a")),
+        ({"grammar": "root ::= a"}, Structure("grammar", "root ::= a")),
     ],
 )
 @pytest.mark.parametrize("parse", [chat, complete])
 def test_older_names_of_structures(fields: dict[str, Any], structure: Structure, parse: Any) -> None:
     task = parse(**fields)
     assert task.structure == structure
-    assert refused(task, "vllm") is None
-    assert refused(task) == next(iter(fields))
+    assert refused(task, "vllm") is refused(task) is None
+    assert refused(task, "fake") == next(iter(fields))
     with pytest.raises(RequestError, match="exclude each other"):
         parse(**fields, structured_outputs={"regex": "b"})
+
+
+def test_an_empty_grammar_is_none() -> None:
+    task = chat(grammar="", response_format={"type": "json_object"})
+    assert task.structure == Structure("json_object")
 
 
 def test_long_lists_are_for_few_answers() -> None:
