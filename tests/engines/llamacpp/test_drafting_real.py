@@ -20,7 +20,8 @@ pytestmark = pytest.mark.real
 POOLED, SPLIT = {"kv_cells": 1024}, {"kv_cells": 1024, "max_sequences": 2}
 COPY = (
     "Correct the spelling of this text and repeat it:\n\n"
-    "The lighthouse on the northern cape was built in 1874 by a crew of forty men. It stood on a cliff of grey stone, and its lamp could be seen for thirty miles."
+    "The lighthouse on the northern cape was built in 1874 by a crew of forty men. "
+    "It stood on a cliff of grey stone, and its lamp could be seen for thirty miles."
 )
 ORDINARY = "Tell me a story about a ship."
 FORM = Structure("regex", "(The lighthouse on the northern cape[.] ){3}")
@@ -60,7 +61,7 @@ async def test_drafts_change_no_bit_of_an_answer(
         figures = drafting.metrics()
         assert 0.6 < figures["accepted_tokens_total"] / figures["draft_tokens_total"] <= 1
         saved = plain.stats().steps - drafting.stats().steps
-        assert saved == figures["accepted_tokens_total"] > 15
+        assert saved == figures["accepted_tokens_total"] > 10
         assert plain.metrics() == {}
         assert drafting.stats().kv_used == 0
         # A mask must see each token before it can tell the next ones.
