@@ -113,6 +113,7 @@ def _opener() -> Load:
             matryoshka=spec.matryoshka,
             dimensions=spec.dimensions,
             rerank_template=spec.rerank_template,
+            ngram_draft=spec.ngram_draft,
         )
         if _pools(spec):
             from engines.llamacpp.pooled_engine import LlamaPooledEngine

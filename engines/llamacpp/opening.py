@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import llama_cpp.llama_cpp as lib
 import psutil
@@ -47,7 +48,8 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
     notes = models.notes(model)
     count = options.threads or notes.threads or threads.usable_cores()
-    context = LlamaContext(model, size, threads=count, offload=offload)
+    drafts = options.ngram_draft if model.can_share_prefix else 0  # what is refused is cut off
+    context = LlamaContext(model, replace(size, drafts=drafts), threads=count, offload=offload)
     if options.threads is None and notes.threads is None:
         count = notes.threads = _choose_threads(context, count)
     kv = _kv_cache(context, size)
@@ -66,6 +68,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         piece=ALIGNMENT if offload or model.parameters < SLOW else ALIGNMENT // 4,
         deterministic=options.deterministic,
         scored_at_once=scored_at_once(model.n_vocab),
+        drafts=drafts,
     )
     info = EngineInfo(
         engine="llama_cpp",

@@ -30,3 +30,4 @@ class LlamaOptions:
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
     rerank_template: str | None = None  # in the place of the file's own
+    ngram_draft: int = 0  # most tokens that a step drafts

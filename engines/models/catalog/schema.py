@@ -192,6 +192,7 @@ class ModelSettings(CatalogModel):
     rerank_template: Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_for_pairs)] | None = None
     gpu_memory: Annotated[float, Field(gt=0, le=1)] | None = None
     answer_format: AnswerFormat | None = None
+    ngram_draft: Annotated[int, Field(ge=0, le=64)] | None = None
     options: dict[str, JsonValue] = {}
 
 
