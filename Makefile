@@ -44,7 +44,7 @@ else
 	$(BIN)/pytest $(ARGS)
 endif
 
-test-clients: set-up ## Test client libraries, in environments of their own (ARGS="-k streamed")
+test-clients: set-up-dev ## Test client libraries, in environments of their own (ARGS="-k streamed")
 	@$(BIN)/python -m scripts.client_matrix $(ARGS)
 
 lint: set-up-dev ## Check style and format

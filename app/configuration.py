@@ -75,6 +75,7 @@ def load_defaults(settings: Settings) -> LoadDefaults:
         stall_timeout=settings.stall_timeout,
         allow_special_tokens=settings.allow_special_tokens,
         deterministic=settings.deterministic,
+        ngram_draft=settings.ngram_draft,
         keep_alive=parse_duration(settings.keep_alive),
     )
 

@@ -235,6 +235,13 @@ class Settings(BaseSettings):
         "for which up to 64 cached tokens of its prompt are computed again (docs/repeatability.md). false: "
         "as much as can be is taken from the cache.",
     )
+    ngram_draft: int = Field(
+        7,
+        ge=0,
+        le=64,
+        description="llama.cpp: most tokens that a step guesses ahead where an answer repeats its prompt or "
+        "itself, for a request that runs alone; what is drawn stays the same (docs/drafting.md). 0: none.",
+    )
     allow_special_tokens: bool = Field(
         False,
         description="Control tokens written in a chat's messages, such as the end of a turn, count as the "

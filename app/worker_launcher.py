@@ -27,6 +27,7 @@ _INHERITED = {
     "enable_caching",
     "allow_special_tokens",
     "deterministic",
+    "ngram_draft",
     "max_request_bytes",
     "strict_requests",
     "stall_timeout",

@@ -60,7 +60,10 @@ def check_inputs(inputs: Sequence[Sequence[int]], *, context_length: int, n_voca
             raise RequestError(f"{place} has no tokens", param=place)
         if len(token_ids) > context_length:
             raise ContextLengthExceeded(context_length, len(token_ids), prompt=place)
-        check_token_ids(token_ids, n_vocab, param=place)
+        try:
+            check_token_ids(token_ids, n_vocab, param=place)
+        except RequestError as error:
+            raise RequestError(f"{error.message}. Send text, if yours are another model's", place) from None
 
 
 def check_choice(request: GenerationRequest, is_end: Callable[[int], bool]) -> None:

@@ -28,10 +28,12 @@ class LoadSpec:
     sizes and ``adapters`` are for the engines that know them; after ``stall_timeout`` seconds without a
     step, with work waiting, the engine counts as hung; with ``allow_special_tokens`` the control tokens that
     messages hold count as the chat template's own; with ``deterministic`` llama.cpp computes greedy and
-    seeded requests that run alone the same way each time; ``answer_format`` names the one in which the model
-    writes reasoning and calls, None: as its chat template shows; ``pooling`` (None: the model's files say
-    whether it pools, and how), ``matryoshka`` and ``dimensions`` are as in `EngineInfo`; ``options`` are
-    passed on to the engine's own configuration by name, and one that it does not know is an error.
+    seeded requests that run alone the same way each time, and drafts at most ``ngram_draft`` tokens a step;
+    ``answer_format`` names the one in which the model writes reasoning and calls, None: as its chat template
+    shows; ``pooling`` (None: the model's files say whether it pools, and how), ``matryoshka`` and
+    ``dimensions`` are as in `EngineInfo`; ``rerank_template`` makes a model that generates a reranker
+    (`engines.text.pair_template`); ``options`` are passed on to the engine's own configuration by name, and
+    one that it does not know is an error.
     """
 
     engine: str
@@ -56,4 +58,6 @@ class LoadSpec:
     pooling: Pooling | None = None
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
+    rerank_template: str | None = None
+    ngram_draft: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -35,12 +35,6 @@ def memory_of(spec: LoadSpec, *, weights_loaded: bool = False) -> int:
     return (0 if weights_loaded else facts.weight_bytes) + kv + WORK_SPACE
 
 
-def pooled_space(context_length: int, kv_bytes_per_token: int) -> int:
-    """Bytes that a context takes which pools whole texts: keys and values of one pass, and twice the table of
-    which token sees which."""
-    return WORK_SPACE + context_length * kv_bytes_per_token + 2 * 4 * context_length**2
-
-
 def may_use_cuda(spec: LoadSpec, machine: Facts) -> bool:
     """Whether an engine that can compute with CUDA would do so."""
     return machine.cuda and spec.use_gpu is not False

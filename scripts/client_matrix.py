@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.harness.embedding_model import minilm
 from benchmarks.harness.models import BUNDLED
 from benchmarks.harness.processes import BenchError, running
 from benchmarks.harness.servers import own_environment
@@ -31,6 +32,8 @@ SETTINGS = {
     "API_KEYS": KEY,
     "CONTEXT_LENGTH": str(CONTEXT_LENGTH),
     "DEFAULT_MODEL": BUNDLED,
+    "INFERENCE_MODE": "multi_instance",
+    "MAX_CONCURRENT_MODELS": "2",  # the bundled one, and one for embeddings
     "LOG_LEVEL": "WARNING",
     # Each library tries a wrong one.
     "RATE_LIMIT_WRONG_KEYS": "0",
@@ -117,6 +120,7 @@ def run_tests(args: Sequence[str]) -> int:
         command = [sys.executable, "-m", "app", "serve", "--host", "127.0.0.1", "--port"]
         # No other model is there, so the bundled one is found whatever the user has.
         settings = {**own_environment(), **SETTINGS, "MODEL_BASE_PATH": folder}
+        minilm(Path(folder))
         log = Path(folder) / "logs" / "server.log"
         with running("server", lambda port: [*command, str(port)], settings, "/readyz", log) as server:
             for environment in environments():

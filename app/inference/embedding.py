@@ -52,7 +52,10 @@ async def run(task: EmbeddingTask, write: WriteEmbeddings, execution: Execution)
     check_dimensions(task.dimensions, info)
     engine = cast(Embeds, execution.resident)
     inputs = await _token_ids(task, engine, info)
-    embeddings = await engine.embed(inputs, request_id=execution.request.request_id)
+    try:
+        embeddings = await engine.embed(inputs, request_id=execution.request.request_id)
+    except ContextLengthExceeded as error:
+        raise error.told(error.param or "input", LONG_INPUT) from None
     record.begin()
     record.prompt(sum(embeddings.prompt_tokens))
     if task.dimensions is not None and task.dimensions < embeddings.vectors.shape[1]:

@@ -15,6 +15,7 @@ from app.inference.task import BaseTask
 from balancer.call import Reply
 from engines.base import Embeds, Pair, Scores
 from engines.errors import ContextLengthExceeded
+from engines.text.cutting import beginning
 
 CAPABILITY = "rerank"
 
@@ -69,6 +70,8 @@ async def run(task: RankingTask, write: WriteRanking, execution: Execution) -> R
     try:
         scores = await engine.score(pairs, most=most, request_id=request.request_id)
     except ContextLengthExceeded as error:
+        if error.param == "query":  # which nobody cuts
+            raise
         index = (error.param or "").rpartition(".")[2]
         raise error.told(f"{task.field}.{index}" if index.isdigit() else task.field, _HELP) from None
     tokens = sum(scores.prompt_tokens)
@@ -88,12 +91,7 @@ async def _cut(pairs: Sequence[Pair], most: int, engine: Embeds) -> list[Pair]:
     for index, pair in enumerate(pairs):
         if index % STEP == STEP - 1:
             await asyncio.sleep(0)
-        if len(pair.document) * 4 > most:  # else there are not even as many bytes
-            tokens = await engine.tokenize(pair.document, add_special=False, most=most + 1)
-            if len(tokens) > most:
-                text = await engine.detokenize(tokens[:most])
-                pair = Pair(pair.query, text.removesuffix("\ufffd"))  # of half a character
-        found.append(pair)
+        found.append(Pair(pair.query, await beginning(pair.document, most, engine)))
     return found
 
 

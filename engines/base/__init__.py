@@ -16,6 +16,7 @@ from engines.base.answers import (
 )
 from engines.base.embeds import Embeddings, Embeds, Pair, Scores, Vectors
 from engines.base.engine import (
+    Encodes,
     Engine,
     EngineInfo,
     EngineStats,
@@ -23,7 +24,6 @@ from engines.base.engine import (
     HasMetrics,
     Health,
     Resident,
-    Tokenizes,
     TokenStream,
 )
 from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
@@ -73,7 +73,7 @@ __all__ = [
     "Structure",
     "TokenLogprob",
     "TokenStream",
-    "Tokenizes",
+    "Encodes",
     "ToolCallDelta",
     "ToolUse",
     "Usage",

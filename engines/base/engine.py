@@ -113,7 +113,8 @@ class Resident(Protocol):
         ...
 
 
-class Tokenizes(Protocol):
+@runtime_checkable
+class Encodes(Protocol):
     """The ability to turn text into tokens and back. All methods are called on the event loop's thread."""
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
@@ -129,7 +130,7 @@ class Tokenizes(Protocol):
         ...
 
 
-class Generates(Tokenizes, Protocol):
+class Generates(Encodes, Protocol):
     """The ability to generate text. All methods are called on the event loop's thread."""
 
     async def render_chat(

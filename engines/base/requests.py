@@ -55,8 +55,9 @@ class GenerationRequest:
 
     ``max_tokens`` None means "up to the context's end"; what it asks for beyond that is cut, or refused if it
     ``must_fit``. ``logprobs`` None switches log probabilities off; a number asks for that many alternatives a
-    token (0: the chosen token's only). ``adapter`` names a LoRA adapter that the model was loaded with. An
-    engine refuses with `UnsupportedFeature` what its capabilities do not name.
+    token (0: the chosen token's only). With ``logprob_token_ids`` the alternatives are these. ``adapter``
+    names a LoRA adapter that the model was loaded with. An engine refuses with `UnsupportedFeature` what its
+    capabilities do not name.
 
     ``stop_token_ids`` end an answer as the model's end tokens do, also with ``ignore_eos``. What ends an
     answer, a stop string or such a token, is no part of its text, except with ``include_stop``. Special
@@ -88,6 +89,7 @@ class GenerationRequest:
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    logprob_token_ids: tuple[int, ...] = ()
     structure: Structure | None = None
     answer: AnswerPlan | None = None
     adapter: str | None = None

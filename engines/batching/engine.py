@@ -17,8 +17,10 @@ from engines.base import (
     EngineStats,
     GenerationRequest,
     Health,
+    Pair,
     Prompt,
     Rendering,
+    Scores,
     SourceFile,
     Structure,
     ToolUse,
@@ -26,7 +28,7 @@ from engines.base import (
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
 from engines.batching.vocabulary import ModelVocabulary
-from engines.errors import EngineError
+from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import (
     check_choice,
     generation_limit,
@@ -41,6 +43,7 @@ from engines.text.answers.examples import call_writer
 from engines.text.answers.formats import GENERIC
 from engines.text.chat_prompt import OpenEnd, variables
 from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
+from engines.text.judge import judge_of
 from engines.text.output import Output, output_of
 from engines.text.renderer import ChatTemplate, TemplateWorker
 from engines.text.tokenizer import Tokenizer
@@ -68,10 +71,12 @@ class BatchingEngine(ABC, Generic[S]):
         allow_special_tokens: bool = False,
         answer_format: str | None = None,
         grammar_vocabulary: GrammarVocabulary | None = None,
+        rerank_template: str | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
         as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
-        ``grammar_vocabulary`` is that of an engine with the capability "structured"."""
+        ``grammar_vocabulary`` is that of an engine with the capability "structured". ``rerank_template``
+        replaces the model's own."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -88,6 +93,8 @@ class BatchingEngine(ABC, Generic[S]):
         self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
         self._tools = ToolTemplate(self._render_probe, call_writer(self._format or GENERIC))
         self._info = self._described(info)
+        pairs = rerank_template or vocabulary.rerank_template
+        self._judge = judge_of(pairs, vocabulary, self._tokenizer, templates, self._lacks_special)
         self._closed = False
 
     async def render_chat(
@@ -172,6 +179,12 @@ class BatchingEngine(ABC, Generic[S]):
                 formed.append(token)
             output.push(token)
         return self._compiler.grammar(request.structure).mask(formed)
+
+    async def score(self, pairs: Seq[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
+        """Of a reranker that generates (`engines.base.Embeds`)."""
+        if self._judge is None:
+            raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
+        return await self._judge.score(self, pairs, most=most, request_id=request_id)
 
     async def _render_probe(
         self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None

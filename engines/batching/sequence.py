@@ -16,7 +16,7 @@ class Sequence:
     ``completion_tokens`` counts the answer's, its end token included. ``cached`` tokens of the prompt came
     from the prefix cache when the sequence was first admitted; None until then. ``mask`` keeps the answer in
     the form that was asked for; None: any. ``prompt_logprobs`` are those that are known so far, None where
-    nobody wants them or they were told.
+    nobody wants them or they were told. ``has_ended``: its last chunk was made.
     """
 
     __slots__ = (
@@ -24,6 +24,7 @@ class Sequence:
         "_output",
         "cached",
         "completion_tokens",
+        "has_ended",
         "mask",
         "prompt_logprobs",
         "request",
@@ -39,6 +40,7 @@ class Sequence:
         self.tokens = [*request.prompt.token_ids, *request.generated]
         self.completion_tokens = len(request.generated)
         self.cached: int | None = None
+        self.has_ended = False
         self.mask: TokenMask | None = None
         self.prompt_logprobs: list[TokenLogprob] | None = None if request.prompt_logprobs is None else []
         self._output = output
@@ -98,6 +100,7 @@ class Sequence:
         return self._last((), Released(), "length")
 
     def _last(self, token_ids: tuple[int, ...], released: Released, reason: FinishReason) -> Chunk:
+        self.has_ended = True
         output = self._output
         prompt = len(self.request.prompt.token_ids)
         usage = Usage(prompt, self.completion_tokens, self.cached or 0, output.reasoning_tokens)

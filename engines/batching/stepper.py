@@ -72,7 +72,8 @@ class Stepper(Protocol[S]):
         ...
 
     def step(self) -> Seq[Drawn[S] | Read[S] | Failed[S]]:
-        """Compute the next step of some sequences. An error that is raised ends the engine."""
+        """Compute the next step of some sequences; of one that ends inside the results, the rest counts for
+        nothing. An error that is raised ends the engine."""
         ...
 
     def gauges(self) -> Gauges: ...

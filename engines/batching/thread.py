@@ -178,6 +178,8 @@ class EngineThread(Generic[S]):
     def _deliver(self, result: Drawn[S] | Read[S] | Failed[S]) -> None:
         """Turn a step's result into a chunk or an error for its stream."""
         sequence = result.sequence
+        if sequence.has_ended:  # at a token before this one
+            return
         if isinstance(result, Failed):
             self._deliveries.add(sequence, result.error)
             return

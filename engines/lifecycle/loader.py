@@ -48,6 +48,7 @@ class LoadDefaults:
     stall_timeout: float = 60.0
     allow_special_tokens: bool = False
     deterministic: bool = True
+    ngram_draft: int = 0
     keep_alive: float = FOREVER
 
 
@@ -191,6 +192,8 @@ class ModelLoader:
             pooling=entry.pooling,
             matryoshka=entry.matryoshka or bool(entry.dimensions),
             dimensions=entry.dimensions,
+            rerank_template=entry.rerank_template,
+            ngram_draft=defaults.ngram_draft if entry.ngram_draft is None else entry.ngram_draft,
             options=entry.options,
         )
 

@@ -50,13 +50,15 @@ class Slice:
 class ContextSize:
     """The size of a context: cells and batch in tokens, ``slots`` in KV sequences.
 
-    ``pooled`` cells are one pool; otherwise every slot has ``cells / slots`` of its own.
+    ``pooled`` cells are one pool; otherwise every slot has ``cells / slots`` of its own. A forward pass may
+    hold ``drafts`` drafted tokens.
     """
 
     cells: int
     slots: int
     pooled: bool = True
     batch: int = 512
+    drafts: int = 0
 
 
 class LlamaContext:
@@ -67,7 +69,7 @@ class LlamaContext:
         self.cells = size.cells
         self.batch_size = size.batch
         self.pooled = size.pooled
-        self.outputs = size.slots + scored_at_once(model.n_vocab)
+        self.outputs = size.slots + size.drafts + scored_at_once(model.n_vocab)
         self._handle = _create(model, size, self.outputs, threads, offload)
         self._memory = lib.llama_get_memory(self._handle)
         self._batch = TokenBatch(size.batch)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from engines.base import Resident
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
+from engines.llamacpp.pooled_sizes import pooled_size
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts, is_importable, version_of
 from engines.models.facts import describe
 from engines.progress import Progress
-from engines.sizing import auto_context, may_use_cuda, memory_of, pooled_space
+from engines.sizing import may_use_cuda, memory_of
 
 if TYPE_CHECKING:
     from engines.llamacpp.model import ModelCache
@@ -61,10 +62,9 @@ def _memory_of(spec: LoadSpec, *, weights_loaded: bool) -> int:
     if not _pools(spec) or spec.path is None:
         return memory_of(spec, weights_loaded=weights_loaded)
     facts = describe(spec.path)
-    context = auto_context(facts.context_length)
-    context = min(spec.context_length or context, facts.context_length or context)
-    space = pooled_space(context, facts.kv_bytes_per_token)
-    return (0 if weights_loaded else facts.weight_bytes) + space
+    pooling = spec.pooling or facts.pooling or "mean"
+    size = pooled_size(spec.context_length, facts.context_length, pooling, facts.architecture, offload=False)
+    return (0 if weights_loaded else facts.weight_bytes) + size.memory(facts.kv_bytes_per_token)
 
 
 def _pools(spec: LoadSpec) -> bool:
@@ -112,6 +112,8 @@ def _opener() -> Load:
             pooling=spec.pooling,
             matryoshka=spec.matryoshka,
             dimensions=spec.dimensions,
+            rerank_template=spec.rerank_template,
+            ngram_draft=spec.ngram_draft,
         )
         if _pools(spec):
             from engines.llamacpp.pooled_engine import LlamaPooledEngine
@@ -128,7 +130,7 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
-        {"chat", "completion", "embeddings", "fim", "reasoning", "sleep", "structured", "tools"}
+        {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep", "structured", "tools"}
     ),
     help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
     request_fields=frozenset(

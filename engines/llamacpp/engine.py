@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from engines.base import EngineStats, GenerationRequest
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import EngineThread, on_new_thread
 from engines.errors import EngineError, UnsupportedFeature
+from engines.llamacpp.drafting import NgramDrafter
 from engines.llamacpp.model import LlamaModel, ModelCache
 from engines.llamacpp.opening import load_and_open, open_stepper
 from engines.llamacpp.options import LlamaOptions
@@ -38,6 +39,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         self._models = models
         self._model: LlamaModel = stepper.vocabulary
         self._bos = self._model.bos_text
+        self._drafts = stepper.drafts
         super().__init__(
             _start_thread(stepper),
             stepper.info,
@@ -47,6 +49,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             allow_special_tokens=options.allow_special_tokens,
             answer_format=options.answer_format,
             grammar_vocabulary=self._model.grammar_vocabulary if grammar.is_installed() else None,
+            rerank_template=options.rerank_template,
         )
 
     @classmethod
@@ -76,6 +79,10 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             raise
         return cls(options, models, stepper, templates)
 
+    def metrics(self) -> Mapping[str, float]:
+        """What became of drafted tokens, unless none are drafted."""
+        return self._drafts.as_metrics() if self._options.ngram_draft else {}
+
     async def sleep(self) -> None:
         """Free the KV cache and the work space; weights, vocabulary and the template's process stay."""
         if "sleep" not in self._info.capabilities:
@@ -89,13 +96,16 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             lambda: open_stepper(self._options, self._models, self._model), "llamacpp-wake"
         )
         self._thread, self._info = _start_thread(stepper), self._described(stepper.info)
+        self._drafts = stepper.drafts
 
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int
     ) -> LlamaSequence:
         bad_words = token_runs(request.sampling.bad_words, self._model)
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
-        return LlamaSequence(request, stream, output, limit, sampler)
+        length = len(request.prompt.token_ids) + limit
+        drafter = NgramDrafter(length) if self._options.ngram_draft else None
+        return LlamaSequence(request, stream, output, limit, sampler, drafter)
 
     def _lacks_special(self, text: str) -> bool:
         # Templates that write BOS themselves must not get a second one.

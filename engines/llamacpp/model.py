@@ -19,6 +19,7 @@ from engines.llamacpp.grammar_tokens import read_lltokenizer
 from engines.llamacpp.native_text import read_bytes, read_string
 from engines.llamacpp.special_tokens import read_fim, read_special_tokens
 from engines.models.facts import describe
+from engines.text import pair_template
 from engines.text.grammar import LazyTokenizer
 from engines.text.renderer import TemplateWorker
 from engines.text.special_tokens import SpecialTokens
@@ -116,7 +117,16 @@ class LlamaModel:
 
     @property
     def chat_template(self) -> str | None:
-        raw = lib.llama_model_chat_template(self.handle, None)
+        return self._template(None)
+
+    @property
+    def rerank_template(self) -> str | None:
+        """The template for a query and a document, by its name or by what it takes."""
+        named = (self._template(name) for name in pair_template.NAMES)
+        return next((each for each in named if each), self.chat_template)
+
+    def _template(self, name: str | None) -> str | None:
+        raw = lib.llama_model_chat_template(self.handle, name.encode() if name else None)
         return raw.decode("utf-8", "replace") if raw else None
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]:

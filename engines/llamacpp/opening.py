@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import llama_cpp.llama_cpp as lib
 import psutil
@@ -21,6 +22,8 @@ from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit
 from engines.llamacpp.stash import Stash
 from engines.llamacpp.stepper import LlamaStepper
 from engines.text import grammar
+from engines.text.judge import can_judge
+from engines.text.pair_template import is_for_pairs
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -45,7 +48,8 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     context_length, size = choose_sizes(options, model, psutil.virtual_memory().available)
     notes = models.notes(model)
     count = options.threads or notes.threads or threads.usable_cores()
-    context = LlamaContext(model, size, threads=count, offload=offload)
+    drafts = options.ngram_draft if model.can_share_prefix else 0  # what is refused is cut off
+    context = LlamaContext(model, replace(size, drafts=drafts), threads=count, offload=offload)
     if options.threads is None and notes.threads is None:
         count = notes.threads = _choose_threads(context, count)
     kv = _kv_cache(context, size)
@@ -64,6 +68,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         piece=ALIGNMENT if offload or model.parameters < SLOW else ALIGNMENT // 4,
         deterministic=options.deterministic,
         scored_at_once=scored_at_once(model.n_vocab),
+        drafts=drafts,
     )
     info = EngineInfo(
         engine="llama_cpp",
@@ -72,7 +77,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         longest_context=model.n_ctx_train,
         max_sequences=options.max_sequences,
         devices=("gpu" if offload else "cpu",),
-        capabilities=_capabilities(model, offload),
+        capabilities=_capabilities(model, options, offload),
         memory_asleep=model.size,
         memory=memory_of(model, size.cells + (0 if offload else stashed)),  # a GPU has no stash
         details={
@@ -86,12 +91,13 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     return LlamaStepper(model, context, kv, scheduler, LlamaPacer(batch_size=context.batch_size), info)
 
 
-def _capabilities(model: LlamaModel, offload: bool) -> frozenset[str]:
-    chat = {"chat"} if model.chat_template else set()
+def _capabilities(model: LlamaModel, options: LlamaOptions, offload: bool) -> frozenset[str]:
+    chat = {"chat"} if model.chat_template and not is_for_pairs(model.chat_template) else set()
+    rerank = {"rerank"} if can_judge(options.rerank_template or model.rerank_template, model) else set()
     sleep = set() if offload else {"sleep"}
     structured = {"structured"} if grammar.is_installed() else set()
     fim = {"fim"} if model.fim is not None else set()
-    return frozenset({"completion"} | chat | fim | sleep | structured)
+    return frozenset({"completion"} | chat | fim | rerank | sleep | structured)
 
 
 def offloads(options: LlamaOptions) -> bool:

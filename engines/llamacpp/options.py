@@ -29,3 +29,5 @@ class LlamaOptions:
     pooling: Pooling | None = None
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
+    rerank_template: str | None = None  # in the place of the file's own
+    ngram_draft: int = 0  # most tokens that a step drafts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -14,22 +13,11 @@ from engines.errors import EngineError, ModelLoadError
 from engines.llamacpp import native_log
 from engines.llamacpp.context import FLASH_ATTENTION_AUTO
 from engines.llamacpp.model import LlamaModel
+from engines.llamacpp.pooled_sizes import MOST_TEXTS, PooledSize
 from engines.llamacpp.token_batch import TokenBatch
 from engines.models.purpose import Pooling
 
 _POOLING: dict[Pooling, int] = {"mean": 1, "cls": 2, "last": 3, "rank": 4}  # enum llama_pooling_type
-
-# Texts of one pass: llama.cpp has room for 256 sequences.
-MOST_TEXTS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class PooledSize:
-    """The size of a pooled context: the longest text in tokens, and so many of shorter ones in one pass."""
-
-    tokens: int
-    pooling: Pooling
-    batch: int
 
 
 class PooledContext:
@@ -38,8 +26,8 @@ class PooledContext:
     def __init__(self, model: LlamaModel, size: PooledSize, *, threads: int, offload: bool = False) -> None:
         self.model = model
         self.limit = size.tokens
-        self.most_tokens = min(size.batch, size.tokens)
-        self.most_texts = MOST_TEXTS
+        self.most_tokens = size.batch
+        self.most_texts = _most_texts(size)
         self._handle = _create(model, size, threads, offload)
         # An encoder keeps nothing; what a decoder does is cleared before each pass.
         self._memory = lib.llama_get_memory(self._handle)
@@ -48,7 +36,7 @@ class PooledContext:
         self._batch.wanted[:] = 1  # a text is pooled of all of its tokens
         scores = size.pooling == "rank"
         count = lib.llama_model_n_cls_out if scores else lib.llama_model_n_embd_out
-        self.width = int(count(model.handle))
+        self.width = max(1, int(count(model.handle)))
 
     def compute(self, texts: Seq[Seq[int]]) -> Vectors:
         """One row for each of ``texts``, which together have at most `limit` tokens. Raises `EngineError`."""
@@ -82,10 +70,15 @@ class PooledContext:
         return np.array(np.ctypeslib.as_array(found, shape=(self.width,)), dtype=np.float32)
 
 
+def _most_texts(size: PooledSize) -> int:
+    return min(MOST_TEXTS, size.tokens)  # llama.cpp ends the process over more sequences than tokens
+
+
 def _create(model: LlamaModel, size: PooledSize, threads: int, offload: bool) -> Any:
     params = lib.llama_context_default_params()
-    params.n_ctx = params.n_batch = params.n_ubatch = params.n_outputs_max = size.tokens
-    params.n_seq_max = MOST_TEXTS
+    params.n_ctx = params.n_batch = params.n_outputs_max = size.tokens
+    params.n_ubatch = size.step
+    params.n_seq_max = _most_texts(size)
     params.n_threads = params.n_threads_batch = threads
     params.embeddings = True
     params.pooling_type = _POOLING[size.pooling]

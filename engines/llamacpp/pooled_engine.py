@@ -1,4 +1,4 @@
-"""The llama.cpp engine of models that pool whole texts: embeddings. It runs on the event loop's thread."""
+"""The llama.cpp engine of models that pool whole texts, on the event loop's thread: embeddings, rerankers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_inputs
 from engines.llamacpp.model import ModelCache
 from engines.llamacpp.options import LlamaOptions
-from engines.llamacpp.pooled_opening import Opened, load_pooled, open_pooled, pooling_of
+from engines.llamacpp.pairs import PairInputs, scores_of
+from engines.llamacpp.pooled_opening import OpenedContext, load_pooled, open_pooled, pooling_of
 from engines.machine.dedicated_thread import in_own_thread
 from engines.text.tokenizer import Tokenizer
 from engines.vectors import normalise
@@ -25,12 +26,13 @@ logger = logging.getLogger("engines.llamacpp")
 class LlamaPooledEngine:
     """One pooled context with its own thread over shared weights (`Resident`, `Embeds`)."""
 
-    def __init__(self, options: LlamaOptions, models: ModelCache, opened: Opened) -> None:
+    def __init__(self, options: LlamaOptions, models: ModelCache, opened: OpenedContext) -> None:
         """Start a thread for what was opened, whose model is held in ``models``. Made by `load`."""
         self._options = options
         self._models = models
         self._model = opened.model
         self._tokenizer = Tokenizer(opened.model, opened.info.context_length, ends_texts=True)
+        self._pairs = PairInputs(opened.model, self._tokenizer, opened.info.context_length)
         self._closed = False
         self._start(opened)
 
@@ -46,7 +48,7 @@ class LlamaPooledEngine:
                 progress(fraction)
             return not given_up.is_set()
 
-        def discard(done: asyncio.Future[Opened]) -> None:
+        def discard(done: asyncio.Future[OpenedContext]) -> None:
             if not done.cancelled() and done.exception() is None:
                 done.result().context.close()
                 models.release(done.result().model)
@@ -71,6 +73,9 @@ class LlamaPooledEngine:
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
 
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        return [*map(self._model.label, token_ids)]
+
     async def embed(self, inputs: Sequence[Sequence[int]], *, request_id: str = "") -> Embeddings:
         if "embeddings" not in self._info.capabilities:
             raise UnsupportedFeature(f"model {self._info.model} makes no embeddings", param="model")
@@ -78,8 +83,12 @@ class LlamaPooledEngine:
         rows = await self._thread.pool(inputs)
         return Embeddings(normalise(rows), tuple(map(len, inputs)))
 
-    async def score(self, pairs: Sequence[Pair], *, request_id: str = "") -> Scores:
-        raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
+    async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
+        if "rerank" not in self._info.capabilities:
+            raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
+        inputs = await self._pairs.of(pairs, most)
+        rows = await self._thread.pool(inputs)
+        return Scores(scores_of(self._model, rows), tuple(map(len, inputs)))
 
     async def health(self) -> Health:
         return Health(False, "closed") if self._closed else self._thread.health(self._options.stall_timeout)
@@ -115,7 +124,7 @@ class LlamaPooledEngine:
             # Freeing weights under a thread that still computes would crash the process.
             logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
 
-    def _start(self, opened: Opened) -> None:
+    def _start(self, opened: OpenedContext) -> None:
         self._info = opened.info
         loop, run = asyncio.get_running_loop(), on_new_thread("llamacpp-pooled")
         self._thread = PoolingThread(opened.context, loop, run)

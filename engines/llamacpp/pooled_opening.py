@@ -11,20 +11,19 @@ from engines.llamacpp import threads
 from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
 from engines.llamacpp.opening import offloads
 from engines.llamacpp.options import LlamaOptions
-from engines.llamacpp.pooled_context import PooledContext, PooledSize
+from engines.llamacpp.pairs import check_labels
+from engines.llamacpp.pooled_context import PooledContext
+from engines.llamacpp.pooled_sizes import pooled_size
 from engines.models.facts import describe
-from engines.models.purpose import Pooling
-from engines.sizing import auto_context, pooled_space
+from engines.models.purpose import Pooling, has_rank_head
 
 logger = logging.getLogger("engines.llamacpp")
 
-# Tokens of the texts that are computed together on a CPU, where more at once are no faster; and of a pass
-# that threads are measured with.
-CPU_BATCH = 256
+# Tokens of a text that threads are measured with.
 PROBE = 64
 
 
-class Opened(NamedTuple):
+class OpenedContext(NamedTuple):
     """A context over weights that are loaded, and what there is to say of it."""
 
     model: LlamaModel
@@ -32,7 +31,7 @@ class Opened(NamedTuple):
     info: EngineInfo
 
 
-def load_pooled(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> Opened:
+def load_pooled(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> OpenedContext:
     """Load the weights, unless another engine has, and open a context over them. Raises `ModelLoadError`."""
     pooling = pooling_of(options)
     model = models.acquire(options.path, -1 if offloads(options) else 0, report)
@@ -51,30 +50,36 @@ def pooling_of(options: LlamaOptions) -> Pooling:
             f"{options.path.name} does not say how its embeddings are pooled: say so with `pooling` in "
             "models.yaml (mean, cls or last; the model's page tells which)"
         )
+    if pooling == "rank" and describe(options.path).pooling != "rank" and not has_rank_head(options.path):
+        raise CannotLoad(f"{options.path.name} has no head that makes scores: `pooling: rank` cannot be")
     return pooling
 
 
-def open_pooled(options: LlamaOptions, models: ModelCache, model: LlamaModel, pooling: Pooling) -> Opened:
+def open_pooled(
+    options: LlamaOptions, models: ModelCache, model: LlamaModel, pooling: Pooling
+) -> OpenedContext:
     """A context over weights that are loaded. Raises `ModelLoadError`."""
     offload = offloads(options)
-    # Positions beyond what an encoder was trained for are not there at all.
-    longest = model.n_ctx_train or auto_context(None)
-    context_length = min(options.context_length or auto_context(longest), longest)
+    if pooling == "rank":
+        check_labels(model)
+    facts = describe(options.path)
+    size = pooled_size(
+        options.context_length, model.n_ctx_train, pooling, facts.architecture, offload=offload
+    )
     notes = models.notes(model)
     count = options.threads or notes.threads or threads.usable_cores()
-    size = PooledSize(context_length, pooling, batch=context_length if offload else CPU_BATCH)
     context = PooledContext(model, size, threads=count, offload=offload)
     if options.threads is None and notes.threads is None:
         count = notes.threads = _choose_threads(context, count)
     info = EngineInfo(
         engine="llama_cpp",
         model=options.name,
-        context_length=context_length,
+        context_length=size.tokens,
         longest_context=model.n_ctx_train,
         max_sequences=context.most_texts,
         devices=("gpu" if offload else "cpu",),
         capabilities=frozenset({_ABILITY[pooling]} | (set() if offload else {"sleep"})),
-        memory=model.size + pooled_space(context_length, model.kv_bytes_per_token()),
+        memory=model.size + size.memory(model.kv_bytes_per_token(), model.n_vocab),
         memory_asleep=model.size,
         pooling=pooling,
         embedding_length=0 if pooling == "rank" else context.width,
@@ -82,7 +87,7 @@ def open_pooled(options: LlamaOptions, models: ModelCache, model: LlamaModel, po
         dimensions=options.dimensions,
         details={"description": model.description, "size": model.size, "threads": count},
     )
-    return Opened(model, context, info)
+    return OpenedContext(model, context, info)
 
 
 _ABILITY: dict[Pooling, str] = {

@@ -5,6 +5,7 @@ Greedy rows need no chain: the stepper takes the arg max of all of them at once.
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,10 @@ Row = npt.NDArray[np.float32]
 UINT32 = 2**32
 # Tokens from which Mirostat 1 estimates: llama.cpp's own number.
 MIROSTAT_M = 100
+# So many tokens are drawn from sooner than the whole vocabulary.
+FEW = 4096
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Sampler:
@@ -51,12 +56,15 @@ class Sampler:
         self._bias_ids, self._biases = _bias(sampling)
         self._penalties = _Penalties.of(request)
         self.chain = None if self.is_greedy else _chain(sampling, request.generator_seed, n_vocab)
+        # The only tokens that can be drawn after `edit`, where it pays to look at them alone.
+        self.left: npt.NDArray[np.intp] | None = None
 
     def edit(self, row: Row, mask: TokenMask | None = None) -> None:
         """Apply bias, penalties, bans and ``mask`` to ``row``, in place.
 
         Raises `EngineError` if the answer cannot go on as its structure has it.
         """
+        self.left = None
         if self._bias_ids is not None:
             row[self._bias_ids] += self._biases
         if self._penalties is not None:
@@ -67,12 +75,20 @@ class Sampler:
         if mask is not None:
             allowed = mask.allowed(row.size)
             choices = combine(allowed, self._eog_ids, forbidden=self._forbidden, banned=banned)
-            np.putmask(row, ~choices, -np.inf)
+            np.copyto(row, -np.inf, where=~choices)
+            self.left = self._few(choices)
             return
         if self._forbidden is not None:
             row[self._forbidden] = -np.inf
         if banned is not None:
             row[banned] = -np.inf
+
+    def _few(self, choices: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp] | None:
+        if self.chain is None:
+            return None
+        # Typical sampling takes the logarithm of each probability, also of none.
+        is_worth_it = np.count_nonzero(choices) <= FEW or self._sampling.typical_p < 1.0
+        return np.flatnonzero(choices) if is_worth_it else None
 
     def _banned(self) -> npt.NDArray[np.int32] | None:
         """The tokens that must not end the answer now."""
@@ -152,18 +168,34 @@ def log_probabilities(row: Row) -> Row:
     return np.asarray(shifted - np.log(np.exp(shifted).sum()), dtype=np.float32)
 
 
-def token_logprob(model: LlamaModel, logprobs: Row, token: int, top: int) -> TokenLogprob:
-    """The chosen token's log probability and the ``top`` best candidates, best first."""
+def token_logprob(
+    model: LlamaModel, logprobs: Row, token: int, top: int, wanted: Sequence[int] = ()
+) -> TokenLogprob:
+    """The chosen token's log probability and those ``wanted``, else of the ``top`` best, best first."""
 
     def candidate(i: int) -> Candidate:
         return Candidate(i, model.label(i), float(logprobs[i]))
 
-    best: list[int] = []
-    if top:
+    best = list(wanted)
+    if top and not best:
         some = np.argpartition(logprobs, -top)[-top:]
         best = some[np.argsort(-logprobs[some], kind="stable")].tolist()
     rank = int((logprobs > logprobs[token]).sum()) + 1
     return TokenLogprob(candidate(token), tuple(candidate(i) for i in best), rank)
+
+
+def draw_among(chain: Any, row: Row, tokens: npt.NDArray[np.intp]) -> int:
+    """Draw one of ``tokens`` with a native chain from ``row``."""
+    candidates = np.zeros(tokens.size, dtype=_CANDIDATE)
+    candidates["id"] = tokens
+    candidates["logit"] = row[tokens]
+    array = lib.llama_token_data_array(
+        data=candidates.ctypes.data_as(lib.llama_token_data_p), size=tokens.size, selected=-1, sorted=False
+    )
+    lib.llama_sampler_apply(chain, ctypes.byref(array))
+    token = int(candidates["id"][array.selected])
+    lib.llama_sampler_accept(chain, token)
+    return token
 
 
 def _bias(sampling: Sampling) -> tuple[npt.NDArray[np.int64] | None, Row]:

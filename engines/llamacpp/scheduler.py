@@ -8,6 +8,7 @@ again later.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from engines.batching.waiting import WaitingQueue
@@ -22,10 +23,11 @@ GROWTH_RESERVE = 64
 
 @dataclass(slots=True)
 class Work:
-    """``count`` pending tokens of ``sequence`` to compute in this step."""
+    """``count`` pending tokens of ``sequence`` to compute in this step, and a ``draft`` of what follows."""
 
     sequence: LlamaSequence
     count: int
+    draft: Seq[int] = ()
 
     @property
     def completes(self) -> bool:
@@ -38,9 +40,16 @@ class Work:
         return self.sequence.scores
 
     @property
+    def size(self) -> int:
+        """Tokens to compute."""
+        return self.count + len(self.draft)
+
+    @property
     def outputs(self) -> int:
         """How many of the tokens, from the last on, the logits are wanted of."""
-        return self.count if self.scores else int(self.completes)
+        if self.scores:
+            return self.count
+        return 1 + len(self.draft) if self.completes else 0
 
 
 class LlamaScheduler:
@@ -48,7 +57,8 @@ class LlamaScheduler:
 
     ``batch_size`` is the most tokens of a step. With ``deterministic`` greedy and seeded requests that run
     alone repeat themselves: their prompts go in steps of ``piece`` tokens, a part of `ALIGNMENT`, or of some
-    multiple of `ALIGNMENT`. Log probabilities of prompts are computed for ``scored_at_once`` tokens a step.
+    multiple of `ALIGNMENT`. Log probabilities of prompts are computed for ``scored_at_once`` tokens a step,
+    which computes at most ``drafts`` drafted tokens.
     """
 
     def __init__(
@@ -61,6 +71,7 @@ class LlamaScheduler:
         piece: int = ALIGNMENT,
         deterministic: bool = True,
         scored_at_once: int = 32,
+        drafts: int = 0,
     ) -> None:
         self.waiting: WaitingQueue[LlamaSequence] = WaitingQueue()
         self.running: list[LlamaSequence] = []
@@ -72,6 +83,7 @@ class LlamaScheduler:
         self._alone = piece
         self._deterministic = deterministic
         self._scored_at_once = scored_at_once
+        self._drafts = drafts
         self._arrivals = 0
 
     @property
@@ -101,6 +113,8 @@ class LlamaScheduler:
         """Forget a sequence, wherever it is; what it computed stays as a cached prefix."""
         if sequence in self.running:
             slot = self._leave(sequence)
+            if sequence.computed > len(sequence.tokens):  # it ended inside a draft
+                self._kv.shrink(slot, len(sequence.tokens))
             self._prefixes.keep(slot, sequence.tokens[: sequence.computed])
             self._prefixes.trim(self._busy_slots())
         elif sequence in self.waiting:
@@ -113,7 +127,9 @@ class LlamaScheduler:
     def schedule(self, prefill_budget: int) -> list[Work]:
         """The next step's work; empty only if nothing runs and nothing waits."""
         work = self._decode()
-        budget = min(prefill_budget, self._batch_size - len(work))
+        if self._drafts and len(work) == len(self.running) == 1:
+            self._add_draft(work[0])
+        budget = min(prefill_budget, self._batch_size - sum(w.size for w in work))
         budget -= self._prefill(work, budget)
         self._admit(work, budget)
         if not work and self.running:
@@ -124,9 +140,17 @@ class LlamaScheduler:
         return sorted(work, key=lambda w: w.sequence.slot)
 
     def commit(self, work: Work) -> None:
-        """Note that ``work`` was computed."""
+        """Note that ``work`` was computed, whatever becomes of its draft."""
         self._kv.grow(work.sequence.slot, work.count)
         work.sequence.computed += work.count
+
+    def accept(self, work: Work, count: int) -> None:
+        """Keep the first ``count`` tokens of a draft that was computed, and drop the others."""
+        slot = work.sequence.slot
+        self._kv.grow(slot, count)
+        work.sequence.computed += count
+        if count < len(work.draft):
+            self._kv.restore(slot)
 
     def relieve(self) -> bool:
         """Make all the room there is without failing anyone; False if the only sequence left needs more."""
@@ -144,6 +168,15 @@ class LlamaScheduler:
             if self._kv.free_cells >= len(decoding):
                 return [Work(s, 1) for s in decoding]
             self._preempt_youngest()
+
+    def _add_draft(self, work: Work) -> None:
+        """Let a sequence that runs alone guess what comes next: where several decode, a token that one of
+        them drafts costs the others time, on CPUs as much as a token of their own. A mask must see each token
+        before it can tell the next ones."""
+        sequence = work.sequence
+        most = min(self._drafts, sequence.to_generate - 1, self._kv.free_cells - work.count)
+        if sequence.drafter is not None and sequence.mask is None and most > 0:
+            work.draft = sequence.drafter.draft(sequence.tokens, most)
 
     def _prefill(self, work: list[Work], budget: int) -> int:
         """Continue running prompts, oldest first; returns the tokens scheduled."""
@@ -170,13 +203,13 @@ class LlamaScheduler:
                 continue
             if not self._has_room(sequence, prefix):
                 return
-            planned = sum(w.count for w in work)
+            planned = sum(w.size for w in work)
             self._start(sequence, self._prefixes.open(prefix, self._busy_slots(), planned))
             budget -= self._add_prefill(work, sequence, budget)
 
     def _add_prefill(self, work: list[Work], sequence: LlamaSequence, budget: int) -> int:
         """Plan as much of a prompt as budget and cells allow; returns the tokens scheduled."""
-        planned = sum(w.count for w in work)
+        planned = sum(w.size for w in work)
         wanted = min(self._piece(sequence, budget), self._scorable(work, sequence))
         if wanted <= 0:
             return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engines.base import GenerationRequest
 from engines.batching.sequence import Sequence
+from engines.llamacpp.drafting import NgramDrafter
 from engines.llamacpp.sampler import Sampler
 from engines.stream import ChunkStream
 from engines.text.output import Output
@@ -16,10 +17,10 @@ class LlamaSequence(Sequence):
 
     ``computed`` tokens are in KV slot ``slot``. While running at least one is pending: exactly one means
     decode, more mean prefill. ``waits_for`` is a running sequence and how many tokens of it are to be
-    computed before this one is admitted, to share them.
+    computed before this one is admitted, to share them. ``drafter`` guesses tokens; None: nobody does.
     """
 
-    __slots__ = ("arrival", "computed", "sampler", "slot", "waits_for")
+    __slots__ = ("arrival", "computed", "drafter", "sampler", "slot", "waits_for")
 
     def __init__(
         self,
@@ -28,9 +29,11 @@ class LlamaSequence(Sequence):
         output: Output,
         limit: int,
         sampler: Sampler,
+        drafter: NgramDrafter | None = None,
     ) -> None:
         super().__init__(request, stream, output, limit)
         self.sampler = sampler
+        self.drafter = drafter
         self.computed = 0
         self.slot = NO_SLOT
         self.arrival = 0

@@ -7,23 +7,22 @@ import time
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from engines.base import Candidate, EngineInfo, TokenLogprob
 from engines.batching.stepper import Drawn, Failed, Gauges, Read
 from engines.errors import EngineError
-from engines.llamacpp.context import KvCacheFull, Slice
+from engines.llamacpp.context import KvCacheFull, Logits, Slice
+from engines.llamacpp.drafting import DraftCounts
 from engines.llamacpp.kv_cache import CellMemory, KvCache
 from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.pacing import LlamaPacer
-from engines.llamacpp.sampler import Row, log_probabilities, token_logprob
+from engines.llamacpp.sampler import Row, draw_among, log_probabilities, token_logprob
 from engines.llamacpp.scheduler import LlamaScheduler, Work
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
 from engines.text import grammar
 
 logger = logging.getLogger("engines.llamacpp")
 
+Next = Drawn[LlamaSequence] | Failed[LlamaSequence]
 Results = list[Drawn[LlamaSequence] | Read[LlamaSequence] | Failed[LlamaSequence]]
 
 
@@ -33,7 +32,7 @@ class ForwardPass(CellMemory, Protocol):
     batch_size: int
     pooled: bool
 
-    def decode(self, slices: Seq[Slice]) -> npt.NDArray[np.float32]: ...
+    def decode(self, slices: Seq[Slice]) -> Logits: ...
 
     def sample(self, chain: Any, row: int) -> int: ...
 
@@ -53,6 +52,7 @@ class LlamaStepper:
         info: EngineInfo,
     ) -> None:
         self.info = info
+        self.drafts = DraftCounts()
         self.vocabulary = model
         self._context = context
         self._kv = kv
@@ -82,11 +82,13 @@ class LlamaStepper:
         started = time.perf_counter()
         decoded = sum(not w.sequence.is_prefilling for w in work)
         prefilled = sum(w.count for w in work) - decoded
+        drafts = any(w.draft for w in work)
         for part in self._passes(work):
             # An earlier pass may have had to preempt what this one meant to compute.
             if still_placed := [w for w in part if w.sequence.slot != NO_SLOT]:
                 results += self._run_pass(still_placed)
-        self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
+        if not drafts:  # such a step says little of others
+            self._pacer.observe(decoded=decoded, prefilled=prefilled, seconds=time.perf_counter() - started)
         return results
 
     def gauges(self) -> Gauges:
@@ -121,7 +123,7 @@ class LlamaStepper:
             return self._isolate(work)
         return self._postprocess(work, logits)
 
-    def _decode(self, work: list[Work]) -> npt.NDArray[np.float32]:
+    def _decode(self, work: list[Work]) -> Logits:
         """Run a forward pass, and find out meanwhile which tokens may come next."""
         masks = [mask for w in work if w.completes and (mask := w.sequence.next_mask) is not None]
         grammar.start(masks)
@@ -131,26 +133,30 @@ class LlamaStepper:
             for mask in masks:
                 mask.wait()  # the vocabulary that they look at may go
 
-    def _postprocess(self, work: list[Work], logits: npt.NDArray[np.float32]) -> Results:
+    def _postprocess(self, work: list[Work], logits: Logits) -> Results:
         """Note what was computed and draw the next token of every sequence whose prompt is complete."""
-        complete: list[LlamaSequence] = []
+        complete: list[Work] = []
         rows: list[int] = []
         results: Results = []
         end = 0  # of the rows of what was looked at
         for item in work:
-            sequence, outputs = item.sequence, item.outputs
-            end += outputs
+            start, end = end, end + item.outputs
             if item.scores:
-                self._score(sequence, logits[end - outputs : end])
-            if item.completes and not sequence.to_generate:
-                results.append(Read(sequence))
+                self._score(item.sequence, logits[start:end])
+            if item.completes and not item.sequence.to_generate:
+                results.append(Read(item.sequence))
             elif item.completes:
-                complete.append(sequence)
-                rows.append(end - 1)
+                complete.append(item)
+                rows.append(start if item.draft else end - 1)
             self._scheduler.commit(item)
-        return [*results, *self._draw(complete, rows, logits)]
+        drawn = self._draw([item.sequence for item in complete], rows, logits)
+        results += drawn
+        for row, item, first in zip(rows, complete, drawn, strict=True):
+            if item.draft:
+                results += self._verify(item, row, first, logits)
+        return results
 
-    def _score(self, sequence: LlamaSequence, rows: npt.NDArray[np.float32]) -> None:
+    def _score(self, sequence: LlamaSequence, rows: Logits) -> None:
         """Note the log probabilities of the tokens of a prompt, each of which the row before it tells."""
         known, top = sequence.prompt_logprobs, sequence.request.prompt_logprobs or 0
         assert known is not None
@@ -158,25 +164,44 @@ class LlamaStepper:
             token = sequence.tokens[len(known)]
             known.append(token_logprob(self.vocabulary, log_probabilities(row), token, top))
 
-    def _draw(
-        self, sequences: list[LlamaSequence], rows: list[int], logits: npt.NDArray[np.float32]
-    ) -> Results:
-        """The next tokens of ``sequences``, whose logits are in ``rows``."""
+    def _verify(self, work: Work, row: int, drawn: Next, logits: Logits) -> list[Next]:
+        """Draw on, row after row, as long as what is ``drawn`` is what the draft of ``work`` foretold: so all
+        that is drawn is what would have come without a draft, whatever the way of drawing."""
+        results: list[Next] = []
+        draft, accepted = work.draft, 0
+        while isinstance(drawn, Drawn) and accepted < len(draft) and drawn.token == draft[accepted]:
+            if self.vocabulary.is_end(drawn.token):
+                break
+            accepted += 1
+            [drawn] = self._draw([work.sequence], [row + accepted], logits)
+            results.append(drawn)
+        if isinstance(drawn, Drawn):
+            self._scheduler.accept(work, accepted)
+        self.drafts.drafted += len(draft)
+        self.drafts.accepted += accepted
+        return results
+
+    def _draw(self, sequences: list[LlamaSequence], rows: list[int], logits: Logits) -> list[Next]:
+        """The next token of each of ``sequences``, whose logits are in ``rows``."""
         told: list[Row | None] = []
         errors: list[EngineError | None] = []
         for row, sequence in zip(rows, sequences, strict=True):
             wants = sequence.request.logprobs is not None
             told.append(log_probabilities(logits[row]) if wants else None)
             errors.append(_edit(sequence, logits[row]))
-        greedy = logits.argmax(axis=1).tolist() if any(s.sampler.is_greedy for s in sequences) else []
-        results: Results = []
+        results: list[Next] = []
         for row, sequence, logprobs, failure in zip(rows, sequences, told, errors, strict=True):
             if failure is not None:
                 results.append(self._fail(sequence, failure))
                 continue
             try:
-                chain = sequence.sampler.chain
-                token = self._context.sample(chain, row) if chain is not None else greedy[row]
+                chain, left = sequence.sampler.chain, sequence.sampler.left
+                if chain is None:
+                    token = int(logits[row].argmax())
+                elif left is None:
+                    token = self._context.sample(chain, row)
+                else:
+                    token = draw_among(chain, logits[row], left)
                 sequence.sampler.accept(token)
                 results.append(Drawn(sequence, token, self._logprob(sequence, token, logprobs)))
             except Exception as error:
@@ -190,7 +215,10 @@ class LlamaStepper:
         # The end token is no part of the text, and neither are its probabilities.
         if self.vocabulary.is_end(token) and sequence.request.prompt_logprobs is None:
             return None
-        return token_logprob(self.vocabulary, logprobs, token, sequence.request.logprobs or 0)
+        request = sequence.request
+        return token_logprob(
+            self.vocabulary, logprobs, token, request.logprobs or 0, request.logprob_token_ids
+        )
 
     def _relieve(self, work: list[Work], error: KvCacheFull) -> Results:
         """Make room after a pass found no cells. The mirror of the cells should make that impossible; if it
@@ -204,6 +232,7 @@ class LlamaStepper:
             self._kv.restore(item.sequence.slot)
         results: Results = []
         for item in work:
+            item.draft = ()
             try:
                 logits = self._decode([item])
             except Exception as error:
@@ -231,4 +260,5 @@ def _edit(sequence: LlamaSequence, row: Row) -> EngineError | None:
 def _slice(work: Work) -> Slice:
     sequence = work.sequence
     start = sequence.computed
-    return Slice(sequence.slot, start, sequence.tokens[start : start + work.count], work.outputs)
+    tokens = sequence.tokens[start : start + work.count]
+    return Slice(sequence.slot, start, [*tokens, *work.draft], work.outputs)

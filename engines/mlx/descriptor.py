@@ -67,7 +67,9 @@ DESCRIPTOR = EngineDescriptor(
     label="MLX",
     install="mlx-lm",
     formats=frozenset({"hf", "mlx"}),
-    capabilities=frozenset({"chat", "completion", "embeddings", "fim", "reasoning", "structured", "tools"}),
+    capabilities=frozenset(
+        {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "structured", "tools"}
+    ),
     help={"structured": f"the package llguidance is not installed: `{INSTALL}` installs it"},
     request_fields=frozenset({"typical_p"}),
     packages=_packages,

@@ -45,6 +45,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
         stall_timeout: float = STALL_SECONDS,
         allow_special_tokens: bool = False,
         answer_format: str | None = None,
+        rerank_template: str | None = None,
     ) -> None:
         super().__init__(
             thread,
@@ -55,6 +56,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             allow_special_tokens=allow_special_tokens,
             answer_format=answer_format,
             grammar_vocabulary=vocabulary.grammar_vocabulary if grammar.is_installed() else None,
+            rerank_template=rerank_template,
         )
 
     @classmethod
@@ -79,6 +81,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             stall_timeout=spec.stall_timeout,
             allow_special_tokens=spec.allow_special_tokens,
             answer_format=spec.answer_format,
+            rerank_template=spec.rerank_template,
         )
 
     async def sleep(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -18,8 +18,12 @@ from engines.mlx.pacing import MlxPacer
 from engines.mlx.prefix_cache import MlxPrefixCache
 from engines.mlx.sampling import LogprobRecorder, RawLogprob, Sampler, SharedSamplers, draw_greedy
 from engines.mlx.sequence import MlxSequence
+from engines.mlx.vocabulary import MlxVocabulary
+from engines.models.purpose import answer_tokens
 from engines.text import grammar
 from engines.text.bad_words import token_runs
+from engines.text.judge import YesNo, can_judge
+from engines.text.pair_template import is_for_pairs
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
@@ -38,8 +42,7 @@ class Runtime:
         self.vocabulary = loaded.vocabulary(n_vocab)
         free = models.free_memory(loaded.device)
         context, self.budget = models.choose_sizes(spec, loaded, self.cost, free)
-        has = {"chat": bool(self.vocabulary.chat_template), "fim": self.vocabulary.fim is not None}
-        self.info = _info(spec, loaded, context, self.budget, [name for name, there in has.items() if there])
+        self.info = _info(spec, loaded, context, self.budget, self.vocabulary)
         self._ends = StopSequences([[token] for token in self.vocabulary.end_ids])
         self._prefixes = MlxPrefixCache() if spec.cache_prefixes else None
         self._pacer = MlxPacer()
@@ -64,7 +67,7 @@ class Runtime:
         processors: list[Any] = [editor] if editor is not None else []
         recorder = None
         if request.logprobs is not None:
-            sampler = recorder = LogprobRecorder(sampler, request.logprobs)
+            sampler = recorder = LogprobRecorder(sampler, request.logprobs, request.logprob_token_ids)
             processors.insert(0, recorder.watch)
         (sequence.uid,) = self._generator.insert(
             [sequence.tokens[known:]],
@@ -206,11 +209,15 @@ def open_runtime(spec: LoadSpec, report: Callable[[float], None]) -> Runtime:
 
 
 def _info(
-    spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, abilities: Iterable[str]
+    spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, vocabulary: MlxVocabulary
 ) -> EngineInfo:
-    capabilities = {"completion", *abilities}
-    if grammar.is_installed():
-        capabilities.add("structured")
+    template = vocabulary.chat_template
+    has = {
+        "chat": template is not None and not is_for_pairs(template),
+        "fim": vocabulary.fim is not None,
+        "rerank": _can_rerank(spec, vocabulary),
+        "structured": grammar.is_installed(),
+    }
     return EngineInfo(
         engine="mlx",
         model=spec.name,
@@ -218,7 +225,16 @@ def _info(
         longest_context=models.trained_context(loaded.config) or 0,
         max_sequences=spec.max_sequences,
         devices=(loaded.device,),
-        capabilities=frozenset(capabilities),
+        capabilities=frozenset({"completion", *(name for name, there in has.items() if there)}),
         memory=loaded.size + budget,
         details=models.details(loaded, spec) | {"kv_budget": budget},
     )
+
+
+def _can_rerank(spec: LoadSpec, vocabulary: MlxVocabulary) -> bool:
+    """Whether the model generates the answers that are scored. Another model's words may be others."""
+    if not can_judge(spec.rerank_template or vocabulary.rerank_template, vocabulary):
+        return False
+    said = answer_tokens(spec.path) if spec.path is not None else None
+    answers = YesNo.of(vocabulary)
+    return said is None or answers is None or said == (answers.yes, answers.no)

@@ -11,7 +11,7 @@ import hashlib
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -113,7 +113,7 @@ class SharedSamplers:
 
 
 class RawLogprob(NamedTuple):
-    """Natural-log probabilities before any edit: the chosen token's, and the best tokens', best first."""
+    """Natural-log probabilities before any edit: the chosen token's, and others', best first."""
 
     chosen: float
     top: tuple[tuple[int, float], ...]
@@ -122,9 +122,11 @@ class RawLogprob(NamedTuple):
 class LogprobRecorder:
     """Watches one sequence: first of its logits processors, and around its sampler."""
 
-    def __init__(self, sampler: Sampler, top: int) -> None:
+    def __init__(self, sampler: Sampler, top: int, wanted: Sequence[int] = ()) -> None:
+        """Tells of the tokens ``wanted``, else of the ``top`` best."""
         self._sampler = sampler
         self._top = top
+        self._wanted = mx.array([wanted], dtype=mx.uint32) if wanted else None
         self._raw: mx.array | None = None
         self._drawn: deque[Drawn] = deque()
 
@@ -139,15 +141,18 @@ class LogprobRecorder:
         raw = self._raw
         assert raw is not None
         chosen = mx.take_along_axis(raw, token[:, None], axis=-1)
-        count = min(self._top, raw.shape[-1])
-        ids = (
-            mx.argpartition(-raw, kth=count - 1, axis=-1)[:, :count] if count else mx.zeros((1, 0), mx.uint32)
-        )
+        ids = self._best(raw) if self._wanted is None else self._wanted
         drawn = (chosen, ids, mx.take_along_axis(raw, ids, axis=-1))
         # Now: evaluated later, they would wait for the step that is computed ahead.
         mx.async_eval(*drawn)  # type: ignore[no-untyped-call]
         self._drawn.append(drawn)
         return token
+
+    def _best(self, raw: mx.array) -> mx.array:
+        count = min(self._top, raw.shape[-1])
+        if not count:
+            return mx.zeros((1, 0), mx.uint32)
+        return mx.argpartition(-raw, kth=count - 1, axis=-1)[:, :count]
 
     def pop(self) -> RawLogprob:
         """The record of the oldest token not yet asked for."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engines.errors import BadModelFile
+from engines.text import pair_template
 from engines.text.fim import find_fim
 from engines.text.grammar.hugging_face import lazy_tokenizer
 from engines.text.special_tokens import SpecialTokens, added_tokens
@@ -31,7 +32,8 @@ class MlxVocabulary:
         self.end_ids = tuple(sorted({i for i in end_ids if 0 <= i < n_vocab}))
         self.bos_text: str = tokenizer.bos_token or ""
         self.eos_text: str = tokenizer.eos_token or ""
-        self.chat_template = _template(tokenizer.chat_template)
+        self.chat_template = _template(tokenizer.chat_template, "default")
+        self.rerank_template = _template(tokenizer.chat_template, *pair_template.NAMES, "default")
         self.grammar_vocabulary = lazy_tokenizer(backend, n_vocab, self.end_ids)
         self._backend = backend
         kinds = decoder_kinds(backend)
@@ -68,11 +70,10 @@ class MlxVocabulary:
         return text.removeprefix(" ") if self._strips_space else text
 
 
-def _template(source: Any) -> str | None:
-    """A model may have several templates by name."""
-    if isinstance(source, dict):
-        source = source.get("default")
-    return source if isinstance(source, str) and source else None
+def _template(source: Any, *names: str) -> str | None:
+    """A model may have several templates by name: the first one of ``names`` that there is."""
+    found = [source.get(name) for name in names] if isinstance(source, dict) else [source]
+    return next((each for each in found if isinstance(each, str) and each), None)
 
 
 def _labels(

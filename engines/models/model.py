@@ -32,6 +32,8 @@ class Model:
         """What it is for, None if it is not known or anything: also the catalog may say that it pools."""
         if self.entry.pooling is not None:
             return purpose_of(self.entry.pooling)
+        if self.entry.rerank_template is not None:
+            return "rerank"
         return self.file.purpose if self.file is not None else None
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from engines.models.gguf import GgufHeader
 from engines.models.hf import read_json
+from engines.text.pair_template import NAMES, is_for_pairs
 
 Purpose = Literal["text", "embeddings", "rerank"]
 Pooling = Literal["mean", "cls", "last", "rank"]
@@ -36,6 +37,8 @@ _MODES: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
 }
+_HEADS = (b"cls.weight", b"cls.output.weight")
+_LONGEST_HEADER = 64 * 2**20
 _CLASSIFIER = "ForSequenceClassification"
 _BARE = ("BertModel", "RobertaModel", "MPNetModel", "ModernBertModel", "DistilBertModel")
 
@@ -52,7 +55,25 @@ def purpose_in_gguf(header: GgufHeader) -> tuple[Purpose, Pooling | None]:
     pooling = _POOLING.get(header.metadata.get(f"{header.architecture}.pooling_type"))
     if pooling is None and header.architecture in ENCODERS:
         return "embeddings", None
+    if pooling is None and any(is_for_pairs(template) for template in _templates(header)):
+        return "rerank", None  # it says in words whether a document is relevant
     return purpose_of(pooling), pooling
+
+
+def _templates(header: GgufHeader) -> Iterator[str]:
+    """The templates that may be for pairs."""
+    for key in ("tokenizer.chat_template", *(f"tokenizer.chat_template.{name}" for name in NAMES)):
+        if isinstance(template := header.metadata.get(key), str):
+            yield template
+
+
+def has_rank_head(path: Path) -> bool:
+    """Whether a GGUF file that does not say how it pools has a head that makes scores, without which
+    llama.cpp would end the process."""
+    with path.open("rb") as file:
+        beginning = file.read(_LONGEST_HEADER)
+    # Names stand behind their lengths.
+    return any(len(name).to_bytes(8, "little") + name in beginning for name in _HEADS)
 
 
 def purpose_in_folder(path: Path, config: Mapping[str, Any]) -> tuple[Purpose, Pooling | None]:
@@ -65,5 +86,18 @@ def purpose_in_folder(path: Path, config: Mapping[str, Any]) -> tuple[Purpose, P
     if settings.is_file():
         modes = read_json(settings)
         return "embeddings", next((mode for key, mode in _MODES.items() if modes.get(key) is True), None)
+    if (answers := answer_tokens(path)) is not None:
+        return "text" if None in answers else "rerank", None
     is_encoder = architecture.endswith(_BARE) or (path / "modules.json").is_file()
     return ("embeddings" if is_encoder else "text"), None
+
+
+def answer_tokens(path: Path) -> tuple[int | None, int | None] | None:
+    """The tokens by which a reranker that generates says yes and no, in a folder of sentence-transformers'
+    where its score is made of them; None for one of them that does not count, or for both."""
+    settings = path / "1_LogitScore" / "config.json"
+    if not settings.is_file():
+        return None
+    tokens = read_json(settings)
+    yes, no = (tokens.get(f"{answer}_token_id") for answer in ("true", "false"))
+    return (yes if isinstance(yes, int) else None), (no if isinstance(no, int) else None)

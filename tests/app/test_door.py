@@ -108,7 +108,6 @@ def test_the_version(client: httpx.Client) -> None:
         ("POST", "/v1/responses/", "Responses API is not served by this version: use POST /v1/chat"),
         ("POST", "/v1/audio/transcriptions", "speech"),
         ("POST", "/classify", "classes of texts"),
-        ("POST", "/tokenize", "tokens"),
         ("POST", "/completion", "llama-server's"),
         ("POST", "/openai/deployments/x/classify", "classes of texts"),
         ("GET", "/openai/assistants", "of what Azure has"),

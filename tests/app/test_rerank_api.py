@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from app.dialects.openai.rerank.schema import MAX_DOCUMENTS
-from support.server import LiveServer, live_server
+from support.server import LiveServer, live_server, wait_until
+from support.tiny_gguf import tiny_gguf
+from support.tiny_reranker import tiny_reranker
 
 QUERY = "what is the capital of france"
 DOCUMENTS = ["the sea", "paris is the capital of france", "berlin"]
@@ -108,3 +111,45 @@ def test_what_is_too_long_is_cut_where_that_is_asked_for(client: httpx.Client) -
     assert client.post("/rerank", json={"query": QUERY, "texts": texts, "truncate": True}).status_code == 200
     assert rerank(client, documents=texts, max_tokens_per_doc=8).status_code == 200
     assert rerank(client, documents=texts, truncate_prompt_tokens=-1).status_code == 200
+
+
+def test_models_for_something_else_say_so_before_they_are_loaded(tmp_path: Path) -> None:
+    tiny_reranker(tmp_path / "ranks.gguf")
+    tiny_gguf(tmp_path / "talks.gguf")
+    chat = {"model": "ranks", "messages": [{"role": "user", "content": "Hi"}]}
+    with (
+        live_server(inference_engine="fake", model_base_path=tmp_path) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        for answer, words in (
+            (rerank(client, model="talks"), ("generates text", "ranks no documents", "such as ranks")),
+            (client.post("/v1/chat/completions", json=chat), ("ranks documents", "/v1/rerank")),
+            (client.post("/v1/embeddings", json={"model": "ranks", "input": "Hi"}), ("ranks documents",)),
+        ):
+            status, param, code, message = error(answer)
+            assert (status, param, code) == (400, "model", "unsupported_feature")
+            assert all(word in message for word in words), message
+        tiny_reranker(tmp_path / "ranks-too.gguf")
+        client.get("/v1/models")
+        wait_until(lambda: len(server.house.targets.models_for("rerank")) == 2)
+        status, param, _, message = error(client.post("/rerank", json={"query": "a", "texts": ["b"]}))
+        assert (status, param) == (400, "model")
+        assert "ranks, ranks-too" in message or "ranks-too, ranks" in message
+
+
+@pytest.mark.parametrize("body", [{"documents": DOCUMENTS}, {"texts": DOCUMENTS}], ids=["cohere", "tei"])
+def test_another_server_ranks_as_this_one_does(
+    server: LiveServer, client: httpx.Client, body: dict[str, Any]
+) -> None:
+    asked = {"query": QUERY, **body}
+    expected = client.post("/rerank", json={"model": "fake", **asked}).json()
+    there = f"{server.url}/v1#key=k&model=far:fake"
+    with (
+        live_server(inference_engine="fake", upstreams=there) as here,
+        httpx.Client(base_url=here.url) as client,
+    ):
+        wait_until(lambda: here.house.fleet.upstreams.serving("far"))
+        found = client.post("/v2/rerank", json={"model": "far", **asked}).json()
+    if "documents" in body:
+        found, expected = found["results"], expected["results"]
+    assert found == expected

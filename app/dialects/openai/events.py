@@ -87,7 +87,7 @@ def prompt_logprobs(entries: Sequence[TokenLogprob]) -> list[dict[str, Any] | No
 
 
 def _ranked(entry: TokenLogprob) -> dict[str, Any]:
-    ranks = [*enumerate(entry.top, 1), (entry.rank, entry.chosen)]
+    ranks = [(entry.rank, entry.chosen), *enumerate(entry.top, 1)]
     return {
         str(each.token_id): {"logprob": each.logprob, "rank": rank, "decoded_token": printable(each.text)}
         for rank, each in ranks

@@ -20,11 +20,13 @@ from engines.models.catalog.engine_name import EngineName
 from engines.models.purpose import Pooling
 from engines.registry import AUTO
 from engines.text.answers.formats import BY_NAME
+from engines.text.pair_template import is_for_pairs
 
 MAX_NAME = 200
 MAX_WEIGHT = 1000
 MAX_RENAMED = 1000
 MAX_STOPS = 16
+MAX_TEMPLATE = 64 * 1024
 MAX_STOP_LENGTH = 1024
 # A name that DEFAULT_MODEL takes for something else.
 RESERVED_NAME = "auto"
@@ -71,6 +73,12 @@ def _are_texts(values: list[Any]) -> bool:
 
 def _duration(value: Any) -> float | None:
     return None if value is None else parse_duration(value)
+
+
+def _for_pairs(value: str) -> str:
+    if not is_for_pairs(value):
+        raise ValueError("give a text with {query} and {document}, or a chat template with these roles")
+    return value
 
 
 Name = Annotated[str, AfterValidator(check_name)]
@@ -181,8 +189,10 @@ class ModelSettings(CatalogModel):
     pooling: Pooling | None = None
     matryoshka: bool = False
     dimensions: Annotated[tuple[Count, ...], Strict(False)] = ()
+    rerank_template: Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_for_pairs)] | None = None
     gpu_memory: Annotated[float, Field(gt=0, le=1)] | None = None
     answer_format: AnswerFormat | None = None
+    ngram_draft: Annotated[int, Field(ge=0, le=64)] | None = None
     options: dict[str, JsonValue] = {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import ArgumentsCall, JsonCall
 from engines.text.answers.json_text import JsonString, JsonValue
 from engines.text.answers.shape import LONGEST_NAME, ShapeReader
@@ -19,7 +19,7 @@ _LONGEST_SCALAR = 1024
 class JsonCallReader(ShapeReader):
     """``is_strict``: nothing marks it as a call, so that it must have a call's keys and no others."""
 
-    def __init__(self, shape: JsonCall, calls: Calls, *, is_strict: bool) -> None:
+    def __init__(self, shape: JsonCall, calls: CallDeltas, *, is_strict: bool) -> None:
         super().__init__(calls)
         self._shape = shape
         self._is_strict = is_strict
@@ -161,7 +161,7 @@ class JsonCallReader(ShapeReader):
 class ArgumentsCallReader(ShapeReader):
     """Reads arguments of a function that is known."""
 
-    def __init__(self, shape: ArgumentsCall, calls: Calls) -> None:
+    def __init__(self, shape: ArgumentsCall, calls: CallDeltas) -> None:
         super().__init__(calls)
         self._shape = shape
         self._value = JsonValue(calls.write)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 KEPT = 64
 # The most that a compilation may take, in seconds, waiting for others included.
 TIME_LIMIT = 10.0
+# Characters of a structure: a schema or grammar of so many takes about a second.
+LONGEST = 512 * 1024
 # Tokens that are tried before a grammar counts as good, and the CPU seconds for it.
 TRIED_TOKENS = 16
 TRIED_SECONDS = 0.1
@@ -100,6 +102,8 @@ class Compiler:
 
     def _make(self, structure: Structure) -> LLMatcher:
         """The beginning of the grammar of ``structure``. Blocks, and raises `RequestError`."""
+        if len(structure.value) + sum(map(len, structure.choices)) > LONGEST:
+            raise refused(f"the structure of an answer may have {LONGEST:,} characters at most")
         for param, part in structure.parts:
             try:
                 self._make(part)
@@ -107,7 +111,10 @@ class Compiler:
                 raise RequestError(str(error), param=param) from None
         tokenizer = self._vocabulary.lltokenizer()
         if structure.kind == "json_schema":
-            return _of_schema(structure, tokenizer)
+            try:
+                return _of_schema(structure, tokenizer)
+            except RecursionError:
+                raise refused("the JSON schema nests too deep") from None
         made = open_matcher(tokenizer, grammar_text(structure))
         if made.is_error():
             raise refused(f"this structure cannot be followed: {reason(made.get_error())}")

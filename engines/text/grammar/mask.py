@@ -68,7 +68,7 @@ class TokenMask:
         """Take from ``row``, a logit for each token, all that may not come next. Returns, and raises, what
         `allowed` does."""
         allowed = self.allowed(row.size)
-        np.putmask(row, ~allowed, -np.inf)
+        np.copyto(row, -np.inf, where=~allowed)
         return allowed
 
     def consume(self, token: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, TypeGuard
 
 from engines.errors import RequestError
@@ -16,6 +17,12 @@ EXACT = 2**53
 # The largest bounds that llguidance takes.
 _MOST_INTEGER = 2**63 - 1024
 _MOST_NUMBER = 10**18
+
+# What takes llguidance long, growing with the square: a step of that many units (of the last decimal), items
+# of one array, and properties of one object that may be left out.
+MOST_UNITS = 20_000
+MOST_ITEMS = 10_000
+MOST_OPTIONAL = 2_000
 
 # Options for llguidance that a schema may bring: they are ours to choose.
 _OPTIONS = "x-guidance"
@@ -63,6 +70,7 @@ def checked(schema: Any, can_spell: Callable[[str], bool] | None = None) -> dict
         schema = {} if schema else {"not": {}}
     ready: dict[str, Any] = {key: value for key, value in schema.items() if key != _OPTIONS}
     for path, part in _subschemas(ready):
+        _check_cost(path, part)
         _check_values(path, part, can_spell)
     return ready if _bounds_fit(ready) else _tightened(ready, ())
 
@@ -104,6 +112,30 @@ def _children(schema: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
     for key in _NAMED:
         if isinstance(children := schema.get(key), dict):
             yield from (((key, name), child) for name, child in children.items())
+
+
+# -- cost ----------------------------------------------------------------------------------------------
+
+
+def _check_cost(path: Path, schema: Mapping[str, Any]) -> None:
+    step = schema.get("multipleOf")
+    if isinstance(step, int | float) and _units(step) > MOST_UNITS:
+        raise SchemaFault(f"a step of {_short(str(step))} has too many digits", (*path, "multipleOf"))
+    if _is_beyond(schema.get("minItems"), MOST_ITEMS):
+        raise SchemaFault(f"an array may have {MOST_ITEMS:,} items at most", (*path, "minItems"))
+    properties, required = schema.get("properties"), schema.get("required")
+    if isinstance(properties, dict) and len(properties) > MOST_OPTIONAL:
+        optional = len(properties) - (len(required) if isinstance(required, list) else 0)
+        if optional > MOST_OPTIONAL:
+            raise SchemaFault(
+                f"more than {MOST_OPTIONAL:,} properties may be left out", (*path, "properties")
+            )
+
+
+def _units(step: float) -> int:
+    _, digits, exponent = Decimal(str(step)).as_tuple()
+    number = int("".join(map(str, digits)))
+    return number * 10**exponent if isinstance(exponent, int) and 0 < exponent < 6 else number
 
 
 # -- values --------------------------------------------------------------------------------------------
@@ -149,11 +181,15 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _bounds_fit(schema: Mapping[str, Any]) -> bool:
-    return not any(_is_large(part.get(key)) for _, part in _subschemas(schema) for key in (*_LOWER, *_UPPER))
+    return not any(
+        _is_beyond(part.get("maxItems"), MOST_ITEMS)
+        or any(_is_beyond(part.get(key), EXACT) for key in (*_LOWER, *_UPPER))
+        for _, part in _subschemas(schema)
+    )
 
 
-def _is_large(bound: Any) -> TypeGuard[int | float]:
-    return isinstance(bound, int | float) and abs(bound) > EXACT
+def _is_beyond(bound: Any, most: int) -> TypeGuard[int | float]:
+    return isinstance(bound, int | float) and abs(bound) > most
 
 
 def _tightened(schema: Any, path: Path) -> Any:
@@ -162,8 +198,10 @@ def _tightened(schema: Any, path: Path) -> Any:
         return schema
     ready = dict(schema)
     for key in (*_LOWER, *_UPPER):
-        if _is_large(bound := schema.get(key)):
+        if _is_beyond(bound := schema.get(key), EXACT):
             ready[key] = _tighter(bound, schema.get("type") == "integer", key in _LOWER, (*path, key))
+    if _is_beyond(schema.get("maxItems"), MOST_ITEMS):
+        ready["maxItems"] = MOST_ITEMS
     for step, child in _children(schema):
         key, *name = step
         if not name:
@@ -198,4 +236,5 @@ def _at(path: Path) -> str:
 
 
 def _short(text: str) -> str:
+    text = text if text.isprintable() else repr(text)
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"

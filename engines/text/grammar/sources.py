@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engines.base import Structure
 from engines.errors import RequestError
 from engines.text.grammar import gbnf
+from engines.text.grammar.schemas import checked
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 LONGEST_REASON = 200
+_DECODER = json.JSONDecoder()
 
 
 def grammar_text(structure: Structure) -> str:
@@ -26,23 +29,41 @@ def grammar_text(structure: Structure) -> str:
         case "regex":
             return LLMatcher.grammar_from_regex(structure.value)
         case "choice":
+            if not structure.choices:
+                raise refused("a choice needs texts to choose from")
             texts = (json.dumps(text, ensure_ascii=False) for text in structure.choices)
             return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
         case "grammar":
             text = structure.value
-            return LLMatcher.grammar_from_lark(gbnf.to_lark(text) if gbnf.is_gbnf(text) else text)
+            if gbnf.is_gbnf(text):
+                return LLMatcher.grammar_from_lark(gbnf.to_lark(text))
+            check_schemas(text)
+            return LLMatcher.grammar_from_lark(text)
 
 
 def json_grammar(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
     """The grammar of a JSON schema, which was checked; see `json_options`."""
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=json_options(is_strict))
+    try:
+        return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=json_options(is_strict))
+    except ValueError as error:  # it nests too deep
+        raise refused(f"the JSON schema cannot be read: {reason(str(error))}") from None
 
 
 def json_in_lark(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
     """A JSON schema, which was checked, as a part of a Lark grammar: ``name: <this>``."""
     return "%json " + json.dumps({**schema, "x-guidance": json_options(is_strict)})
+
+
+def check_schemas(lark: str) -> None:
+    """Raise `RequestError` for a schema in a Lark grammar that would come out wrong, or take too long."""
+    for found in re.finditer(r"%json\b\s*", lark):
+        try:
+            schema, _ = _DECODER.raw_decode(lark, found.end())
+        except (ValueError, RecursionError):
+            raise refused("behind %json in a Lark grammar comes a JSON schema") from None
+        checked(schema)
 
 
 def json_options(is_strict: bool) -> JsonCompileOptions:

@@ -17,7 +17,7 @@ import llama_cpp
 import psutil
 import pytest
 
-from engines.base import Chunk, GenerationRequest, Prompt, Sampling
+from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Structure
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError, UnsupportedFeature
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
 from engines.llamacpp.model import ModelCache
@@ -157,10 +157,16 @@ async def test_a_preempted_sequence_goes_on_where_it_was() -> None:
         prompts = [
             Prompt(await small.tokenize(f"The history of city number {i} began when")) for i in range(4)
         ]
-        crowded = await asyncio.gather(*(drain(small, p, max_tokens=200, ignore_eos=True) for p in prompts))
+        forms = (None, Structure("regex", "([A-Z][a-z]+[,.] ?)+"), None, Structure("regex", "( [0-9]{4},)+"))
+        for form in filter(None, forms):
+            await asyncio.gather(small.prepare(form), large.prepare(form))
+        asked = [{"ignore_eos": True, "structure": form} for form in forms]
+        crowded = await asyncio.gather(
+            *(drain(small, p, max_tokens=200, **fields) for p, fields in zip(prompts, asked, strict=True))
+        )
         assert small.stats().preemptions > 0
-        for prompt, chunks in zip(prompts, crowded, strict=True):
-            expected = await drain(large, prompt, max_tokens=40, ignore_eos=True)
+        for prompt, chunks, fields in zip(prompts, crowded, asked, strict=True):
+            expected = await drain(large, prompt, max_tokens=40, **fields)
             assert tokens_of(chunks)[:40] == tokens_of(expected)
             assert text_of(chunks) == await small.detokenize(tokens_of(chunks))
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import llama_cpp.llama_cpp as lib
 import numpy as np
+import pytest
 
 from engines.base import GenerationRequest, Prompt, RareSampling, Sampling
-from engines.llamacpp.sampler import Sampler, log_probabilities
+from engines.errors import RequestError
+from engines.llamacpp.sampler import Sampler, draw_among, log_probabilities
 
 EOG = np.array([3], dtype=np.int32)
 
@@ -15,7 +19,7 @@ def sampler(prompt: tuple[int, ...] = (1,), **fields: object) -> Sampler:
     request = GenerationRequest(
         "r",
         Prompt(prompt),
-        Sampling(temperature=0, **{k: v for k, v in fields.items() if k not in known}),  # type: ignore[arg-type]
+        Sampling(**{"temperature": 0.0, **{k: v for k, v in fields.items() if k not in known}}),  # type: ignore[arg-type]
         **{k: v for k, v in fields.items() if k in known},  # type: ignore[arg-type]
     )
     return Sampler(request, EOG, 5, bad_words)  # type: ignore[arg-type]
@@ -140,3 +144,45 @@ def test_a_chain_has_what_was_asked_for() -> None:
     assert names(rare=rare, min_p=0.1) == ["top-n-sigma", "min-p", "xtc", "temp-ext", "dist"]
     assert names(rare=RareSampling(mirostat=1), top_k=5, temperature=0.5) == ["temp", "mirostat"]
     assert names(rare=RareSampling(mirostat=2), top_k=5, temperature=0.5) == ["temp", "mirostat-v2"]
+
+
+class Allowing:
+    """A mask that allows some tokens."""
+
+    def __init__(self, *tokens: int) -> None:
+        self._tokens = list(tokens)
+
+    def allowed(self, n_vocab: int) -> Any:
+        allowed = np.zeros(n_vocab, dtype=np.bool_)
+        allowed[self._tokens] = True
+        return allowed
+
+
+@pytest.mark.parametrize(
+    ("fields", "allowed", "left"),
+    [
+        ({}, (1, 2), [1, 2]),
+        ({"logit_bias": ((1, 100.0), (4, 100.0))}, (1, 2), [1, 2]),
+        ({"bad_runs": ((1,), (2,))}, (1, 2), [1, 2]),
+        ({"allowed_token_ids": (2, 4)}, (1, 2), [2]),
+        ({"allowed_token_ids": (2, 4)}, (3,), [3]),
+        ({"ignore_eos": True}, (3, 4), [4]),
+        ({"ignore_eos": True}, (3,), [3]),
+        ({"min_tokens": 3, "stop_token_ids": (2,)}, (0, 2, 3), [0]),
+        ({"min_tokens": 3, "stop_token_ids": (2,)}, (2, 3), [2, 3]),
+    ],
+)
+def test_a_mask_always_leaves_a_token(fields: dict[str, Any], allowed: Any, left: list[int]) -> None:
+    for more in ({"temperature": 0.0}, {"temperature": 1.0, "typical_p": 0.5}):
+        made = sampler(**fields, **more)
+        logits = row()
+        made.edit(logits, Allowing(*allowed))  # type: ignore[arg-type]
+        assert np.flatnonzero(np.isfinite(logits)).tolist() == left
+        if made.chain is not None:
+            assert made.left is not None
+            assert {draw_among(made.chain, logits, made.left) for _ in range(20)} <= set(left)
+
+
+def test_nothing_to_go_on_with_is_an_error() -> None:
+    with pytest.raises(RequestError, match="allowed_token_ids"):
+        sampler(allowed_token_ids=(3,)).edit(row(), Allowing(1, 2))  # type: ignore[arg-type]

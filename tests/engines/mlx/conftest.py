@@ -11,7 +11,16 @@ from support.models import tiny_folder
 
 # They compute with MLX, which is not everywhere.
 collect_ignore = (
-    [] if find_spec("mlx") else ["test_engine.py", "test_model.py", "test_prefixes.py", "test_sampling.py"]
+    []
+    if find_spec("mlx")
+    else [
+        "test_engine.py",
+        "test_masks.py",
+        "test_model.py",
+        "test_pooler.py",
+        "test_prefixes.py",
+        "test_sampling.py",
+    ]
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engines.base import EngineInfo, GenerationRequest, Prompt
-from engines.batching.stepper import Drawn
+from engines.batching.stepper import Drawn, Failed
 from engines.batching.thread import EngineThread
 from engines.errors import EngineError
 from engines.mlx import threads
@@ -34,6 +34,7 @@ class FakeBatch:
         self.inside: dict[int, MlxSequence] = {}
         self.most_inside = self.resets = 0
         self.is_closed = False
+        self.broken = -1  # the last token of sequences that fail
         self.held_bytes = 1000
         self.closed_by: threading.Thread | None = None
         self._fails = fails
@@ -46,12 +47,17 @@ class FakeBatch:
         self.most_inside = max(self.most_inside, len(self.inside))
         self._uids += 1
 
-    def step(self, *, prefilling: int, decoding: int, spare_bytes: int) -> list[Drawn[MlxSequence]]:
+    def step(
+        self, *, prefilling: int, decoding: int, spare_bytes: int
+    ) -> list[Drawn[MlxSequence] | Failed[MlxSequence]]:
         assert prefilling + decoding == len(self.inside)
         self._steps += 1
         if self._fails(self._steps):
             raise RuntimeError("no memory")
-        return [Drawn(sequence, 7) for sequence in self.inside.values()]
+        return [
+            Failed(each, EngineError("its mask broke")) if each.tokens[-1] == self.broken else Drawn(each, 7)
+            for each in self.inside.values()
+        ]
 
     def remove(self, sequence: MlxSequence, spare_bytes: int) -> None:
         assert sequence.uid is not None
@@ -128,6 +134,18 @@ async def test_a_failed_step_fails_its_sequences_and_no_others() -> None:
             await text(submit(thread, limit=10))
         assert await text(submit(thread)) == "aaa"
         assert (batch.resets, thread.is_alive, thread.failure) == (1, True, None)
+
+
+async def test_a_sequence_that_fails_leaves_the_batch_and_the_others_go_on() -> None:
+    batch = FakeBatch()
+    async with running(batch) as thread:
+        batch.broken = 7
+        failing = submit(thread, limit=10)
+        with pytest.raises(EngineError, match="its mask broke"):
+            await text(failing)
+        batch.broken = -1
+        assert await text(submit(thread)) == "aaa"
+        assert not batch.inside
 
 
 async def test_an_engine_that_fails_again_and_again_gives_up() -> None:

@@ -250,3 +250,18 @@ async def test_nothing_is_touched_once_it_is_closed() -> None:
         with pytest.raises(EngineError, match="closed"):
             await call
     assert vocabulary.texts == []
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_texts_of_models_that_pool(ends: bool) -> None:
+    """They get what the vocabulary puts behind them, and are cut in front of it, however long they are."""
+    tokenizer = Tokenizer(Letters(), 50, ends_texts=ends)
+    last = (EOS,) if ends else ()
+    short = await tokenizer.tokenize("a b", add_special=True, most=50)
+    assert short == await tokenizer.tokenize("a b", add_special=True)
+    assert (short[0], short[-1] == EOS) == (BOS, ends)
+    for text in ("a " * 40, "a " * 3 * SLICE, END * 2000):
+        cut = await tokenizer.tokenize(text, add_special=True, most=10)
+        assert len(cut) == 10
+        assert cut[1:4] == (await tokenizer.tokenize(text[: 4 * len(END)], add_special=False))[:3]
+        assert cut[len(cut) - len(last) :] == last

@@ -21,7 +21,9 @@ from engines.load_spec import LoadSpec
 from engines.vllm.engine import VllmEngine
 from engines.vllm.parsers import AnswerParsers
 from engines.vllm.sampling import sampling_params
+from engines.vllm.structures import structured_outputs
 from support.models import smollm2_folder
+from support.structures import CASES, REFUSED, check
 
 pytestmark = [
     pytest.mark.real,
@@ -82,31 +84,35 @@ async def test_it_says_what_it_is(engine: VllmEngine) -> None:
     assert engine.info.memory > 200 * 2**20
 
 
-async def test_structures_are_kept(engine: VllmEngine) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 9}},
-        "required": ["city"],
-    }
-    assert "city" in json.loads(await answer(engine, structure=Structure("json_schema", json.dumps(schema))))
-    assert await answer(engine, structure=Structure("choice", choices=("red", "blue"))) in ("red", "blue")
-    assert (await answer(engine, structure=Structure("regex", "[0-9]{3}"))).isdigit()
+async def test_structures_mean_what_they_mean_on_other_engines(engine: VllmEngine) -> None:
+    for case in CASES.values():
+        await check(engine, case)
+    await check(engine, CASES["GBNF"], min_tokens=30, ignore_eos=True)
+    assert not engine.can_resume(CASES["GBNF"].structure, None)  # its grammar would begin again
 
 
-@pytest.mark.parametrize(
-    "structure",
-    [
-        Structure("json_schema", '{"type": "nonsense"'),
-        Structure("regex", "(["),
-        Structure("grammar", "root ::= ("),
-        Structure("choice"),
-    ],
-)
-async def test_a_bad_structure_is_the_requests_fault(engine: VllmEngine, structure: Structure) -> None:
-    before = await answer(engine)
-    with pytest.raises(RequestError):
-        await answer(engine, structure=structure)
-    assert await answer(engine) == before
+async def test_a_bad_structure_is_refused_as_on_other_engines(engine: VllmEngine) -> None:
+    for structure, place in REFUSED.values():
+        with pytest.raises(RequestError) as refusal:
+            await engine.prepare(structure)
+        assert refusal.value.param == "response_format"
+        assert place in refusal.value.message
+    await check(engine, CASES["choice"])
+
+
+async def test_where_vllm_keeps_structures_in_its_own_way_they_are_passed_on() -> None:
+    def passed(structure: Structure, *, uses_llguidance: bool) -> tuple[str | None, ...]:
+        params = structured_outputs(structure, uses_llguidance=uses_llguidance)
+        return params.json, params.regex, params.grammar
+
+    schema = CASES["strict schema"].structure
+    assert passed(schema, uses_llguidance=False) == (schema.value, None, None)
+    ours = json.loads(passed(schema, uses_llguidance=True)[0] or "")
+    assert ours.pop("x-guidance")["whitespace_flexible"] is False
+    assert ours == json.loads(schema.value)
+    gbnf = CASES["GBNF"].structure
+    assert passed(gbnf, uses_llguidance=False) == (None, None, gbnf.value)
+    assert "start:" in (passed(gbnf, uses_llguidance=True)[2] or "")
 
 
 async def test_what_the_model_lacks_is_refused(engine: VllmEngine) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.dialects.openai.embeddings.schema import EmbeddingRequest
+from app.dialects.openai.embeddings.schema import MAX_INPUTS, EmbeddingRequest
 from app.dialects.openai.prompts import text_or_token_ids
 from app.inference.dialect import Resolve
 from app.inference.embedding import EmbeddingTask
 from app.schemas.unknown_fields import read_body
-from engines.errors import UnsupportedFeature
+from engines.errors import RequestError, UnsupportedFeature
 
 # Fields of other servers: what each asks for, and the values that ask for what there is anyway.
 _NEUTRAL: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -25,6 +25,7 @@ _NEUTRAL: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 def parse(document: Any, resolve: Resolve) -> EmbeddingTask:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
+    _check_inputs(document)
     body, unknown = read_body(EmbeddingRequest, document)
     _refuse(body)
     resolved = resolve(body.model)
@@ -41,6 +42,21 @@ def parse(document: Any, resolve: Resolve) -> EmbeddingTask:
         keep_alive=body.keep_alive,
         unknown=unknown,
     )
+
+
+def _check_inputs(document: Any) -> None:
+    """Say what is wrong with a list of inputs better than its schema, which sees several kinds of lists."""
+    inputs = document.get("input") if isinstance(document, dict) else None
+    if not isinstance(inputs, list) or (inputs and isinstance(inputs[0], int)):
+        return
+    if not 0 < len(inputs) <= MAX_INPUTS:
+        raise RequestError(
+            f"input has {len(inputs)} texts: give at least 1 and at most {MAX_INPUTS}", "input"
+        )
+    for index, item in enumerate(inputs):
+        if item in ("", []):
+            place = f"input.{index}"
+            raise RequestError(f"{place} is empty: give at least 1 character, or 1 token", place)
 
 
 def _most(body: EmbeddingRequest) -> int | None:

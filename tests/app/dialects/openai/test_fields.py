@@ -31,6 +31,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "CompletionRequest": TEXT,
     "RerankRequest": {"documents": ["a"]},
     "TeiRequest": {"texts": ["a"]},
+    "DetokenizeRequest": {"tokens": []},
     "StructuredOutputs": {"regex": "a"},
     "StrategyRequest": {"strategy": "random"},
     "ServedFields": {"model": "m"},

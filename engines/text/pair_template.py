@@ -1,0 +1,22 @@
+"""Templates of rerankers: how a query and a document become a prompt."""
+
+from __future__ import annotations
+
+import re
+
+NAMES = ("rerank", "reranker")
+"""What llama.cpp and transformers call the template of a model that has several."""
+
+QUERY, DOCUMENT = "{query}", "{document}"
+# Templates of sentence-transformers and vLLM look for messages of these roles.
+_ROLES = tuple(re.compile(rf"""["']{role}["']""") for role in ("query", "document"))
+
+
+def is_plain(source: str) -> bool:
+    """Whether it is a text with places for the two; else it is a chat template."""
+    return QUERY in source and DOCUMENT in source
+
+
+def is_for_pairs(source: str | None) -> bool:
+    """Whether a template takes a query and a document."""
+    return source is not None and (is_plain(source) or all(role.search(source) for role in _ROLES))
