@@ -74,8 +74,11 @@ class MarkedReader(CallingReader):
         found = self._marks.match(body)
         if found and self._applies(found[0]):
             return self._enter(found[0], body)
-        if not self._final and self._marks.may_become(body):
-            return self._wait(text)
+        if self._marks.may_become(body):
+            if not self._final:
+                return self._wait(text)
+            if self.calls.count:
+                return ""  # a mark that was cut off
         if self._bare and not self._has_content and (self._has_bare_call or not self.calls.count):
             start = bare_start(body, self._bare)
             if start is None and not self._final:
