@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from engines.base import AnswerDelta
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import Format
 from engines.text.answers.functions import Functions
 from engines.text.answers.marks import as_written, control, spelled, without_controls
@@ -30,7 +30,7 @@ class BaseReader:
         self._format = spelled_format(format, frozenset(controls))
         self._names = frozenset(format.tokens)
         self._controls = controls
-        self.calls = Calls(functions, hold)
+        self.calls = CallDeltas(functions, hold)
         self._content_parts: list[str] = []
         self._reasoning_parts: list[str] = []
         self._held = ""

@@ -13,7 +13,7 @@ from engines.text.answers.marks import as_written
 WHOLE = 1 << 62
 
 
-class Calls:
+class CallDeltas:
     """Deltas of calls. A call is announced with the first of its arguments, or at its end.
 
     ``hold``: with as many characters of them, so that a call that breaks before is none.

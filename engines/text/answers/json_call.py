@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import ArgumentsCall, JsonCall
 from engines.text.answers.json_text import JsonString, JsonValue
 from engines.text.answers.shape import LONGEST_NAME, ShapeReader
@@ -13,13 +14,14 @@ from engines.text.answers.shape import LONGEST_NAME, ShapeReader
 _SPACE = " \t\r\n"
 # Keys that say nothing, in calls that must be told from other objects.
 _HARMLESS = frozenset({"type", "id"})
+_SCALAR = re.compile(r"[A-Za-z0-9.+\-]+")
 _LONGEST_SCALAR = 1024
 
 
 class JsonCallReader(ShapeReader):
     """``is_strict``: nothing marks it as a call, so that it must have a call's keys and no others."""
 
-    def __init__(self, shape: JsonCall, calls: Calls, *, is_strict: bool) -> None:
+    def __init__(self, shape: JsonCall, calls: CallDeltas, *, is_strict: bool) -> None:
         super().__init__(calls)
         self._shape = shape
         self._is_strict = is_strict
@@ -29,6 +31,7 @@ class JsonCallReader(ShapeReader):
         self._is_open = False  # the name is known
         self._early: list[str] = []  # arguments before it
         self._has_arguments = False
+        self._scalar_size = 0
 
     def _begin(self, text: str) -> str:
         return self._expect(text, {"{": self._first_key})
@@ -120,11 +123,14 @@ class JsonCallReader(ShapeReader):
         return rest
 
     def _skip_scalar(self, text: str) -> str:
-        end = next((at for at, char in enumerate(text[:_LONGEST_SCALAR]) if char in ",}]"), len(text))
+        found = _SCALAR.match(text)
+        end = found.end() if found else 0
+        self._scalar_size += end
+        if self._scalar_size > _LONGEST_SCALAR or (end < len(text) and not self._scalar_size):
+            return self._break(text[end:])
         if end < len(text):
+            self._scalar_size = 0
             self._step = self._behind_value
-        elif len(text) >= _LONGEST_SCALAR or not text.isascii():
-            return self._break(text)
         return text[end:]
 
     def _behind_value(self, text: str) -> str:
@@ -161,7 +167,7 @@ class JsonCallReader(ShapeReader):
 class ArgumentsCallReader(ShapeReader):
     """Reads arguments of a function that is known."""
 
-    def __init__(self, shape: ArgumentsCall, calls: Calls) -> None:
+    def __init__(self, shape: ArgumentsCall, calls: CallDeltas) -> None:
         super().__init__(calls)
         self._shape = shape
         self._value = JsonValue(calls.write)

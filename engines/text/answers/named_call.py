@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import NamedCall
 from engines.text.answers.json_text import JsonValue
 from engines.text.answers.marks import as_written, marks
@@ -14,7 +14,7 @@ _FENCE = "```"
 class NamedCallReader(ShapeReader):
     """``call_end`` is the mark behind the call, if there is one."""
 
-    def __init__(self, shape: NamedCall, calls: Calls, call_end: str) -> None:
+    def __init__(self, shape: NamedCall, calls: CallDeltas, call_end: str) -> None:
         super().__init__(calls)
         self._shape = shape
         self._call_end = call_end

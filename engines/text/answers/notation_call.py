@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import NotationCall
 from engines.text.answers.json_text import JsonValue, escaped
 from engines.text.answers.marks import as_written, marks
@@ -20,7 +20,7 @@ _DEEPEST = 500
 class NotationCallReader(ShapeReader):
     """Writes the JSON of what it reads."""
 
-    def __init__(self, shape: NotationCall, calls: Calls) -> None:
+    def __init__(self, shape: NotationCall, calls: CallDeltas) -> None:
         super().__init__(calls)
         self._shape = shape
         self._quote = marks(shape.quote)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 from engines.text.answers.json_text import escaped
 from engines.text.answers.marks import as_written
 from engines.text.answers.shape import LONGEST_NAME, ShapeReader, is_name
@@ -24,7 +24,7 @@ _DEEPEST = 500
 class PythonCallReader(ShapeReader):
     """Writes the JSON of what it reads."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: CallDeltas) -> None:
         super().__init__(calls)
         self._open_ones = ["call"]
         self._is_first = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 
 # What a function may be called; longer is none of one.
 _NAME = re.compile(r"[\w.\-:/]+")
@@ -19,7 +19,7 @@ class ShapeReader:
     left; a step that needs more text keeps what it has with `_wait`.
     """
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: CallDeltas) -> None:
         self.is_done = False
         self.is_broken = False
         self._calls = calls

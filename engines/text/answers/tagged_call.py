@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from engines.text.answers.calls import Calls
+from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import Format, TaggedCall
 from engines.text.answers.marks import as_written, marks
 from engines.text.answers.shape import ShapeReader, begins
@@ -22,7 +22,7 @@ _NO_STRING = frozenset({"object", "array", "number", "integer", "boolean", "null
 class TaggedCallReader(ShapeReader):
     """The tags around a value are found by what follows them, as the value may have such text too."""
 
-    def __init__(self, shape: TaggedCall, calls: Calls, format: Format) -> None:
+    def __init__(self, shape: TaggedCall, calls: CallDeltas, format: Format) -> None:
         super().__init__(calls)
         self._shape = shape
         end = shape.after_parameters
