@@ -6,11 +6,22 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from balancer.policies import Strategy
-from benchmarks.cases import attack, edge, interference, memory, policies, relaying, slots, switching
+from benchmarks.cases import (
+    attack,
+    edge,
+    interference,
+    memory,
+    policies,
+    relaying,
+    slots,
+    structured,
+    switching,
+)
 from benchmarks.cases import engines as engine_cases
 from benchmarks.cases.attack import AttackPlan
 from benchmarks.cases.edge import EdgePlan
 from benchmarks.cases.interference import InterferencePlan
+from benchmarks.cases.structured import StructuredPlan
 from benchmarks.harness.case import Case, Values, beside_llama_server, metrics
 from benchmarks.harness.report import SUBJECT, Metric
 from benchmarks.harness.servers import Bench, Need, started, subject
@@ -54,6 +65,19 @@ def interference_cases(bench: Bench) -> list[Case]:
 
     name = f"interference, {plan.streams} streams and a prompt of {plan.prompt_tokens:,} tokens"
     return [Case(name, metrics("interference", keys), beside_llama_server(bench, measure))]
+
+
+def structured_cases(bench: Bench) -> list[Case]:
+    plan = StructuredPlan(tokens=32, rounds=1) if bench.quick else StructuredPlan()
+    keys = ("schema_tokens_per_s", "free_tokens_per_s", "schema_by_free", "neighbour_by_free")
+    need = Need(connections=plan.connections, same_cache=True)
+
+    def measure(kind: int | None) -> Values:
+        with started(bench, kind, need) as server:
+            return structured.measure(server, plan)
+
+    name = f"structured output, {plan.connections} connections"
+    return [Case(name, metrics("structured", keys), beside_llama_server(bench, measure))]
 
 
 def edge_cases(bench: Bench) -> list[Case]:
@@ -119,6 +143,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "throughput": throughput,
     "shared-prefix": shared_prefix,
     "interference": interference_cases,
+    "structured": structured_cases,
     "edge": edge_cases,
     "memory": memory_cases,
     "mlx": engine_cases.mlx,

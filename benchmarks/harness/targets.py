@@ -9,6 +9,9 @@ _TARGETS = {
     ("throughput", "tokens_per_s"): Goal("ratio", 1.0),
     ("shared-prefix", "requests_per_s"): Goal("ratio", 2.0),
     ("interference", "slowdown_p99"): Goal("value", 3.0),
+    ("structured", "schema_tokens_per_s"): Goal("ratio", 1.0),
+    ("structured", "schema_by_free"): Goal("value", 0.9),
+    ("structured", "neighbour_by_free"): Goal("value", 0.95),
     ("edge", "own_us_per_token"): Goal("value", 15.0),
     ("edge", "own_ms_per_request"): Goal("value", 0.5),
     ("memory", "used_extra_mib"): Goal("value", 250.0 / 1.048576),  # 250 MB

@@ -32,6 +32,7 @@ def walk(mask: TokenMask, most: int = 60, seed: int = 1) -> tuple[str, bool]:
         (Structure("choice", choices=("yes", "yesterday", "n\no")), {"yes", "yesterday", "n\no"}),
         (Structure("regex", "[ab]{2}"), {"aa", "ab", "ba", "bb"}),
         (Structure("grammar", 'start: "x" /[12]/'), {"x1", "x2"}),
+        (Structure("grammar", r'root ::= "\u00e9\\" [\U00000041-\u0042]'), {"é\\A", "é\\B"}),
         (Structure("grammar", 'root ::= "x" digit\ndigit ::= [12]'), {"x1", "x2"}),
         (Structure("json_schema", '{"enum": [{"a": 1}, null]}'), {'{"a":1}', '{"a": 1}', "null"}),
     ],
