@@ -26,6 +26,9 @@ from engines.text.answers.tagged_call import TaggedCallReader
 
 # White space alone is no content in front of a mark or at the end; what is longer is.
 LONGEST_GAP = 256
+# Around JSON, as small models write it.
+FENCE = "```"
+_FENCES = (FENCE + "json", FENCE)
 _SEPARATORS = ";, \t\r\n"
 
 
@@ -41,6 +44,7 @@ class CallingReader(BaseReader):
         self._raw: list[str] = []  # of a call that is not announced
         self._is_strict = False  # nothing but its form shows that it is a call
         self._is_listed = False
+        self._fence = ""  # that is behind the call
         self._owes_end = False  # the mark behind a call that broke
         self._in_section = False
         self._noise: list[str] = []
@@ -152,7 +156,7 @@ class CallingReader(BaseReader):
             return text
         shape = self._format.call
         after = shape.after_arguments.strip() if isinstance(shape, NamedCall) else ""
-        for mark in (after, self._format.call_end):
+        for mark in (after, self._fence, self._format.call_end):
             begun = begins(body, mark) if mark else False
             if begun is None and not self._final:
                 return self._wait(text)
@@ -216,6 +220,19 @@ class CallingReader(BaseReader):
             self._leave_section()
         elif self._is_strict and self._mode in (self._call, self._begin_call) and not self.calls.is_announced:
             self._say("".join(self._raw))
+
+
+def bare_start(body: str, brackets: str) -> int | None:
+    """Where a call without a mark begins in ``body``: with one of ``brackets``, perhaps in a fence.
+
+    -1 if there is none, None if that is yet to be seen.
+    """
+    fence = next((each for each in _FENCES if body.startswith(each)), "")
+    rest = body[len(fence) :].lstrip()
+    if rest and rest[0] in brackets:
+        return len(body) - len(rest)
+    may_be_fence = _FENCES[0].startswith(body) or (bool(fence) and not rest and len(body) <= LONGEST_GAP)
+    return None if may_be_fence else -1
 
 
 def kinds_of(format: Format, *, with_calls: bool) -> dict[str, str]:

@@ -72,19 +72,14 @@ class ChannelReader(BaseReader):
 
     def _read_header(self, text: str) -> str:
         found = self._header_ends.find(text)
+        end = found.start() if found else len(text) if self._final else self._header_ends.tail(text)
+        self._header.append(text[:end])
+        self._header_size += end
+        if self._header_size > _LONGEST_HEADER or not self._may_be_header():
+            return self._give_up() + text[end:]
         if found is None:
-            end = len(text) if self._final else self._header_ends.tail(text)
-            self._header.append(text[:end])
-            self._header_size += end
-            if self._header_size > _LONGEST_HEADER or not self._may_be_header():
-                self._give_up()
-                return text[end:]
             return self._wait(text[end:])
-        self._header.append(text[: found.start()])
         header = "".join(self._header)
-        if not self._may_be_header():
-            self._give_up()
-            return text[found.start() :]
         if found[0] == self._shape.message:
             self._begin_body(header)
         else:
@@ -115,10 +110,13 @@ class ChannelReader(BaseReader):
             start.startswith(begin) or begin.startswith(start) for begin in self._header_begins
         )
 
-    def _give_up(self) -> None:
-        """What is no header, or too long for one, is content."""
-        self._say("".join(self._header))
+    def _give_up(self) -> str:
+        """What is no header, or too long for one, is content; what is left of it."""
+        header = "".join(self._header)
+        taken = _LONGEST_HEADER if self._may_be_header() else 0
+        self._say(header[:taken])
         self._go(self._content, self._body_busy)
+        return header[taken:]
 
     def _keep_garbage(self, header: str) -> None:
         """A header without a message: what it says may have been meant as anything."""

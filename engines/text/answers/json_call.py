@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 from engines.text.answers.calls import CallDeltas
@@ -13,6 +14,7 @@ from engines.text.answers.shape import LONGEST_NAME, ShapeReader
 _SPACE = " \t\r\n"
 # Keys that say nothing, in calls that must be told from other objects.
 _HARMLESS = frozenset({"type", "id"})
+_SCALAR = re.compile(r"[A-Za-z0-9.+\-]+")
 _LONGEST_SCALAR = 1024
 
 
@@ -29,6 +31,7 @@ class JsonCallReader(ShapeReader):
         self._is_open = False  # the name is known
         self._early: list[str] = []  # arguments before it
         self._has_arguments = False
+        self._scalar_size = 0
 
     def _begin(self, text: str) -> str:
         return self._expect(text, {"{": self._first_key})
@@ -120,11 +123,14 @@ class JsonCallReader(ShapeReader):
         return rest
 
     def _skip_scalar(self, text: str) -> str:
-        end = next((at for at, char in enumerate(text[:_LONGEST_SCALAR]) if char in ",}]"), len(text))
+        found = _SCALAR.match(text)
+        end = found.end() if found else 0
+        self._scalar_size += end
+        if self._scalar_size > _LONGEST_SCALAR or (end < len(text) and not self._scalar_size):
+            return self._break(text[end:])
         if end < len(text):
+            self._scalar_size = 0
             self._step = self._behind_value
-        elif len(text) >= _LONGEST_SCALAR or not text.isascii():
-            return self._break(text)
         return text[end:]
 
     def _behind_value(self, text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from engines.text.answers.base import before_newlines, busy_characters
-from engines.text.answers.calling import LONGEST_GAP, CallingReader
+from engines.text.answers.calling import FENCE, LONGEST_GAP, CallingReader, bare_start
 from engines.text.answers.calls import WHOLE
 from engines.text.answers.format import ArgumentsCall, Format, JsonCall, PythonCall, Reasoning
 from engines.text.answers.functions import Functions
@@ -40,6 +40,7 @@ class MarkedReader(CallingReader):
         self._is_fresh = True  # no content yet, or none since a mark
         self._is_behind_reasoning = False
         self._has_content = False
+        self._has_bare_call = False
         self._inner: _InnerReader | None = None
         self._gap = ""
         if reasoning is not None:
@@ -58,6 +59,7 @@ class MarkedReader(CallingReader):
         """Go on with content, or with the section of calls."""
         self._is_fresh = True
         self._is_strict = self._is_listed = False
+        self._fence = ""
         self._go(self._section if self._in_section else self._fresh)
 
     def _fresh(self, text: str) -> str:
@@ -77,9 +79,16 @@ class MarkedReader(CallingReader):
                 return self._wait(text)
             if self.calls.count:
                 return ""  # a mark that was cut off
-        if body[0] in self._bare and not self._has_content and not self.calls.count:
-            self._start_call("", is_strict=True)
-            return text
+        if self._bare and not self._has_content and (self._has_bare_call or not self.calls.count):
+            start = bare_start(body, self._bare)
+            if start is None and not self._final:
+                return self._wait(text)
+            if start is not None and start >= 0:
+                start += len(text) - len(body)
+                self._has_bare_call = True
+                self._start_call(text[:start], is_strict=True)
+                self._fence = FENCE if FENCE in text[:start] else ""
+                return text[start:]
         self._begin_content()
         return text.lstrip("\n") if self._is_behind_reasoning else text
 

@@ -72,6 +72,9 @@ THINKING = "<|im_start|>assistant\n<think>\n"
         ("llama4-pythonic", "[1, 2] and [look]", (None, "", [])),
         # Where the marks are missing, or stand in their own way.
         ("hermes", f"\n{LOOK}", ("", "", CALLED)),
+        ("hermes", f"```json\n{LOOK}\n```\n```\n{LOOK}```\n", ("", "", CALLED * 2)),
+        ("hermes", "```json\n[1]\n```", (None, "", [])),
+        ("hermes", "```js", (None, "", [])),
         ("hermes", f"<tool_call>{LOOK}}}</tool_call> Done", (" Done", "", CALLED)),
         ("hermes", f"<tool_call>{LOOK}\n{LOOK}</tool_call>", ("", "", CALLED * 2)),
         ("hermes", f"<tool_call>{LOOK}<tool_call>{LOOK}", ("", "", CALLED * 2)),
