@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
-from engines.text.output import Output, Released, finish_of
+from engines.text.assembler import Released
+from engines.text.output import Output, finish_of
 
 
 class Sequence:

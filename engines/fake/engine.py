@@ -43,9 +43,10 @@ from engines.limits import (
 )
 from engines.stream import ChunkStream, resume
 from engines.text.answer_plan import Plan
+from engines.text.assembler import Released
 from engines.text.chat_prompt import variables
 from engines.text.forced_calls import forced_plan
-from engines.text.output import Output, Released, finish_of, output_of
+from engines.text.output import Output, finish_of, output_of
 from engines.text.tokenizer import Tokenizer
 
 _FOREVER = 2**62
@@ -130,15 +131,12 @@ class FakeEngine(FakeEmbeds):
         self._check_tools(tools.definitions if tools is not None else None)
         make = self._make_reader
         if tools is not None and tools.is_forced:
-            return forced_plan(tools, lambda: make() if make is not None and self._reasons else None)
+            reasons = "reasoning" in self._info.capabilities
+            return forced_plan(tools, lambda: make() if make is not None and reasons else None)
         return Plan(make, tools, structure) if make is not None else None
 
     def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
         return structure is None
-
-    @property
-    def _reasons(self) -> bool:
-        return "reasoning" in self._info.capabilities
 
     async def tokenize(
         self, text: str, *, add_special: bool = True, most: int | None = None

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from engines.base import (
     AnswerDelta,
     AnswerReader,
-    Chunk,
     FinishReason,
     GenerationRequest,
     TokenLogprob,
     ToolCallDelta,
     ToolUse,
-    Usage,
 )
+from engines.text.assembler import Released, TextAssembler
 from engines.text.detokenizer import Utf8Stream
-from engines.text.stops import StopMatcher
 
 
 class TokenTexts(Protocol):
@@ -35,111 +32,8 @@ class TokenTexts(Protocol):
         ...
 
 
-class Released(NamedTuple):
-    """Parts of an answer that became certain; ``stopped`` says that a stop string was found so far.
-
-    A named tuple, as one is made for every token: a frozen dataclass costs twice as much.
-    """
-
-    text: str = ""
-    logprobs: tuple[TokenLogprob, ...] = ()
-    stopped: bool = False
-    reasoning: str = ""
-    tool_calls: tuple[ToolCallDelta, ...] = ()
-
-    def then(self, rest: Released) -> Released:
-        """Both together, in order."""
-        return Released(
-            self.text + rest.text,
-            self.logprobs + rest.logprobs,
-            self.stopped or rest.stopped,
-            self.reasoning + rest.reasoning,
-            self.tool_calls + rest.tool_calls,
-        )
-
-    def chunk(
-        self,
-        token_ids: tuple[int, ...],
-        finish_reason: FinishReason | None = None,
-        usage: Usage | None = None,
-    ) -> Chunk:
-        return Chunk(
-            self.text, token_ids, self.logprobs, finish_reason, usage, self.reasoning, self.tool_calls
-        )
-
-
 NOTHING = AnswerDelta()
 NO_TOKEN = -1
-
-
-class TextAssembler:
-    """The output of one sequence.
-
-    A token's log probabilities are released when the last character it has a part in is, so that
-    they say no more than the text does; those of discarded text are dropped.
-    """
-
-    __slots__ = ("_decoded", "_logprobs", "_matcher", "_plain", "_released", "_stopped", "_utf8")
-
-    def __init__(
-        self, stops: tuple[str, ...] = (), want_logprobs: bool = False, *, include_stop: bool = False
-    ) -> None:
-        """``include_stop``: the stop string that ends the output is part of it."""
-        self._utf8 = Utf8Stream()
-        self._matcher = StopMatcher(stops, keeps=include_stop) if any(stops) else None
-        self._logprobs: deque[tuple[int, TokenLogprob]] | None = deque() if want_logprobs else None
-        self._plain = self._matcher is None and not want_logprobs
-        self._decoded = 0  # characters that left the decoder
-        self._released = 0  # characters that were handed out
-        self._stopped = False
-
-    def push(self, piece: bytes, logprob: TokenLogprob | None = None) -> Released:
-        """Take one token's bytes. After a stop string, everything is discarded."""
-        if self._plain:
-            return Released(self._utf8.feed(piece))
-        if self._stopped:
-            return Released(stopped=True)
-        text = self._utf8.feed(piece)
-        self._decoded += len(text)
-        if logprob is not None and self._logprobs is not None:
-            # A character still in the decoder will be one more character of text.
-            self._logprobs.append((self._decoded + self._utf8.pending, logprob))
-        return self._release(self._match(text))
-
-    def take(self, text: str, logprobs: Sequence[TokenLogprob]) -> Released:
-        """Take whole characters, and the log probabilities of the tokens that they came from."""
-        self._decoded += len(text)
-        if self._logprobs is not None:
-            self._logprobs.extend((self._decoded, logprob) for logprob in logprobs)
-        return self._release(self._match(text))
-
-    def finish(self) -> Released:
-        """Generation ended: everything that was held back, unless a stop string was found."""
-        text = self._utf8.flush()
-        if self._plain:
-            return Released(text)
-        text = self._match(text)
-        if self._matcher is not None and not self._stopped:
-            text += self._matcher.flush()
-        return self._release(text)
-
-    def _match(self, text: str) -> str:
-        if self._matcher is None:
-            return text
-        text, self._stopped = self._matcher.feed(text)
-        return text
-
-    def _release(self, text: str) -> Released:
-        self._released += len(text)
-        waiting = self._logprobs
-        if not waiting:
-            return Released(text, (), self._stopped)
-        ready: list[TokenLogprob] = []
-        while waiting and waiting[0][0] <= self._released:
-            ready.append(waiting.popleft()[1])
-        if self._stopped:
-            waiting.clear()
-        return Released(text, tuple(ready), self._stopped)
 
 
 class Output(Protocol):
@@ -245,16 +139,21 @@ class ReadOutput:
     def push(self, token: int, logprob: TokenLogprob | None = None) -> Released:
         if self._stopped:
             return Released(stopped=True)
-        self.reasoning_tokens += self._reader.in_reasoning
+        was_reasoning = self._reader.in_reasoning
+        self.reasoning_tokens += was_reasoning
+        delta = self._feed(token)
         if logprob is not None:
             self._waiting.append(logprob)
+            if not delta.content and (was_reasoning or self._reader.in_reasoning):
+                self._waiting.clear()  # reasoning, and the marks around it
+        return self._release(delta)
+
+    def _feed(self, token: int) -> AnswerDelta:
         if piece := self._vocabulary.piece(token):
-            return self._release(self._reader.feed(self._utf8.feed(piece), token))
+            return self._reader.feed(self._utf8.feed(piece), token)
         special = self._vocabulary.label(token).decode("utf-8", "replace")
         delta = self._reader.feed(self._utf8.flush(), token, special)
-        if self._shows_special and delta == NOTHING:
-            delta = AnswerDelta(special)
-        return self._release(delta)
+        return AnswerDelta(special) if self._shows_special and delta == NOTHING else delta
 
     def finish(self) -> Released:
         if self._stopped:

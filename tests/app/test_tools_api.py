@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from engines.base import AnswerDelta, Chunk, Engine, Structure, ToolCallDelta
+from engines.base import AnswerDelta, Engine, Structure, ToolCallDelta
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
@@ -39,7 +39,7 @@ models:
 """
 
 
-class MarkParser:
+class MarkReader:
     """`~` begins reasoning, `^` content, `@` a call's name and `$` its arguments."""
 
     def __init__(self) -> None:
@@ -47,11 +47,18 @@ class MarkParser:
         self._call = -1
         self._name = ""
 
-    def push(self, chunk: Chunk) -> AnswerDelta:
+    @property
+    def in_reasoning(self) -> bool:
+        return self._mode == "~"
+
+    def feed(self, text: str, token: int, special: str = "") -> AnswerDelta:
         delta = AnswerDelta()
-        for character in chunk.text:
+        for character in text:
             delta = self._step(delta, character)
         return delta
+
+    def finish(self) -> AnswerDelta:
+        return AnswerDelta()
 
     def _step(self, delta: AnswerDelta, character: str) -> AnswerDelta:
         if character in "~^@$":
@@ -75,7 +82,7 @@ class MarkParser:
 
 async def load_fake(spec: LoadSpec, progress: Progress | None) -> Engine:
     if spec.name == "able":
-        return FakeEngine(spec.name, capabilities=ALL, make_parser=MarkParser)
+        return FakeEngine(spec.name, capabilities=ALL, make_reader=MarkReader)
     return FakeEngine(spec.name)
 
 
@@ -177,7 +184,7 @@ def test_streamed_parts_come_in_order(client: httpx.Client, server: LiveServer) 
     assert "".join(part.get("content") or "" for part in parts) == "Well. "
     calls = [call for part in parts for call in part.get("tool_calls", ())]
     assert set(calls[0]) == {"index", "id", "type", "function"}
-    assert calls[0]["function"] == {"name": "get_weather", "arguments": ""}
+    assert calls[0]["function"]["name"] == "get_weather"
     assert all(call == {"index": 0, "function": call["function"]} for call in calls[1:])
     assert "".join(call["function"]["arguments"] for call in calls) == '{"city": "Paris"}'
 
@@ -427,9 +434,16 @@ def test_malformed_wishes_are_named(client: httpx.Client, fields: dict[str, Any]
     assert refusal(response) == (400, "invalid_request_error", param)
 
 
-def test_a_structure_with_tools_that_may_be_called_is_refused(client: httpx.Client) -> None:
-    response = post(client, tools=[CLOCK], response_format={"type": "json_object"})
-    assert refusal(response) == (400, "unsupported_feature", "response_format")
+def test_a_structure_goes_with_tools_that_may_be_called(client: httpx.Client, server: LiveServer) -> None:
+    fake = engine(server, "{}")
+    assert post(client, tools=[CLOCK], response_format={"type": "json_object"}).status_code == 200
+    assert fake.last_request is not None
+    assert fake.last_request.structure == Structure("json_object")
+
+
+def test_a_structure_does_not_go_with_a_call_that_must_be(client: httpx.Client) -> None:
+    response = post(client, tools=[CLOCK], tool_choice="required", structured_outputs={"regex": "a"})
+    assert refusal(response) == (400, "invalid_request_error", "structured_outputs")
 
 
 def test_definitions_of_one_name_must_be_equal(client: httpx.Client, server: LiveServer) -> None:

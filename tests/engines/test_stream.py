@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Usage
 from engines.stream import ChunkStream, ended, resume
-from engines.text.output import TextAssembler
+from engines.text.output import Output
+from support.output import text_output
 
 END = 0
 PIECES = [b"", b"a", b"b", b"\xc3", b"\xa9"]
@@ -17,10 +18,9 @@ def request(generated: tuple[int, ...] = (), **fields: object) -> GenerationRequ
     return GenerationRequest("r", Prompt((1, 2, 3)), generated=generated, **fields)  # type: ignore[arg-type]
 
 
-def resumed(request: GenerationRequest, limit: int = 20) -> tuple[Chunk | None, TextAssembler]:
-    assembler = TextAssembler(request.stop, request.logprobs is not None)
-    piece, is_end = PIECES.__getitem__, END.__eq__
-    return resume(request, assembler, limit=limit, piece=piece, is_end=is_end), assembler
+def resumed(request: GenerationRequest, limit: int = 20) -> tuple[Chunk | None, Output]:
+    output = text_output(PIECES.__getitem__, request.stop)
+    return resume(request, output, limit=limit, is_end=END.__eq__), output
 
 
 async def test_chunks_that_wait_merge_and_lose_no_token() -> None:
@@ -34,9 +34,9 @@ async def test_chunks_that_wait_merge_and_lose_no_token() -> None:
 
 
 def test_what_was_held_back_still_is() -> None:
-    last, assembler = resumed(request((1, 3)))
+    last, output = resumed(request((1, 3)))
     assert last is None
-    assert assembler.push(b"\xa9").text == "é"
+    assert output.push(4).text == "é"
 
 
 def test_an_answer_ends_at_its_end_token_unless_that_is_ignored() -> None:

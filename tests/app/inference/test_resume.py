@@ -285,7 +285,7 @@ async def test_a_parent_learns_the_tokens_and_the_usage(edge: Edge, body: Asked)
     assert b"".join(commented.events) == plain
     usage = commented.told[b":usage"]
     assert commented.told[b":begin"] == {"prompt_tokens": usage["prompt_tokens"], "created": 1000}
-    assert set(usage) == {"prompt_tokens", "completion_tokens", "cached_tokens"}
+    assert set(usage) == {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"}
     assert usage["completion_tokens"] == sum(map(len, commented.token_ids))
     assert (commented.told[b":last"], commented.told[b":end"]) == (True, True)
     assert commented.events[-1] == DONE
@@ -311,15 +311,10 @@ async def test_of_others_a_parent_learns_the_usage(edge: Edge, fields: dict[str,
     assert commented.told[b":usage"]["completion_tokens"] == sum(map(len, commented.token_ids))
 
 
-class PlainParser:
-    def push(self, chunk: Chunk) -> Any:
-        raise AssertionError("nothing is to be generated")
-
-
-async def test_reasoning_is_not_resumed(edge: Edge) -> None:
-    engine = FakeEngine(capabilities=("chat", "reasoning"), make_parser=PlainParser)
-    run = edge.run(chat_body())
-    with pytest.raises(UnsupportedFeature, match="reasoning"):
+async def test_what_an_engine_cannot_resume_is_refused(edge: Edge) -> None:
+    engine = FakeEngine(capabilities=("chat", "structured"))
+    run = edge.run(chat_body(response_format={"type": "json_object"}))
+    with pytest.raises(UnsupportedFeature, match="resumed"):
         await run(engine, ResumePoint((), 7))
     assert engine.stats().waiting == engine.stats().running == 0
 
@@ -353,6 +348,8 @@ TOOLS = [{"type": "function", "function": {"name": "f"}}]
         chat_body(stop="x", seed=1, **USAGE),
         completion_body(prompt=[1, 2], echo=True),
         completion_body(prompt=["hi"]),
+        chat_body(tools=TOOLS),
+        chat_body(response_format={"type": "json_object"}),
     ],
 )
 def test_plain_streams_can_be_resumed(asked: Asked) -> None:
@@ -365,10 +362,6 @@ def test_plain_streams_can_be_resumed(asked: Asked) -> None:
         chat_body(stream=False),
         chat_body(n=2),
         chat_body(logprobs=True),
-        chat_body(tools=TOOLS),
-        chat_body(tools=TOOLS, tool_choice="required"),
-        chat_body(response_format={"type": "json_object"}),
-        chat_body(structured_outputs={"regex": "a"}),
         completion_body(logprobs=0),
         completion_body(prompt=["a", "b"]),
         completion_body(prompt=[[1], [2]]),

@@ -18,7 +18,9 @@ from engines.batching.stepper import Drawn, Failed, Gauges
 from engines.batching.thread import CheckWanted, EngineThread, on_new_thread
 from engines.errors import EngineError, ModelLoadError
 from engines.stream import ChunkStream
-from engines.text.output import Released, TextAssembler
+from engines.text.assembler import Released, TextAssembler
+from engines.text.output import Output, TextOutput
+from support.output import text_output
 
 END = 0
 
@@ -28,7 +30,7 @@ class FakeStepper:
 
     def __init__(self, draw: Callable[[int], int | EngineError] = lambda step: 7) -> None:
         self.info = EngineInfo("fake", "fake", 1000, 4, ("cpu",))
-        self.vocabulary: Any = SimpleNamespace(piece=self._piece, is_end=END.__eq__)
+        self.vocabulary: Any = SimpleNamespace(piece=self.piece, is_end=END.__eq__)
         self.sequences: list[Sequence] = []
         self.steps = 0
         self.closed_by: threading.Thread | None = None
@@ -60,7 +62,7 @@ class FakeStepper:
         self.closed_by = threading.current_thread()
 
     @staticmethod
-    def _piece(token: int) -> bytes:
+    def piece(token: int) -> bytes:
         return b"?abcdefgh"[token : token + 1]
 
 
@@ -82,8 +84,8 @@ async def running(stepper: FakeStepper) -> AsyncIterator[EngineThread[Sequence]]
         assert stepper.closed_by is not None
 
 
-class BrokenAssembler(TextAssembler):
-    def push(self, piece: bytes, logprob: TokenLogprob | None = None) -> Released:
+class BrokenOutput(TextOutput):
+    def push(self, token: int, logprob: TokenLogprob | None = None) -> Released:
         raise RuntimeError("planted")
 
 
@@ -91,11 +93,11 @@ def submit(
     thread: EngineThread[Sequence],
     limit: int = 3,
     stop: tuple[str, ...] = (),
-    assembler: TextAssembler | None = None,
+    output: Output | None = None,
 ) -> ChunkStream:
     stream = ChunkStream(lambda: thread.abort(sequence))
     request = GenerationRequest("r", Prompt((1, 2)), stop=stop)
-    sequence = Sequence(request, stream, assembler or TextAssembler(stop), limit)
+    sequence = Sequence(request, stream, output or text_output(FakeStepper.piece, stop), limit)
     sequence.cached = 1
     thread.submit(sequence)
     return stream
@@ -151,7 +153,8 @@ async def test_a_failed_sequence_gets_its_error_and_others_go_on() -> None:
 
 async def test_a_token_that_cannot_become_text_fails_one_sequence() -> None:
     async with running(FakeStepper()) as thread:
-        good, broken = submit(thread, limit=50), submit(thread, assembler=BrokenAssembler())
+        broken = submit(thread, output=BrokenOutput(FakeStepper.piece, TextAssembler()))
+        good = submit(thread, limit=50)
         with pytest.raises(EngineError, match="planted"):
             await text(broken)
         assert await text(good) == "g" * 50

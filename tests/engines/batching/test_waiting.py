@@ -20,12 +20,13 @@ from engines.mlx.memory import KvCost
 from engines.mlx.scheduler import MlxScheduler
 from engines.mlx.sequence import MlxSequence
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from engines.text.output import Output
+from support.output import text_output
 
 
-def parts(generated: tuple[int, ...]) -> tuple[GenerationRequest, ChunkStream, TextAssembler, int]:
+def parts(generated: tuple[int, ...]) -> tuple[GenerationRequest, ChunkStream, Output, int]:
     request = GenerationRequest("r", Prompt((1, 2, 3)), Sampling(temperature=0), generated=generated)
-    return request, ChunkStream(lambda: None), TextAssembler(), 10
+    return request, ChunkStream(lambda: None), text_output(), 10
 
 
 class NoMemory:

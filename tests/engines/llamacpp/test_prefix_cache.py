@@ -13,7 +13,7 @@ from engines.llamacpp.prefix_cache import WORTH_WAITING_FOR, LlamaPrefixCache, S
 from engines.llamacpp.sampler import Sampler
 from engines.llamacpp.sequence import LlamaSequence
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from support.output import text_output
 
 CELLS = 100
 
@@ -40,7 +40,7 @@ def kv() -> PooledKvCache:
 def sequence(tokens: list[int]) -> LlamaSequence:
     request = GenerationRequest("r", Prompt(tuple(tokens)), Sampling(temperature=0))
     sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
-    return LlamaSequence(request, ChunkStream(lambda: None), TextAssembler(), 10, sampler)
+    return LlamaSequence(request, ChunkStream(lambda: None), text_output(), 10, sampler)
 
 
 def fill(cache: LlamaPrefixCache, kv: PooledKvCache, tokens: list[int]) -> int:

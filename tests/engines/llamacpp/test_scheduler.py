@@ -15,7 +15,7 @@ from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
 from engines.llamacpp.stash import Stash
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from support.output import text_output
 
 
 class Memory:
@@ -86,7 +86,7 @@ class Bench:
     ) -> LlamaSequence:
         request = GenerationRequest("r", Prompt(tuple(prompt)), sampling, generated=generated)
         sampler = Sampler(request, np.array([0], dtype=np.int32), 50_000)
-        sequence = LlamaSequence(request, ChunkStream(lambda: None), TextAssembler(), limit, sampler)
+        sequence = LlamaSequence(request, ChunkStream(lambda: None), text_output(), limit, sampler)
         self.scheduler.submit(sequence)
         return sequence
 
@@ -98,7 +98,7 @@ class Bench:
         for item in work:
             self.scheduler.commit(item)
         for sequence in drawing:
-            if sequence.extend(7, b"x", None).finish_reason:
+            if sequence.extend(7, None).finish_reason:
                 self.scheduler.remove(sequence)
                 self.ended.append(sequence)
         return {w.sequence: w.count for w in work}

@@ -5,14 +5,14 @@ from engines.mlx.memory import GROWTH_STEP, KvCost
 from engines.mlx.scheduler import MlxScheduler
 from engines.mlx.sequence import MlxSequence
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from support.output import text_output
 
 COST = KvCost(per_token=1)
 
 
 def sequence(prompt: int, limit: int = 10) -> MlxSequence:
     request = GenerationRequest("r", Prompt((1,) * prompt))
-    return MlxSequence(request, ChunkStream(lambda: None), TextAssembler(), limit)
+    return MlxSequence(request, ChunkStream(lambda: None), text_output(), limit)
 
 
 def scheduler(budget: int, max_running: int = 8) -> MlxScheduler:

@@ -20,7 +20,7 @@ from engines.mlx.memory import KvCost
 from engines.mlx.sequence import MlxSequence
 from engines.mlx.stepper import MlxStepper
 from engines.stream import ChunkStream
-from engines.text.output import TextAssembler
+from support.output import text_output
 
 
 class FakeBatch:
@@ -85,7 +85,7 @@ async def running(batch: FakeBatch) -> AsyncIterator[EngineThread[MlxSequence]]:
 
 def submit(thread: EngineThread[MlxSequence], limit: int = 3, prompt: int = 5) -> ChunkStream:
     stream = ChunkStream(lambda: thread.abort(sequence))
-    sequence = MlxSequence(GenerationRequest("r", Prompt((1,) * prompt)), stream, TextAssembler(), limit)
+    sequence = MlxSequence(GenerationRequest("r", Prompt((1,) * prompt)), stream, text_output(), limit)
     thread.submit(sequence)
     return stream
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Rendering, Sampling, Structure
+from engines.base import AnswerDelta, GenerationRequest, Prompt, Rendering, Sampling, Structure, ToolUse
 from engines.errors import CannotLoad, EngineError, ModelLoadError, RequestError, UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.vllm.engine import VllmEngine
@@ -147,12 +147,9 @@ async def test_metrics_are_vllms_own(engine: VllmEngine) -> None:
 
 def parse(engine: VllmEngine, parsers: AnswerParsers | None, text: str, size: int) -> AnswerDelta:
     """Everything that ``text`` is, pushed ``size`` characters at a time."""
-    parser = parsers.make(None) if parsers else engine.answer_parser([TOOL])
-    assert parser is not None
+    reader = (parsers or engine._open().parsers).make(None if parsers else [TOOL])
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
-    deltas = [parser.push(Chunk(piece, (1,))) for piece in pieces] + [
-        parser.push(Chunk(finish_reason="stop"))
-    ]
+    deltas = [*(reader.feed(piece, 1) for piece in pieces), reader.finish()]
     calls = tuple(call for delta in deltas for call in delta.tool_calls)
     return AnswerDelta("".join(d.content for d in deltas), "".join(d.reasoning for d in deltas), calls)
 
@@ -166,7 +163,7 @@ async def test_parsers_are_told_what_the_template_was_given(
     assert prompt.variables == given
     parsers, seen = engine._open().parsers, dict[str, Any]()
     monkeypatch.setattr(parsers, "_parser_class", lambda tokenizer, tools, **others: seen.update(others))
-    engine.answer_parser([TOOL], prompt)
+    engine.answer_plan(ToolUse((TOOL,)), prompt, None)
     assert seen["chat_template_kwargs"] == given
 
 
