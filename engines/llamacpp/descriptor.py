@@ -127,6 +127,7 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset({"chat", "completion", "embeddings", "sleep"}),
+    help={"embeddings": "it was loaded to generate text; load an embedding model"},
     request_fields=frozenset(
         {"typical_p", "mirostat", "xtc_probability", "top_n_sigma", "dynatemp_range", "repeat_last_n"}
     ),
