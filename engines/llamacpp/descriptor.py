@@ -132,7 +132,10 @@ DESCRIPTOR = EngineDescriptor(
     capabilities=frozenset(
         {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep", "structured", "tools"}
     ),
-    help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
+    help={
+        "embeddings": "it was loaded to generate text; load an embedding model",
+        "structured": f"the package llguidance is not installed: `{_INSTALL}` installs it",
+    },
     request_fields=frozenset(
         {
             "typical_p",
