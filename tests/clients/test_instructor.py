@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import instructor
 import openai
 import pytest
 from instructor.core import InstructorError, InstructorRetryException
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from clients.expectations import MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
+from clients.expectations import CALL_TOKENS, MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
 from clients.server import API_KEY, BASE_URL
 
 
@@ -78,8 +78,18 @@ def test_the_example() -> None:
         assert capital.city
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA"])
+class Capital(BaseModel):
+    city: Annotated[str, Field(max_length=12)]
+
+
+def test_a_call_of_a_function_is_the_answer() -> None:
+    asked = arguments(Asked()) | {"max_tokens": CALL_TOKENS}
+    found = make_client(Asked(), instructor.Mode.TOOLS).create(response_model=Capital, max_retries=0, **asked)
+    assert isinstance(found, Capital)
+
+
+@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA"])
 def test_structured_output_is_answered_or_refused_by_name(mode: str) -> None:
     client = make_client(Asked(), instructor.Mode[mode])
-    with unless_refused("tool" if mode == "TOOLS" else "response_format"):
+    with unless_refused("response_format"):
         client.create(response_model=City, max_retries=0, **arguments(Asked()))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import langchain_openai
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from clients.expectations import MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
+from clients.expectations import CALL_TOKENS, MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
 from clients.server import API_KEY, BASE_URL, EMBEDDER
 
 
@@ -70,10 +70,22 @@ def test_conversations_with_a_system_prompt_and_earlier_answers() -> None:
     assert chat_model(Asked()).invoke(conversation).content
 
 
-@pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
+class Capital(BaseModel):
+    city: Annotated[str, Field(max_length=12)]
+
+
+def test_calls_of_functions() -> None:
+    model = chat_model(Asked(), max_tokens=CALL_TOKENS)
+    structured = model.with_structured_output(Capital, method="function_calling")
+    assert isinstance(structured.invoke("What is the capital of France?"), Capital)
+    called = model.bind_tools([Capital], tool_choice="any").invoke("What is the capital of France?")
+    assert {call["name"] for call in called.tool_calls} == {"Capital"}
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
 def test_structured_output_is_answered_or_refused_by_name(method: str) -> None:
     structured = chat_model(Asked()).with_structured_output(City, method=method, include_raw=True)
-    with unless_refused("tool" if method == "function_calling" else "response_format"):
+    with unless_refused("response_format"):
         assert structured.invoke("Which city is the capital of France? Answer in JSON.")["raw"]
 
 

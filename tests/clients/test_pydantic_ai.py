@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic_ai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_ai.exceptions import (
     ModelAuthenticationError,
     ModelContextWindowExceededError,
@@ -18,7 +18,16 @@ from pydantic_ai.exceptions import (
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from clients.expectations import MAX_TOKENS, QUESTION, Answer, Asked, Expectations, Library, unless_refused
+from clients.expectations import (
+    CALL_TOKENS,
+    MAX_TOKENS,
+    QUESTION,
+    Answer,
+    Asked,
+    Expectations,
+    Library,
+    unless_refused,
+)
 from clients.server import API_KEY, BASE_URL
 
 SETTINGS: Any = {"temperature": 0, "max_tokens": MAX_TOKENS}
@@ -71,16 +80,22 @@ def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("kind", ["tool", "native", "prompted"])
+class Capital(BaseModel):
+    city: Annotated[str, Field(max_length=12)]
+
+
+def test_a_call_of_a_function_is_the_output() -> None:
+    asking = agent(Asked(), output_type=pydantic_ai.ToolOutput(Capital), retries=0)
+    settings: Any = SETTINGS | {"max_tokens": CALL_TOKENS, "parallel_tool_calls": False}
+    assert isinstance(asking.run_sync(QUESTION, model_settings=settings).output, Capital)
+
+
+@pytest.mark.parametrize("kind", ["native", "prompted"])
 def test_structured_output_is_answered_or_refused_by_name(kind: str) -> None:
-    """Tools, a response format, or a prompt that asks for JSON; the model is too small for JSON."""
-    wrap = {
-        "tool": pydantic_ai.ToolOutput,
-        "native": pydantic_ai.NativeOutput,
-        "prompted": pydantic_ai.PromptedOutput,
-    }
+    """A response format, or a prompt that asks for JSON; the model is too small for JSON."""
+    wrap = {"native": pydantic_ai.NativeOutput, "prompted": pydantic_ai.PromptedOutput}
     asking = agent(Asked(), output_type=wrap[kind](City), retries=0)
-    with suppress(UnexpectedModelBehavior), unless_refused("tool" if kind == "tool" else "response_format"):
+    with suppress(UnexpectedModelBehavior), unless_refused("response_format"):
         assert asking.run_sync(QUESTION).output
 
 

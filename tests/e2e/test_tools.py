@@ -94,7 +94,7 @@ def forced(scenario: Scenario) -> Scenario:
 
 
 def test_a_probe_of_tool_use_passes(server: LiveServer, model: str) -> None:
-    names = {"single-call", "no-call", "empty-args", "forced-tool-choice", "tool-result-followup"}
+    names = {"single-call", "no-call", "empty-args", "forced-tool-choice"}
     scenarios = [forced(each) for each in BUILTIN_SCENARIOS if each.id in names]
     # One by one: streamed or not, the answers are to be the same.
     report = probe(f"{server.url}/v1", model, scenarios=scenarios, timeout_s=300, concurrency=1)
