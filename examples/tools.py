@@ -14,7 +14,8 @@ model = os.environ.get("MODEL") or client.models.list().data[0].id
 FUNCTIONS = {"add": lambda a, b: a + b, "multiply": lambda a, b: a * b}
 NUMBER = {"type": "integer", "minimum": 0, "maximum": 999}
 NUMBERS = {"type": "object", "properties": {"a": NUMBER, "b": NUMBER}, "required": ["a", "b"]}
-tools = [{"type": "function", "function": {"name": name, "parameters": NUMBERS}} for name in FUNCTIONS]
+strict = {"strict": True, "parameters": NUMBERS | {"additionalProperties": False}}
+tools = [{"type": "function", "function": {"name": name, **strict}} for name in FUNCTIONS]
 messages = [{"role": "user", "content": "What is 17 times 23? Use the tool."}]
 choice = "required"  # small models need it once; leave it out for larger ones
 for _ in range(3):
@@ -23,7 +24,7 @@ for _ in range(3):
     )
     message = answer.choices[0].message
     messages.append(message.model_dump(exclude_none=True))
-    if not message.tool_calls:
+    if not message.tool_calls or answer.choices[0].finish_reason == "length":
         break
     for call in message.tool_calls:
         result = FUNCTIONS[call.function.name](**json.loads(call.function.arguments))
