@@ -6,12 +6,23 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from balancer.policies import Strategy
-from benchmarks.cases import attack, edge, interference, memory, policies, relaying, slots, switching
+from benchmarks.cases import (
+    attack,
+    edge,
+    embeddings,
+    interference,
+    memory,
+    policies,
+    relaying,
+    slots,
+    switching,
+)
 from benchmarks.cases import engines as engine_cases
 from benchmarks.cases.attack import AttackPlan
 from benchmarks.cases.edge import EdgePlan
 from benchmarks.cases.interference import InterferencePlan
 from benchmarks.harness.case import Case, Values, beside_llama_server, metrics
+from benchmarks.harness.embedding_model import PACKAGE
 from benchmarks.harness.report import SUBJECT, Metric
 from benchmarks.harness.servers import Bench, Need, started, subject
 from benchmarks.harness.targets import target
@@ -125,13 +136,14 @@ SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "vllm": engine_cases.vllm,
     "switch": switching.cases,
     "loading": engine_cases.loading,
+    "embeddings": embeddings.cases,
     "relaying": relaying.cases,
     "slots": slots_cases,
     "policies": policies_cases,
     "attack": attack_cases,
 }
 
-_NEEDED = {"mlx": "mlx_lm", "vllm": "vllm"}
+_NEEDED = {"mlx": "mlx_lm", "vllm": "vllm", "embeddings": PACKAGE}
 
 
 def missing(scenario: str) -> str | None:

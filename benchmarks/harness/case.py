@@ -34,6 +34,8 @@ def beside_llama_server(bench: Bench, measure: Callable[[int | None], Values]) -
 _TITLES: dict[str, tuple[str, str, Better]] = {
     "tokens_per_s": ("tokens a second", "", "higher"),
     "requests_per_s": ("requests a second", "", "higher"),
+    "texts_per_s": ("texts a second", "", "higher"),
+    "request_p50_ms": ("a request, median", "ms", "lower"),
     "ttft_p50_ms": ("time to first token, median", "ms", "lower"),
     "ttft_p90_ms": ("time to first token, p90", "ms", "lower"),
     "itl_p50_ms": ("between tokens, median", "ms", "lower"),
