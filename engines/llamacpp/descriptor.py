@@ -69,7 +69,7 @@ def _memory_of(spec: LoadSpec, *, weights_loaded: bool) -> int:
 
 def _pools(spec: LoadSpec) -> bool:
     """Whether the model is for embeddings or ranking. Raises `ModelLoadError`."""
-    return spec.pooling is not None or (spec.path is not None and describe(spec.path).purpose != "text")
+    return spec.pooling is not None or (spec.path is not None and describe(spec.path).pools)
 
 
 def _can_offload() -> bool:
