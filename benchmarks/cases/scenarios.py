@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 from balancer.policies import Strategy
 from benchmarks.cases import (
     attack,
+    drafting,
     edge,
     embeddings,
     interference,
@@ -20,6 +22,7 @@ from benchmarks.cases import (
 )
 from benchmarks.cases import engines as engine_cases
 from benchmarks.cases.attack import AttackPlan
+from benchmarks.cases.drafting import DraftingPlan
 from benchmarks.cases.edge import EdgePlan
 from benchmarks.cases.interference import InterferencePlan
 from benchmarks.cases.structured import StructuredPlan
@@ -121,6 +124,18 @@ def slots_cases(bench: Bench) -> list[Case]:
     return [Case("three local slots", metrics("slots", keys), {SUBJECT: lambda: slots.measure(bench)})]
 
 
+def drafting_cases(bench: Bench) -> list[Case]:
+    keys = ("tokens_per_s", "plain_per_s", "draft_gain", "draft_cpu", "accepted_share")
+    cases = []
+    for kind, texts in (("copying", drafting.COPYING), ("ordinary", drafting.ORDINARY)):
+        for connections in (1, 8):
+            plan = DraftingPlan(texts, connections, bench.count(3, 1), bench.count(160, 8))
+            name = f"drafting, {kind}, {connections} connection{'s' if connections > 1 else ''}"
+            run = partial(drafting.measure, bench, plan)
+            cases.append(Case(name, metrics(name, keys), {SUBJECT: run}))
+    return cases
+
+
 def policies_cases(bench: Bench) -> list[Case]:
     bound = target("policies", "choice_us")
     lines = [Metric(strategy.value, strategy.value, "µs", "lower", bound) for strategy in Strategy]
@@ -155,6 +170,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "embeddings": embeddings.cases,
     "relaying": relaying.cases,
     "slots": slots_cases,
+    "drafting": drafting_cases,
     "policies": policies_cases,
     "attack": attack_cases,
 }

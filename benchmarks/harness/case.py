@@ -33,6 +33,10 @@ def beside_llama_server(bench: Bench, measure: Callable[[int | None], Values]) -
 
 _TITLES: dict[str, tuple[str, str, Better]] = {
     "tokens_per_s": ("tokens a second", "", "higher"),
+    "plain_per_s": ("the same without drafts", "", "higher"),
+    "draft_gain": ("with drafts by without", "", "higher"),
+    "draft_cpu": ("server CPU a token, with drafts by without", "", "lower"),
+    "accepted_share": ("share of drafted tokens that came true", "", "higher"),
     "requests_per_s": ("requests a second", "", "higher"),
     "texts_per_s": ("texts a second", "", "higher"),
     "request_p50_ms": ("a request, median", "ms", "lower"),
