@@ -20,7 +20,13 @@ messages = [{"role": "user", "content": "What is 17 times 23? Use the tool."}]
 choice = "required"  # small models need it once; leave it out for larger ones
 for _ in range(3):
     answer = client.chat.completions.create(
-        model=model, messages=messages, tools=tools, tool_choice=choice, max_tokens=60, temperature=0
+        model=model,
+        messages=messages,
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=False,
+        max_tokens=100,
+        temperature=0,
     )
     message = answer.choices[0].message
     messages.append(message.model_dump(exclude_none=True))
