@@ -91,6 +91,11 @@ HOSTILE = {
     "too many properties": schema(properties={f"p{i}": {} for i in range(3_000)}),
     "steps": schema(type="integer", multipleOf=999_983),
     "steps in Lark": lark('start: x\nx: %json {"type": "integer", "multipleOf": 999983}'),
+    "patterns together": schema(
+        properties={
+            f"p{i}": {"allOf": [{"pattern": f"[a-z]*{c}[a-z]*"} for c in "abcdefghijklm"]} for i in range(50)
+        }
+    ),
     "circle": Structure(
         "json_schema",
         '{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}',
