@@ -16,6 +16,7 @@ import pytest
 from engines.base import Structure
 from engines.errors import RequestError
 from engines.text.grammar import Compiler, TokenMask
+from engines.text.grammar import mask as mask_module
 from support.grammars import END, N_VOCAB, byte_vocabulary, text_of
 from support.schemas import SchemaMaker
 
@@ -126,3 +127,20 @@ async def test_a_hostile_structure_is_refused_or_bounded(name: str) -> None:
         walk(grammar.mask(), random.Random(1), most=30)
     assert time.process_time() - began < SECONDS
     assert process.memory_info().rss - held < MEGABYTES * 2**20
+
+
+@pytest.mark.parametrize(("name", "why"), [("repetitions", "cannot go on"), ("repeated rules", "too costly")])
+async def test_an_answer_that_cannot_go_on_is_an_error_and_no_end(
+    name: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_module, "DEBT", 0.02)
+    mask = (await Compiler(byte_vocabulary()).compile(HOSTILE[name])).mask()
+
+    with pytest.raises(RequestError, match=why):
+        go_on(mask, ord("a"), most=1_000)
+
+
+def go_on(mask: TokenMask, token: int, most: int) -> None:
+    for _ in range(most):
+        assert mask.allowed(N_VOCAB)[token]
+        mask.consume(token)
