@@ -44,7 +44,7 @@ TEXT = (
     "The lighthouse on the northern cape was built in 1874 by a crew of forty men. It stood on a cliff of "
     "grey stone, and its lamp could be seen for thirty miles. In winter the keeper and his family were cut "
     "off from the village for weeks at a time, and they lived on salted fish, dried beans and bread that "
-    "they baked themselves."
+    "they baked themselves. The lamp was lit with oil until 1921, when a cable was laid from the mainland."
 )
 COPYING = (
     f"Repeat this text exactly, but change 1874 to 1880:\n\n{TEXT}",
