@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,16 @@ from engines.base import EngineInfo
 from engines.errors import UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
+from engines.text.answers.choice import choose_format
+from engines.text.answers.examples import call_writer
 from engines.text.grammar import GrammarVocabulary
-from engines.text.tool_history import ToolHistory
+from engines.text.tool_prompt import WriteCall, hermes_call
+from engines.text.tool_template import ToolTemplate
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
 from engines.vllm.options import own_options
 from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
+from engines.vllm.plans import VllmPlans
 from engines.vllm.rendering import ChatRenderer
 from engines.vllm.structures import BACKEND
 from engines.vllm.vocabulary import VllmVocabulary
@@ -28,8 +33,8 @@ class Assembled:
     launched: Launched
     renderer: ChatRenderer
     vocabulary: VllmVocabulary
-    history: ToolHistory
-    parsers: AnswerParsers
+    tools: ToolTemplate
+    plans: AnswerParsers | VllmPlans | None
     adapters: dict[str, Any]
     grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
@@ -60,25 +65,41 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     options = own_options(spec)
     renderer = ChatRenderer(launched.llm, options["chat_template"])
     template = renderer.source()
-    parsers = AnswerParsers(
-        renderer.tokenizer,
-        launched.config.model_config,
-        tool_parser=options["tool_call_parser"] or recognise_tool_parser(template),
-        reasoning_parser=options["reasoning_parser"],
-    )
+    parsers = _named_parsers(options, renderer, launched, template)
+    keep_special = parsers is not None and parsers.keep_special
     n_vocab = launched.config.model_config.get_vocab_size()
     vocabulary = VllmVocabulary(
-        renderer.tokenizer, n_vocab, end_ids=_end_ids(launched.llm), keep_special=parsers.keep_special
+        renderer.tokenizer, n_vocab, end_ids=_end_ids(launched.llm), keep_special=keep_special
     )
     adapters = {
         adapter.name: LoRARequest(adapter.name, number, str(adapter.path))
         for number, adapter in enumerate(spec.adapters, 1)
     }
-    info = _describe(spec, launched, parsers, has_template=template is not None, has_fim=bool(vocabulary.fim))
-    history = ToolHistory(renderer.render_probe)
     is_ours = launched.config.structured_outputs_config.backend == BACKEND
     grammar = vocabulary.grammar_vocabulary if is_ours else None
-    return Assembled(launched, renderer, vocabulary, history, parsers, adapters, grammar, info)
+    plans: AnswerParsers | VllmPlans | None = parsers
+    write: WriteCall = hermes_call
+    if plans is None and template is not None:
+        found = choose_format(template, spec.answer_format)
+        plans, write = VllmPlans(found, vocabulary, uses_llguidance=is_ours), call_writer(found)
+    info = _describe(spec, launched, plans, has_template=template is not None, has_fim=bool(vocabulary.fim))
+    tools = ToolTemplate(renderer.render_probe, write)
+    return Assembled(launched, renderer, vocabulary, tools, plans, adapters, grammar, info)
+
+
+def _named_parsers(
+    options: Mapping[str, str | None], renderer: ChatRenderer, launched: Launched, template: str | None
+) -> AnswerParsers | None:
+    """vLLM's own parsers, if the catalog names one of them."""
+    tool_parser, reasoning_parser = options["tool_call_parser"], options["reasoning_parser"]
+    if tool_parser is None and reasoning_parser is None:
+        return None
+    return AnswerParsers(
+        renderer.tokenizer,
+        launched.config.model_config,
+        tool_parser=tool_parser or recognise_tool_parser(template),
+        reasoning_parser=reasoning_parser,
+    )
 
 
 def _end_ids(llm: Any) -> set[int]:
@@ -90,14 +111,19 @@ def _end_ids(llm: Any) -> set[int]:
 
 
 def _describe(
-    spec: LoadSpec, launched: Launched, parsers: AnswerParsers, *, has_template: bool, has_fim: bool
+    spec: LoadSpec,
+    launched: Launched,
+    plans: AnswerParsers | VllmPlans | None,
+    *,
+    has_template: bool,
+    has_fim: bool,
 ) -> EngineInfo:
     capabilities = {
         "completion": True,
         "structured": True,
         "chat": has_template,
-        "tools": has_template and parsers.tools,
-        "reasoning": parsers.reasoning,
+        "tools": has_template and plans is not None and plans.tools,
+        "reasoning": plans is not None and plans.reasoning,
         "adapters": bool(spec.adapters),
         "fim": has_fim,
     }

@@ -23,7 +23,7 @@ from engines.base import (
     TokenStream,
     ToolUse,
 )
-from engines.errors import EngineError, UnsupportedFeature
+from engines.errors import EngineError
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.stream import ended, resume
@@ -73,8 +73,8 @@ class VllmEngine(VllmResident):
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
-        history = await parts.history.adapt(messages)
-        chat = await self._tokenizer.guard(history, tools, rendering.template_args)
+        messages, tools = await parts.tools.adapt(messages, tools)
+        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         source = parts.renderer.source(chat.tools) if rendering.reasoning_effort is not None else None
         given = variables(rendering, chat.template_args, source)
         rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
@@ -94,13 +94,9 @@ class VllmEngine(VllmResident):
     ) -> AnswerPlan | None:
         parts = self._open()
         self._check_tools(tools.definitions if tools is not None else None)
-        if tools is not None and structure is not None and not tools.is_forced:
-            raise UnsupportedFeature(
-                "a structured answer together with tools that the model may call is not supported by vLLM's "
-                "engine yet: leave one of them out, or force a call with tool_choice",
-                param="response_format",
-            )
-        return parts.parsers.plan(tools, prompt, structure)
+        if parts.plans is None:
+            raise no_chat_template(self.info.model)
+        return parts.plans.plan(tools, prompt, structure)
 
     def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
         return structure is None and plan is None

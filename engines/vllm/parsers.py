@@ -10,6 +10,7 @@ from engines.errors import CannotLoad, EngineError, RequestError
 from engines.text.answer_plan import Plan
 from engines.text.forced_calls import forced_plan
 from engines.text.output import NOTHING
+from engines.vllm.plans import refuse_both
 
 # Marks in chat templates by which well-known formats of tool calls are recognised, most specific first.
 _KNOWN_FORMATS = (
@@ -46,6 +47,8 @@ class AnswerParsers:
         malformed tools."""
         if tools is not None and tools.is_forced:
             return forced_plan(tools, lambda: self.make(None, prompt) if self.reasoning else None)
+        if structure is not None:
+            refuse_both(tools)
         definitions = None if tools is None else tools.definitions
         first = self.make(definitions, prompt)
         if first is None:

@@ -32,9 +32,11 @@ class ChatRenderer:
         )
         return None if found is None else str(found)
 
-    async def render_probe(self, messages: Sequence[Mapping[str, Any]]) -> str | None:
-        """As `ToolHistory` needs it: a tokenizer that renders chats itself takes any history."""
-        rendered = await self.render(messages, None, Rendering(add_generation_prompt=False), {})
+    async def render_probe(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> str | None:
+        """As `ToolTemplate` needs it: a tokenizer that renders chats itself takes whatever there is."""
+        rendered = await self.render(messages, tools, Rendering(add_generation_prompt=False), {})
         return rendered if isinstance(rendered, str) else None
 
     async def render(

@@ -39,7 +39,7 @@ models:
     slots: 4
     kv_cache_tokens: 4096
     threads: 2
-    options: {enforce_eager: true, tool_call_parser: hermes}
+    options: {enforce_eager: true}
   - name: other
     path: other.gguf
     context_length: 1024

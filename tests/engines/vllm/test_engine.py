@@ -153,7 +153,7 @@ async def test_metrics_are_vllms_own(engine: VllmEngine) -> None:
 
 def parse(engine: VllmEngine, parsers: AnswerParsers | None, text: str, size: int) -> AnswerDelta:
     """Everything that ``text`` is, pushed ``size`` characters at a time."""
-    reader = (parsers or engine._open().parsers).make(None if parsers else [TOOL])
+    reader = (parsers or engine._open().plans).make(None if parsers else [TOOL])
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     deltas = [*(reader.feed(piece, 1) for piece in pieces), reader.finish()]
     calls = tuple(call for delta in deltas for call in delta.tool_calls)
@@ -167,7 +167,7 @@ async def test_parsers_are_told_what_the_template_was_given(
     given = {"enable_thinking": False}
     prompt = await engine.render_chat([{"role": "user", "content": "Hi"}], rendering=Rendering(given))
     assert prompt.variables == given
-    parsers, seen = engine._open().parsers, dict[str, Any]()
+    parsers, seen = engine._open().plans, dict[str, Any]()
     monkeypatch.setattr(parsers, "_parser_class", lambda tokenizer, tools, **others: seen.update(others))
     engine.answer_plan(ToolUse((TOOL,)), prompt, None)
     assert seen["chat_template_kwargs"] == given
