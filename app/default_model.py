@@ -56,7 +56,9 @@ def _obstacles(model: Model, loader: ModelLoader, budget: Footprint) -> Iterator
         return
     if not memory.fits(budget):
         yield f"it needs about {memory}, and models may take {budget} (MAX_MEMORY, MAX_GPU_MEMORY)"
-    if not loader.can_chat(model):
+    if model.purpose in ("embeddings", "rerank"):
+        yield "it generates no text"
+    elif not loader.can_chat(model):
         yield "it has no chat template, so it cannot chat"
 
 

@@ -29,7 +29,7 @@ answer = client.chat.completions.parse(
         {"role": "user", "content": "I love this kettle, it boils in a minute. Five stars!"},
     ],
     response_format=Review,
-    max_tokens=200,
+    max_tokens=100,
     temperature=0,
 )
 review = answer.choices[0].message.parsed

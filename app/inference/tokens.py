@@ -120,7 +120,7 @@ async def _of_parts(task: TokensTask, engine: Encodes | Embeds, context_length: 
             found += await engine.tokenize(part, add_special=task.add_special and not index)
         else:
             found.append(part)
-    check_prompt_length(len(found), context_length)
+        check_prompt_length(len(found), context_length)
     return found
 
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 from balancer.policies import Strategy
-from benchmarks.cases import attack, edge, interference, memory, policies, relaying, slots, switching
+from benchmarks.cases import (
+    attack,
+    drafting,
+    edge,
+    embeddings,
+    interference,
+    memory,
+    policies,
+    relaying,
+    slots,
+    structured,
+    switching,
+)
 from benchmarks.cases import engines as engine_cases
 from benchmarks.cases.attack import AttackPlan
+from benchmarks.cases.drafting import DraftingPlan
 from benchmarks.cases.edge import EdgePlan
 from benchmarks.cases.interference import InterferencePlan
+from benchmarks.cases.structured import StructuredPlan
 from benchmarks.harness.case import Case, Values, beside_llama_server, metrics
+from benchmarks.harness.embedding_model import PACKAGE
 from benchmarks.harness.report import SUBJECT, Metric
 from benchmarks.harness.servers import Bench, Need, started, subject
 from benchmarks.harness.targets import target
@@ -56,6 +72,19 @@ def interference_cases(bench: Bench) -> list[Case]:
     return [Case(name, metrics("interference", keys), beside_llama_server(bench, measure))]
 
 
+def structured_cases(bench: Bench) -> list[Case]:
+    plan = StructuredPlan(tokens=32, rounds=1) if bench.quick else StructuredPlan()
+    keys = ("schema_tokens_per_s", "free_tokens_per_s", "schema_by_free", "neighbour_by_free")
+    need = Need(connections=plan.connections, same_cache=True)
+
+    def measure(kind: int | None) -> Values:
+        with started(bench, kind, need) as server:
+            return structured.measure(server, plan)
+
+    name = f"structured output, {plan.connections} connections"
+    return [Case(name, metrics("structured", keys), beside_llama_server(bench, measure))]
+
+
 def edge_cases(bench: Bench) -> list[Case]:
     plan = EdgePlan(tokens=8_000) if bench.quick else EdgePlan()
     keys = (
@@ -95,6 +124,18 @@ def slots_cases(bench: Bench) -> list[Case]:
     return [Case("three local slots", metrics("slots", keys), {SUBJECT: lambda: slots.measure(bench)})]
 
 
+def drafting_cases(bench: Bench) -> list[Case]:
+    keys = ("tokens_per_s", "plain_per_s", "draft_gain", "draft_cpu", "accepted_share")
+    cases = []
+    for kind, texts in (("copying", drafting.COPYING), ("ordinary", drafting.ORDINARY)):
+        for connections in (1, 8):
+            plan = DraftingPlan(texts, connections, bench.count(3, 1), bench.count(160, 8))
+            name = f"drafting, {kind}, {connections} connection{'s' if connections > 1 else ''}"
+            run = partial(drafting.measure, bench, plan)
+            cases.append(Case(name, metrics(name, keys), {SUBJECT: run}))
+    return cases
+
+
 def policies_cases(bench: Bench) -> list[Case]:
     bound = target("policies", "choice_us")
     lines = [Metric(strategy.value, strategy.value, "µs", "lower", bound) for strategy in Strategy]
@@ -119,19 +160,22 @@ SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "throughput": throughput,
     "shared-prefix": shared_prefix,
     "interference": interference_cases,
+    "structured": structured_cases,
     "edge": edge_cases,
     "memory": memory_cases,
     "mlx": engine_cases.mlx,
     "vllm": engine_cases.vllm,
     "switch": switching.cases,
     "loading": engine_cases.loading,
+    "embeddings": embeddings.cases,
     "relaying": relaying.cases,
     "slots": slots_cases,
+    "drafting": drafting_cases,
     "policies": policies_cases,
     "attack": attack_cases,
 }
 
-_NEEDED = {"mlx": "mlx_lm", "vllm": "vllm"}
+_NEEDED = {"mlx": "mlx_lm", "vllm": "vllm", "embeddings": PACKAGE}
 
 
 def missing(scenario: str) -> str | None:

@@ -42,9 +42,16 @@ class BenchServer:
 
     def get(self, path: str) -> Any:
         """The JSON at ``path``. Raises `httpx.HTTPError`."""
+        return self._get(path).json()
+
+    def text(self, path: str) -> str:
+        """The text at ``path``. Raises `httpx.HTTPError`."""
+        return self._get(path).text
+
+    def _get(self, path: str) -> httpx.Response:
         reply = httpx.get(self.url + path, trust_env=False, timeout=10)
         reply.raise_for_status()
-        return reply.json()
+        return reply
 
     def model(self) -> str:
         """The name of the model it serves."""

@@ -9,12 +9,20 @@ _TARGETS = {
     ("throughput", "tokens_per_s"): Goal("ratio", 1.0),
     ("shared-prefix", "requests_per_s"): Goal("ratio", 2.0),
     ("interference", "slowdown_p99"): Goal("value", 3.0),
+    ("structured", "schema_tokens_per_s"): Goal("ratio", 1.0),
+    ("structured", "schema_by_free"): Goal("value", 0.9),
+    ("structured", "neighbour_by_free"): Goal("value", 0.95),
     ("edge", "own_us_per_token"): Goal("value", 15.0),
     ("edge", "own_ms_per_request"): Goal("value", 0.5),
+    ("drafting, copying, 1 connection", "draft_gain"): Goal("value", 1.2),
+    ("drafting, ordinary, 1 connection", "draft_gain"): Goal("value", 0.98),  # no loss, within the noise
+    ("drafting, copying, 8 connections", "draft_gain"): Goal("value", 0.98),
+    ("drafting, ordinary, 8 connections", "draft_gain"): Goal("value", 0.98),
     ("memory", "used_extra_mib"): Goal("value", 250.0 / 1.048576),  # 250 MB
     ("memory", "second_extra_of_file"): Goal("value", 0.5),  # a second copy of the weights would be 1
     ("mlx", "tokens_per_s"): Goal("ratio", 1.0),
     ("vllm", "tokens_per_s"): Goal("ratio", 1.0),
+    ("embeddings", "texts_per_s"): Goal("ratio", 1.0),
     ("switch", "ttft_p50_ms"): Goal("ratio", 0.5),
     ("relaying beside vllm-router", "json_1_ms"): Goal("ratio", 4.0),
     ("relaying beside vllm-router", "json_32_ms"): Goal("ratio", 4.0),

@@ -85,7 +85,12 @@ class ModelLoader:
         return engine.estimate(spec, self._facts, weights_loaded=beside and engine.shares_weights)
 
     def can_chat(self, model: Model) -> bool:
-        """Whether there is a chat template for ``model``: its own, the catalog's, or its engine's."""
+        """Whether there is a chat template for ``model``: its own, the catalog's, or its engine's.
+
+        Embedding models that were made of chat models have kept theirs: it is of no use.
+        """
+        if model.purpose in ("embeddings", "rerank"):
+            return False
         if model.file is None or model.file.has_chat_template or "chat_template" in model.entry.options:
             return True
         choice = engine_for(model, self._defaults.engine, self._facts)

@@ -69,7 +69,7 @@ def _memory_of(spec: LoadSpec, *, weights_loaded: bool) -> int:
 
 def _pools(spec: LoadSpec) -> bool:
     """Whether the model is for embeddings or ranking. Raises `ModelLoadError`."""
-    return spec.pooling is not None or (spec.path is not None and describe(spec.path).purpose != "text")
+    return spec.pooling is not None or (spec.path is not None and describe(spec.path).pools)
 
 
 def _can_offload() -> bool:
@@ -132,7 +132,10 @@ DESCRIPTOR = EngineDescriptor(
     capabilities=frozenset(
         {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep", "structured", "tools"}
     ),
-    help={"structured": f"the package llguidance is not installed: `{_INSTALL}` installs it"},
+    help={
+        "embeddings": "it was loaded to generate text; load an embedding model",
+        "structured": f"the package llguidance is not installed: `{_INSTALL}` installs it",
+    },
     request_fields=frozenset(
         {
             "typical_p",

@@ -30,7 +30,7 @@ async def load(spec: LoadSpec, progress: Callable[[float], None] | None = None) 
     """As `MlxEngine.load`."""
     path, _ = check_folder(spec.path)
     facts = await asyncio.to_thread(describe, path)
-    if spec.pooling is None and facts.purpose == "text":
+    if spec.pooling is None and not facts.pools:
         return await MlxEngine.load(spec, progress)
     opening = _Opening(spec, spec.pooling or facts.pooling, progress, asyncio.get_running_loop())
     try:

@@ -45,6 +45,11 @@ class ModelFacts:
     pooling: Pooling | None = None
     embedding_length: int = 0
 
+    @property
+    def pools(self) -> bool:
+        """Whether whole texts become vectors or scores; a reranker that says yes or no generates tokens."""
+        return self.purpose == "embeddings" or self.pooling == "rank"
+
 
 class _KnownFacts:
     """What was read of models, good or bad, until their files change; of the last `MOST_KNOWN`."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from engines.text.fim import NAMES as FIM_NAMES
+
 # Characters of one kind in a row that are tokenised together: some of llama.cpp's pre-tokenisers take a frame
 # of the stack for each (Mistral's, DeepSeek's, GPT-4o's; 32 KB of one letter overflow it).
 LONGEST_RUN = 2048
@@ -53,7 +55,10 @@ class SpecialTokens:
     def __init__(self, tokens: Iterable[SpecialToken] = (), *, longest: int) -> None:
         known = {token.text: token for token in tokens if token.text}
         self.longest = max(1, longest, *map(len, known))
-        self.controls = frozenset(text for text, token in known.items() if token.is_control)
+        # Some tokenizers have what marks a gap for plain text, but nobody's text is to have one.
+        self.controls = frozenset(
+            text for text, token in known.items() if token.is_control or text in FIM_NAMES
+        )
         self._cuts = frozenset(text for text, token in known.items() if not token.takes_left)
         self._all = _any_of(text for text, token in known.items() if token.is_certain)
         # One of a single character cannot be taken apart.

@@ -35,7 +35,8 @@ def test_it_is_the_first_of_the_catalog_then_of_the_disk_then_a_bundled_one(tmp_
 
 def test_it_can_run_here_and_chat(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = {"a_cut": FILE[:-1], "b_empty": b"", "c_lora": header(LLAMA | {"general.type": "adapter"})}
-    put(tmp_path, **broken, d_base=header(LLAMA) + bytes(DATA), e_large=FILE, f_odd=FILE)
+    pools = header(LLAMA | {"llama.pooling_type": 3, "tokenizer.chat_template": "{{ x }}"}) + bytes(DATA)
+    put(tmp_path, **broken, d_base=header(LLAMA) + bytes(DATA), d_pools=pools, e_large=FILE, f_odd=FILE)
     (tmp_path / "models.yaml").write_text(
         """
         models:
@@ -51,6 +52,7 @@ def test_it_can_run_here_and_chat(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         "a_cut.gguf: a_cut.gguf is cut off",
         "models[4].slots",
         "d_base: it has no chat template",
+        "d_pools: it generates no text",
         "e_large: it needs about",
         "f_odd: llama.cpp cannot quantise to 'q9_9'",
         "h_mlx: no engine can load h_mlx here",

@@ -18,6 +18,7 @@ from support.server import LiveServer, live_server
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
 TIMEOUT = 10.0
 JSON_TYPE = "application/json"
 
@@ -25,7 +26,9 @@ VALID: dict[str, dict[str, Any]] = {
     CHAT: {"model": "fake", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 4},
     COMPLETIONS: {"model": "fake", "prompt": "one two", "max_tokens": 4},
 }
-SCHEMAS = {CHAT: "ChatCompletionRequest", COMPLETIONS: "CompletionRequest"}
+# Those above, whose bodies are read alike, and those whose fields are their own.
+ALL = VALID | {EMBEDDINGS: {"model": "fake", "input": ["one", "two"]}}
+SCHEMAS = {CHAT: "ChatCompletionRequest", COMPLETIONS: "CompletionRequest", EMBEDDINGS: "EmbeddingRequest"}
 
 _checks = count()
 
@@ -161,24 +164,24 @@ def test_cut_and_damaged_bodies(client: httpx.Client, route: str, data: st.DataO
     check(client, post(client, route, whole[:at] + patch + rest, data.draw(content_types)))
 
 
-@pytest.mark.parametrize("route", VALID)
+@pytest.mark.parametrize("route", ALL)
 def test_every_field_with_every_kind_of_value(
     client: httpx.Client, fields: dict[str, list[str]], route: str
 ) -> None:
     kinds: list[Any] = [None, True, -1, 2**64, 1.5, float("nan"), "", "\ud800", [], {}, [None], {"a": None}]
     for field in fields[route]:
         for value in kinds:
-            body = json.dumps({**VALID[route], field: value}).encode()
+            body = json.dumps({**ALL[route], field: value}).encode()
             check(client, post(client, route, body))
 
 
-@pytest.mark.parametrize("route", VALID)
+@pytest.mark.parametrize("route", ALL)
 @often
 @given(data=st.data())
 def test_mutated_fields(
     client: httpx.Client, fields: dict[str, list[str]], route: str, data: st.DataObject
 ) -> None:
-    body = copy.deepcopy(VALID[route])
+    body = copy.deepcopy(ALL[route])
     names = st.sampled_from(fields[route]) | texts
     for name in data.draw(st.lists(names, min_size=1, max_size=3)):
         body[name] = data.draw(values)

@@ -67,16 +67,16 @@ class MarkReader:
                 self._call, self._name = self._call + 1, ""
             if character == "$":
                 call = ToolCallDelta(self._call, name=self._name)
-                return replace(delta, tool_calls=(*delta.tool_calls, call))
+                return delta._replace(tool_calls=(*delta.tool_calls, call))
         elif self._mode == "@":
             self._name += character
         elif self._mode == "$":
             call = ToolCallDelta(self._call, arguments=character)
-            return replace(delta, tool_calls=(*delta.tool_calls, call))
+            return delta._replace(tool_calls=(*delta.tool_calls, call))
         elif self._mode == "~":
-            return replace(delta, reasoning=delta.reasoning + character)
+            return delta._replace(reasoning=delta.reasoning + character)
         else:
-            return replace(delta, content=delta.content + character)
+            return delta._replace(content=delta.content + character)
         return delta
 
 

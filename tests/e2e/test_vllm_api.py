@@ -16,8 +16,9 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from support.models import smollm2_folder
+from support.models import smollm2, smollm2_folder
 from support.server import LiveServer, live_server, wait_until
+from support.shapes import check_same, shapes
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM"),
@@ -39,6 +40,12 @@ models:
     kv_cache_tokens: 4096
     threads: 2
     options: {enforce_eager: true}
+  - name: other
+    path: other.gguf
+    context_length: 1024
+    slots: 4
+    kv_cache_tokens: 4096
+    threads: 1
 """
 WEATHER = {
     "type": "function",
@@ -61,7 +68,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     base = tmp_path_factory.mktemp("models")
     (base / "models.yaml").write_text(CATALOG)
     _place(smollm2_folder(), base / MODEL)
-    modes = {"inference_mode": "multi_instance", "max_concurrent_models": 2, "load_timeout": 300}
+    shutil.copy(smollm2(), base / "other.gguf")
+    modes = {"inference_mode": "multi_instance", "max_concurrent_models": 3, "load_timeout": 300}
     with live_server(model_base_path=base, default_model="nobody", **modes) as server:
         yield server
 
@@ -198,3 +206,13 @@ def test_metrics_have_its_figures(client: OpenAI, server: LiveServer) -> None:
     assert figures["enginehouse_completion_tokens_total"] >= used
     assert figures["enginehouse_engine_steps_total"] >= used
     assert 0 <= figures["enginehouse_engine_kv_usage"] <= 1
+
+
+def test_answers_have_the_shape_of_llama_cpps(client: OpenAI, server: LiveServer) -> None:
+    """Field by field, and so that of the others (``test_same_shape.py``)."""
+    ask(client, model="other", max_tokens=1)
+    loaded = [server.engine(name) for name in (MODEL, "other")]
+    abilities = set.intersection(*(set(engine.info.capabilities) for engine in loaded if engine))
+    assert {"chat", "structured"} <= abilities
+    with httpx.Client(base_url=server.url, timeout=350) as plain:
+        check_same(shapes(plain, MODEL, abilities), shapes(plain, "other", abilities))

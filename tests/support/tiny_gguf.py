@@ -13,14 +13,20 @@ WIDTH, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 128, 2
 TEMPLATE = "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
 
 
-def tiny_gguf(path: Path, *, add_eos: bool = False, marks: Sequence[str] = ()) -> Path:
+def tiny_gguf(
+    path: Path, *, add_eos: bool = False, marks: Sequence[str] = (), rerank: str | None = None
+) -> Path:
     """Written to ``path``. ``add_eos``: its tokenizer puts the end of text behind every text. ``marks`` are
-    further control tokens."""
+    further control tokens, ``rerank`` a template for pairs, of a model that says yes or no."""
     kinds = gguf.TokenType
     tokens = [("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)]
     tokens += [(f"<0x{byte:02X}>", kinds.BYTE) for byte in range(256)]
     tokens += [(chr(letter), kinds.NORMAL) for letter in range(0x21, 0x7F)] + [("\u2581", kinds.NORMAL)]
     tokens += [(mark, kinds.CONTROL) for mark in marks]
+    # A word is merged from its letters one by one.
+    tokens += [
+        (f"\u2581{text}", kinds.NORMAL) for text in ("y", "ye", "yes", "n", "no") if rerank is not None
+    ]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(4096)
     writer.add_embedding_length(WIDTH)
@@ -41,6 +47,8 @@ def tiny_gguf(path: Path, *, add_eos: bool = False, marks: Sequence[str] = ()) -
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(add_eos)
     writer.add_chat_template(TEMPLATE)
+    if rerank is not None:
+        writer.add_string("tokenizer.chat_template.rerank", rerank)
     for name, shape in _shapes(len(tokens)).items():
         writer.add_tensor(name, _weights(name, shape))
     writer.write_header_to_file()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Grammars kept for each engine, those used last.
 KEPT = 64
 # The most that a compilation may take, in seconds, waiting for others included.
-TIME_LIMIT = 10.0
+TIME_LIMIT = 20.0
 # Characters of a structure: a schema or grammar of so many takes about a second.
 LONGEST = 512 * 1024
 # Tokens that are tried before a grammar counts as good, and the CPU seconds for it.
@@ -61,11 +61,7 @@ class Compiler:
             task = asyncio.get_running_loop().create_task(self._compile(structure))
             self._compiling[structure] = task
             task.add_done_callback(lambda done: self._forget(structure, done))
-        try:
-            async with asyncio.timeout(TIME_LIMIT):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise refused("the structure took too long to compile: make it simpler") from None
+        return await asyncio.shield(task)
 
     def grammar(self, structure: Structure) -> Grammar:
         """The grammar of ``structure``, which was compiled before. If it has left the cache meanwhile, it is
@@ -90,7 +86,13 @@ class Compiler:
             _probe(made.deep_copy())
             return Grammar(lambda: made)
 
-        grammar = self._grammars[structure] = await self._claims.run(work)
+        await self._claims.run(lambda check: self._vocabulary.lltokenizer())  # takes as long as it takes
+        try:
+            async with asyncio.timeout(TIME_LIMIT):
+                grammar = await self._claims.run(work)
+        except TimeoutError:
+            raise refused("the structure took too long to compile: make it simpler") from None
+        self._grammars[structure] = grammar
         while len(self._grammars) > KEPT:
             self._grammars.popitem(last=False)
         return grammar

@@ -23,6 +23,8 @@ _MOST_NUMBER = 10**18
 MOST_UNITS = 20_000
 MOST_ITEMS = 10_000
 MOST_OPTIONAL = 2_000
+# Patterns that must hold together, or not together: each pair may take it a second.
+MOST_CROSSED = 16
 
 # Options for llguidance that a schema may bring: they are ours to choose.
 _OPTIONS = "x-guidance"
@@ -69,8 +71,12 @@ def checked(schema: Any, can_spell: Callable[[str], bool] | None = None) -> dict
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
     ready: dict[str, Any] = {key: value for key, value in schema.items() if key != _OPTIONS}
+    crossed = 0
     for path, part in _subschemas(ready):
         _check_cost(path, part)
+        crossed += _crossed(part)
+        if crossed > MOST_CROSSED:
+            raise SchemaFault("too many patterns have to be told apart, or to hold together", path)
         _check_values(path, part, can_spell)
     return ready if _bounds_fit(ready) else _tightened(ready, ())
 
@@ -130,6 +136,14 @@ def _check_cost(path: Path, schema: Mapping[str, Any]) -> None:
             raise SchemaFault(
                 f"more than {MOST_OPTIONAL:,} properties may be left out", (*path, "properties")
             )
+
+
+def _crossed(schema: Mapping[str, Any]) -> int:
+    """The pairs of patterns that have to be looked at together."""
+    parts = [schema, *(every if isinstance(every := schema.get("allOf"), list) else [])]
+    together = sum("pattern" in part for part in parts if isinstance(part, dict))
+    apart = len(patterns) if isinstance(patterns := schema.get("patternProperties"), dict) else 0
+    return max(0, together - 1) + apart * (apart - 1) // 2
 
 
 def _units(step: float) -> int:

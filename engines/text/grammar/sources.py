@@ -52,8 +52,8 @@ def json_grammar(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
 
 
 def json_in_lark(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
-    """A JSON schema, which was checked, as a part of a Lark grammar: ``name: <this>``."""
-    return "%json " + json.dumps({**schema, "x-guidance": json_options(is_strict)})
+    """A JSON schema as a part of a Lark grammar, ``name: <this>``. Raises `RequestError`; see `checked`."""
+    return "%json " + json.dumps({**checked(schema), "x-guidance": json_options(is_strict)})
 
 
 def check_schemas(lark: str) -> None:

@@ -35,7 +35,7 @@ class _Native:
 
     n_vocab = 9
     bos_text = eos_text = ""
-    chat_template = None
+    chat_template = rerank_template = None
     special_tokens = SpecialTokens(longest=9)
     splits_runs = False
     fim = None

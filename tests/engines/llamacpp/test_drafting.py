@@ -202,12 +202,13 @@ async def test_whatever_is_drafted_the_answers_are_the_same(seed: int) -> None:
         ends: dict[str, Any] = rng.choice([{}, {"stop": (bytes(answer[50:52]).decode(),)}, {"logprobs": 1}])
         answers[first] = len(text) + 1, answer
         asked.append(([first, *text], rng.randint(1, 90), ends))
+    answers[9] = len(TEXT) + 1, TEXT
     found = []
     for drafts in (0, MOST):
         engine = Engine(answers, drafts, cells=160)
         group = asyncio.gather(*(engine.ask(prompt, limit, **ends) for prompt, limit, ends in asked[:5]))
         later = [await engine.ask(prompt, limit, **ends) for prompt, limit, ends in asked[5:]]
-        found.append([*await group, *later])
+        found.append([*await group, *later, await engine.ask([9, *TEXT])])  # at least the last one drafts
         assert bool(engine.stepper.drafts.accepted) == bool(drafts)
         engine.close()
     assert found[0] == found[1]

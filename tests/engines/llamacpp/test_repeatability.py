@@ -30,7 +30,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def engine(path: Path, **options: Any) -> AsyncIterator[LlamaEngine]:
-    options = {"context_length": 2048, "threads": 1, **options}
+    options = {"context_length": 2048, "threads": 1, "ngram_draft": 7, **options}
     loaded = await LlamaEngine.load(LlamaOptions("m", path, **options), ModelCache())
     try:
         yield loaded

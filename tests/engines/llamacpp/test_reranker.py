@@ -12,6 +12,7 @@ from engines.base import Pair
 from engines.errors import CannotLoad, ContextLengthExceeded, EngineError
 from engines.load_spec import LoadSpec
 from engines.registry import EngineRegistry
+from support.tiny_gguf import tiny_gguf
 from support.tiny_reranker import CONTEXT, tiny_reranker
 
 QUERY = "what is the capital of france ?"
@@ -65,3 +66,15 @@ async def test_what_sorts_texts_into_kinds_is_no_reranker(tmp_path: Path, labels
 async def test_it_makes_no_vectors(engine: Any) -> None:
     with pytest.raises(EngineError, match="makes no embeddings"):
         await engine.embed([(2, 3)])
+
+
+async def test_a_template_for_pairs_makes_a_model_that_generates_a_reranker(tmp_path: Path) -> None:
+    path = tiny_gguf(tmp_path / "judge.gguf", rerank="Query: {query}\nDocument: {document}\nAnswer:")
+    engine = await load(path, context_length=128)
+    try:
+        assert {"completion", "rerank"} <= engine.info.capabilities
+        scores = await engine.score([Pair("a", "b"), Pair("a", "b"), Pair("a", "c")])
+        first, again, other = scores.scores
+        assert (again, other != first) == (pytest.approx(first, abs=1e-3), True)
+    finally:
+        await engine.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engines.base import Chunk, GenerationRequest, Prompt, Sampling
+from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Structure
 from engines.batching.thread import EngineThread
 from engines.errors import ModelLoadError
 from engines.load_spec import LoadSpec
@@ -24,6 +24,7 @@ from support.models import smollm2_folder
 pytestmark = pytest.mark.real
 
 GREEDY = Sampling(temperature=0.0)
+LINES = Structure("regex", "([a-c]{3} )*")
 
 
 @asynccontextmanager
@@ -92,11 +93,19 @@ async def test_many_at_once_of_all_kinds(tiny: Path) -> None:
         assert engine.stats().running == engine.stats().waiting == 0
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=3, frequency_penalty=0.5)])
-async def test_preemption_changes_no_answer(tiny: Path, sampling: Sampling) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sampling": GREEDY, "logprobs": 0},
+        {"sampling": Sampling(seed=3, frequency_penalty=0.5), "logprobs": 0},
+        {"structure": LINES},
+    ],
+)
+async def test_preemption_changes_no_answer(tiny: Path, fields: dict[str, Any]) -> None:
     """Two sequences begin side by side and outgrow a budget for about one."""
-    wanted = [request(prompt(30 + i), max_tokens=280, sampling=sampling, logprobs=0) for i in range(2)]
+    wanted = [request(prompt(30 + i), max_tokens=280, **fields) for i in range(2)]
     async with loaded(tiny, kv_cache_tokens=840) as engine:
+        await engine.prepare(LINES)
         alone = [tokens(await drain(engine, each)) for each in wanted]
         together = await asyncio.gather(*(drain(engine, each) for each in wanted))
         assert engine.stats().preemptions > 0
@@ -196,7 +205,7 @@ async def test_what_mlx_lm_cannot_load_is_explained(tiny: Path, tmp_path: Path) 
 async def test_a_base_model_has_no_chat(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "base", ignore=shutil.ignore_patterns("*.jinja"))
     async with loaded(tmp_path / "base") as engine:
-        assert engine.info.capabilities == {"completion"}
+        assert engine.info.capabilities == {"completion", "structured"}
 
 
 async def test_a_real_model_makes_sense_with_a_cached_prefix() -> None:

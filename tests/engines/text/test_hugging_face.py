@@ -14,6 +14,7 @@ from engines.mlx.vocabulary import MlxVocabulary
 from engines.text.tokenizer import SLICE, Tokenizer
 
 END, START, TOOL = "<|end|>", "<|start|>", "<tool>"
+MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 PROSE = ["The quick brown fox jumps over the lazy dog. ", "犬が吠える ", "  ", "\n\n", "x", " <|en"]
 KINDS: dict[str, tuple[Any, Any, Any]] = {
     "byte level": (None, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()),
@@ -38,7 +39,7 @@ def vocabulary(kind: str) -> MlxVocabulary:
         vocab_size=400, special_tokens=["<unk>", END, START], show_progress=False
     )
     backend.train_from_iterator(PROSE * 9, trainer)
-    backend.add_tokens([tokenizers.AddedToken(TOOL, normalized=False)])
+    backend.add_tokens([tokenizers.AddedToken(text, normalized=False) for text in (TOOL, *MARKS)])
     wrapped = SimpleNamespace(
         backend_tokenizer=backend,
         added_tokens_decoder=backend.get_added_tokens_decoder(),
@@ -71,3 +72,13 @@ async def test_a_message_cannot_end_its_turn(kind: str) -> None:
     names = [found.label(token).decode("utf-8", "replace") for token in prompt.token_ids]
     assert [name for name in names if name in (START, END, TOOL)] == [START, TOOL, END]
     assert prompt.text == f"{START}user {content}{END}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_gap_is_marked_and_nobody_elses_marks_count(kind: str) -> None:
+    """Also where the tokenizer has the marks for plain text, as Qwen's does."""
+    found = vocabulary(kind)
+    prompt = await Tokenizer(found, 2**20).infill(found.fim, f"a{MARKS[2]} b", f"c{END}", ())
+    names = [found.label(token).decode("utf-8", "replace") for token in prompt.token_ids]
+    assert [name for name in names if name in (*MARKS, END)] == [*MARKS]
+    assert [found.label(token).decode() for token in prompt.ends] == [*MARKS]

@@ -191,6 +191,14 @@ def test_older_names_of_structures(fields: dict[str, Any], structure: Structure,
         parse(**fields, structured_outputs={"regex": "b"})
 
 
+def test_a_refusal_says_what_to_install() -> None:
+    has = ENGINES["llama_cpp"].capabilities - {"structured"}
+    with pytest.raises(UnsupportedFeature, match="llguidance"):
+        capabilities.check(
+            {"structured": "response_format"}, EngineInfo("llama_cpp", "m", 512, 8, ("cpu",), has)
+        )
+
+
 def test_an_empty_grammar_is_none() -> None:
     task = chat(grammar="", response_format={"type": "json_object"})
     assert task.structure == Structure("json_object")

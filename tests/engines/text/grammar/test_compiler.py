@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from engines.base import Structure
 from engines.errors import EngineError, RequestError
 from engines.text.grammar import Compiler, TokenMask, start
+from engines.text.grammar import compiler as grammar_compiler
 from support.grammars import END, N_VOCAB, OTHER_END, byte_vocabulary, text_of
 
 
@@ -32,6 +34,7 @@ def walk(mask: TokenMask, most: int = 60, seed: int = 1) -> tuple[str, bool]:
         (Structure("choice", choices=("yes", "yesterday", "n\no")), {"yes", "yesterday", "n\no"}),
         (Structure("regex", "[ab]{2}"), {"aa", "ab", "ba", "bb"}),
         (Structure("grammar", 'start: "x" /[12]/'), {"x1", "x2"}),
+        (Structure("grammar", r'root ::= "\u00e9\\" [\U00000041-\u0042]'), {"é\\A", "é\\B"}),
         (Structure("grammar", 'root ::= "x" digit\ndigit ::= [12]'), {"x1", "x2"}),
         (Structure("json_schema", '{"enum": [{"a": 1}, null]}'), {'{"a":1}', '{"a": 1}', "null"}),
     ],
@@ -94,3 +97,18 @@ async def test_apply_leaves_what_may_come_next() -> None:
         mask.apply(row)
 
     assert [np.flatnonzero(np.isfinite(row)).tolist() for row in rows] == [[ord("a"), ord("b")]] * 5
+
+
+async def test_what_takes_too_long_is_refused_and_leaves_the_others_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler, free = Compiler(byte_vocabulary()), threading.Event()
+    monkeypatch.setattr(grammar_compiler, "TIME_LIMIT", 0.05)
+    monkeypatch.setattr(compiler, "_make", lambda structure: free.wait(5))
+
+    with pytest.raises(RequestError, match="too long"):
+        await compiler.compile(Structure("json_object"))
+    free.set()
+    await compiler.close()
+    with pytest.raises(EngineError, match="closed"):
+        await compiler.compile(Structure("json_object"))

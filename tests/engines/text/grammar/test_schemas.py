@@ -7,7 +7,7 @@ import pytest
 
 from engines.base import Structure
 from engines.errors import RequestError
-from engines.text.grammar import Compiler
+from engines.text.grammar import Compiler, json_in_lark
 from engines.text.grammar.schemas import checked
 from support.grammars import byte_vocabulary
 
@@ -62,6 +62,14 @@ def test_bounds_become_such_as_can_be_computed_with() -> None:
     assert -(2**63) <= least < -(2**62)
     assert 2**62 < most <= 2**63 - 1
     assert bounds(type="number", maximum=1e300) == (None, 10**18)
+
+
+async def test_a_schema_in_a_grammar_is_checked_too() -> None:
+    every_long = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+    grammar = f"start: a\na: {json_in_lark({'properties': {'x': every_long}})}"
+    await Compiler(byte_vocabulary()).compile(Structure("grammar", grammar))
+    with pytest.raises(RequestError, match="2\\^53"):
+        json_in_lark({"const": 2**60})
 
 
 def test_the_schema_that_was_sent_stays_as_it_is() -> None:

@@ -16,6 +16,7 @@ import pytest
 from engines.base import Structure
 from engines.errors import RequestError
 from engines.text.grammar import Compiler, TokenMask
+from engines.text.grammar import mask as mask_module
 from support.grammars import END, N_VOCAB, byte_vocabulary, text_of
 from support.schemas import SchemaMaker
 
@@ -91,6 +92,11 @@ HOSTILE = {
     "too many properties": schema(properties={f"p{i}": {} for i in range(3_000)}),
     "steps": schema(type="integer", multipleOf=999_983),
     "steps in Lark": lark('start: x\nx: %json {"type": "integer", "multipleOf": 999983}'),
+    "patterns together": schema(
+        properties={
+            f"p{i}": {"allOf": [{"pattern": f"[a-z]*{c}[a-z]*"} for c in "abcdefghijklm"]} for i in range(50)
+        }
+    ),
     "circle": Structure(
         "json_schema",
         '{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}',
@@ -121,3 +127,20 @@ async def test_a_hostile_structure_is_refused_or_bounded(name: str) -> None:
         walk(grammar.mask(), random.Random(1), most=30)
     assert time.process_time() - began < SECONDS
     assert process.memory_info().rss - held < MEGABYTES * 2**20
+
+
+@pytest.mark.parametrize(("name", "why"), [("repetitions", "cannot go on"), ("repeated rules", "too costly")])
+async def test_an_answer_that_cannot_go_on_is_an_error_and_no_end(
+    name: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_module, "DEBT", 0.02)
+    mask = (await Compiler(byte_vocabulary()).compile(HOSTILE[name])).mask()
+
+    with pytest.raises(RequestError, match=why):
+        go_on(mask, ord("a"), most=1_000)
+
+
+def go_on(mask: TokenMask, token: int, most: int) -> None:
+    for _ in range(most):
+        assert mask.allowed(N_VOCAB)[token]
+        mask.consume(token)
