@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import socket
@@ -51,7 +52,12 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def invoke() -> Invoke:
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    root = logging.getLogger()
+    # A server that ran in this process has left its own, with a stream that pytest has closed.
+    of_pytest = [each for each in root.handlers if type(each).__module__.startswith("_pytest")]
+    monkeypatch.setattr(root, "handlers", of_pytest)
+
     def run(*args: str, stdin: str | None = None) -> Result:
         return CliRunner().invoke(cli, list(args), input=stdin)
 

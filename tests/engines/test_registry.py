@@ -9,23 +9,25 @@ import pytest
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.registry import EngineRegistry
+from engines.vllm import loading
 from engines.vllm.engine import VllmEngine
 
 
 async def test_vllm_loads_one_model_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes its settings from the environment, which belongs to the whole process."""
-    loading: list[str] = []
+    running: list[str] = []
     most = 0
 
     async def load(spec: LoadSpec, progress: object) -> FakeEngine:
         nonlocal most
-        loading.append(spec.name)
-        most = max(most, len(loading))
+        running.append(spec.name)
+        most = max(most, len(running))
         await asyncio.sleep(0)
-        loading.remove(spec.name)
+        running.remove(spec.name)
         return FakeEngine(spec.name)
 
     monkeypatch.setattr(VllmEngine, "load", load)
+    monkeypatch.setattr(loading, "purpose", lambda spec: ("text", None))
     registry = EngineRegistry()
     engines = await asyncio.gather(*(registry.load(LoadSpec("vllm", name)) for name in "abc"))
     assert [engine.info.model for engine in engines] == ["a", "b", "c"]
