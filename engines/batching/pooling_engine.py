@@ -17,7 +17,10 @@ logger = logging.getLogger("engines.batching")
 
 
 class PoolingEngine:
-    """A loaded model that makes vectors and never sleeps (`engines.base.Embeds`, `Resident`)."""
+    """A loaded model that pools texts (`engines.base.Embeds`, `Resident`).
+
+    It makes vectors and never sleeps, unless an engine knows more ways.
+    """
 
     def __init__(
         self, thread: PoolingThread, info: EngineInfo, vocabulary: TextVocabulary, stall_timeout: float
@@ -25,7 +28,7 @@ class PoolingEngine:
         """A pass that takes longer than ``stall_timeout`` seconds counts as hung."""
         self._thread = thread
         self._info = info
-        self._n_vocab = vocabulary.n_vocab
+        self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(vocabulary, info.context_length, ends_texts=True)
         self._stall_timeout = stall_timeout
         self._closed = False
@@ -45,11 +48,13 @@ class PoolingEngine:
     async def embed(self, inputs: Sequence[Sequence[int]], *, request_id: str = "") -> Embeddings:
         if self._closed:
             raise EngineError("the engine is closed")
-        check_inputs(inputs, context_length=self._info.context_length, n_vocab=self._n_vocab)
+        if "embeddings" not in self._info.capabilities:
+            raise UnsupportedFeature(f"model {self._info.model} makes no embeddings", param="model")
+        check_inputs(inputs, context_length=self._info.context_length, n_vocab=self._vocabulary.n_vocab)
         rows = await self._thread.pool(inputs)
         return Embeddings(normalise(rows), tuple(map(len, inputs)))
 
-    async def score(self, pairs: Sequence[Pair], *, request_id: str = "") -> Scores:
+    async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
         raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
 
     async def health(self) -> Health:
@@ -70,5 +75,15 @@ class PoolingEngine:
         self._closed = True
         self._thread.stop(EngineError("the model is being unloaded"))
         await self._tokenizer.close()
-        if not await asyncio.to_thread(self._thread.join, self._stall_timeout):
-            logger.error("the thread of %s hangs; its memory is not freed", self._info.model)
+        if await self._thread_ended():
+            self._release_model()
+        else:
+            # Freeing weights under a thread that still computes would crash the process.
+            logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
+
+    async def _thread_ended(self) -> bool:
+        """Wait until the engine thread, which was told to stop, is done; False if it hangs."""
+        return await asyncio.to_thread(self._thread.join, self._stall_timeout)
+
+    def _release_model(self) -> None:
+        """Give up what the engine thread did not free."""

@@ -11,15 +11,14 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import EngineError, ModelLoadError
-from engines.llamacpp import native_log
+from engines.errors import EngineError
+from engines.llamacpp import native_context, native_log
 from engines.llamacpp.kv_cache import State
 from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.token_batch import TokenBatch
 
 Logits = npt.NDArray[np.float32]
 
-FLASH_ATTENTION_AUTO = -1
 # Of the logits of prompts: tokens a step, and bytes.
 MOST_SCORED = 32
 SCORING_MEMORY = 16 * 2**20
@@ -159,24 +158,12 @@ def scored_at_once(n_vocab: int) -> int:
 
 
 def _create(model: LlamaModel, size: ContextSize, outputs: int, threads: int, offload: bool) -> Any:
-    params = lib.llama_context_default_params()
+    params = native_context.parameters(threads, offload)
     params.n_ctx = size.cells
     params.n_batch = params.n_ubatch = size.batch
     params.n_seq_max = size.slots
     params.n_outputs_max = outputs  # llama.cpp asserts that every slot could have one
-    params.n_threads = params.n_threads_batch = threads
     params.kv_unified = size.pooled
-    # Sliding-window layers otherwise drop cells that a shared prefix needs.
-    params.swa_full = True
-    params.flash_attn_type = FLASH_ATTENTION_AUTO
-    params.offload_kqv = params.op_offload = offload
-    params.no_perf = True
-    native_log.forget_errors()
-    handle = lib.llama_init_from_model(model.handle, params)
-    if not handle:
-        reason = native_log.recent_errors() or "out of memory?"
-        raise ModelLoadError(
-            f"no context of {size.cells} tokens for {model.path.name}: {reason} "
-            "(a smaller KV_CACHE_TOKENS or CONTEXT_LENGTH needs less memory)"
-        )
-    return handle
+    return native_context.create(
+        model, params, what=f"{size.cells} tokens", smaller="KV_CACHE_TOKENS or CONTEXT_LENGTH"
+    )

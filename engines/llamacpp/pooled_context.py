@@ -9,9 +9,8 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from engines.base import Vectors
-from engines.errors import EngineError, ModelLoadError
-from engines.llamacpp import native_log
-from engines.llamacpp.context import FLASH_ATTENTION_AUTO
+from engines.errors import EngineError
+from engines.llamacpp import native_context, native_log
 from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.pooled_sizes import MOST_TEXTS, PooledSize
 from engines.llamacpp.token_batch import TokenBatch
@@ -75,24 +74,13 @@ def _most_texts(size: PooledSize) -> int:
 
 
 def _create(model: LlamaModel, size: PooledSize, threads: int, offload: bool) -> Any:
-    params = lib.llama_context_default_params()
+    params = native_context.parameters(threads, offload)
     params.n_ctx = params.n_batch = params.n_outputs_max = size.tokens
     params.n_ubatch = size.step
     params.n_seq_max = _most_texts(size)
-    params.n_threads = params.n_threads_batch = threads
     params.embeddings = True
     params.pooling_type = _POOLING[size.pooling]
     params.kv_unified = True
-    params.swa_full = True
-    params.flash_attn_type = FLASH_ATTENTION_AUTO
-    params.offload_kqv = params.op_offload = offload
-    params.no_perf = True
-    native_log.forget_errors()
-    handle = lib.llama_init_from_model(model.handle, params)
-    if not handle:
-        reason = native_log.recent_errors() or "out of memory?"
-        raise ModelLoadError(
-            f"no context for texts of {size.tokens} tokens with {model.path.name}: {reason} "
-            "(a smaller CONTEXT_LENGTH needs less memory)"
-        )
-    return handle
+    return native_context.create(
+        model, params, what=f"texts of {size.tokens} tokens", smaller="CONTEXT_LENGTH"
+    )

@@ -7,34 +7,30 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from engines.base import Embeddings, EngineInfo, EngineStats, Health, Pair, Scores
+from engines.base import Pair, Scores
 from engines.batching.pooling import PoolingThread
+from engines.batching.pooling_engine import PoolingEngine
 from engines.batching.thread import on_new_thread
 from engines.errors import EngineError, UnsupportedFeature
-from engines.limits import check_inputs
 from engines.llamacpp.model import ModelCache
 from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pairs import PairInputs, scores_of
 from engines.llamacpp.pooled_opening import OpenedContext, load_pooled, open_pooled, pooling_of
 from engines.machine.dedicated_thread import in_own_thread
-from engines.text.tokenizer import Tokenizer
-from engines.vectors import normalise
 
 logger = logging.getLogger("engines.llamacpp")
 
 
-class LlamaPooledEngine:
-    """One pooled context with its own thread over shared weights (`Resident`, `Embeds`)."""
+class LlamaPooledEngine(PoolingEngine):
+    """One pooled context with its own thread over shared weights."""
 
     def __init__(self, options: LlamaOptions, models: ModelCache, opened: OpenedContext) -> None:
         """Start a thread for what was opened, whose model is held in ``models``. Made by `load`."""
+        super().__init__(_start_thread(opened), opened.info, opened.model, options.stall_timeout)
         self._options = options
         self._models = models
         self._model = opened.model
-        self._tokenizer = Tokenizer(opened.model, opened.info.context_length, ends_texts=True)
         self._pairs = PairInputs(opened.model, self._tokenizer, opened.info.context_length)
-        self._closed = False
-        self._start(opened)
 
     @classmethod
     async def load(
@@ -61,27 +57,8 @@ class LlamaPooledEngine:
             load.add_done_callback(discard)
             raise
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    async def tokenize(
-        self, text: str, *, add_special: bool = True, most: int | None = None
-    ) -> tuple[int, ...]:
-        return await self._tokenizer.tokenize(text, add_special=add_special, most=most)
-
-    async def detokenize(self, token_ids: Sequence[int]) -> str:
-        return await self._tokenizer.detokenize(token_ids)
-
     def labels(self, token_ids: Sequence[int]) -> list[bytes]:
         return [*map(self._model.label, token_ids)]
-
-    async def embed(self, inputs: Sequence[Sequence[int]], *, request_id: str = "") -> Embeddings:
-        if "embeddings" not in self._info.capabilities:
-            raise UnsupportedFeature(f"model {self._info.model} makes no embeddings", param="model")
-        check_inputs(inputs, context_length=self._info.context_length, n_vocab=self._model.n_vocab)
-        rows = await self._thread.pool(inputs)
-        return Embeddings(normalise(rows), tuple(map(len, inputs)))
 
     async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
         if "rerank" not in self._info.capabilities:
@@ -89,12 +66,6 @@ class LlamaPooledEngine:
         inputs = await self._pairs.of(pairs, most)
         rows = await self._thread.pool(inputs)
         return Scores(scores_of(self._model, rows), tuple(map(len, inputs)))
-
-    async def health(self) -> Health:
-        return Health(False, "closed") if self._closed else self._thread.health(self._options.stall_timeout)
-
-    def stats(self) -> EngineStats:
-        return self._thread.stats()
 
     async def sleep(self) -> None:
         """Free the work space; weights and vocabulary stay."""
@@ -106,29 +77,14 @@ class LlamaPooledEngine:
 
     async def wake(self) -> None:
         pooling = pooling_of(self._options)
-        self._start(
-            await in_own_thread(
-                lambda: open_pooled(self._options, self._models, self._model, pooling), "llamacpp-wake"
-            )
+        opened = await in_own_thread(
+            lambda: open_pooled(self._options, self._models, self._model, pooling), "llamacpp-wake"
         )
+        self._thread, self._info = _start_thread(opened), opened.info
 
-    async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._thread.stop(EngineError("the model is being unloaded"))
-        await self._tokenizer.close()
-        if await self._thread_ended():
-            self._models.release(self._model)
-        else:
-            # Freeing weights under a thread that still computes would crash the process.
-            logger.error("the engine thread of %s hangs; its memory is not freed", self._info.model)
+    def _release_model(self) -> None:
+        self._models.release(self._model)
 
-    def _start(self, opened: OpenedContext) -> None:
-        self._info = opened.info
-        loop, run = asyncio.get_running_loop(), on_new_thread("llamacpp-pooled")
-        self._thread = PoolingThread(opened.context, loop, run)
 
-    async def _thread_ended(self) -> bool:
-        """Wait until the engine thread, which was told to stop, is done; False if it hangs."""
-        return await asyncio.to_thread(self._thread.join, self._options.stall_timeout)
+def _start_thread(opened: OpenedContext) -> PoolingThread:
+    return PoolingThread(opened.context, asyncio.get_running_loop(), on_new_thread("llamacpp-pooled"))
