@@ -236,7 +236,7 @@ class Settings(BaseSettings):
         "as much as can be is taken from the cache.",
     )
     ngram_draft: int = Field(
-        7,
+        0,
         ge=0,
         le=64,
         description="llama.cpp: most tokens that a step guesses ahead where an answer repeats its prompt or "
