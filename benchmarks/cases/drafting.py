@@ -81,7 +81,7 @@ class _Round:
 
 def measure(bench: Bench, plan: DraftingPlan) -> dict[str, float]:
     """Two servers in turn, so that what else the machine does meets both. Raises `BenchError`."""
-    with subject(bench, Need()) as drafting, subject(bench, Need(env={"NGRAM_DRAFT": "0"})) as plain:
+    with subject(bench, Need(env={"NGRAM_DRAFT": "7"})) as drafting, subject(bench, Need()) as plain:
         for server in (drafting, plain):
             _round(server, WARM_UP, 0)
         rounds = [(_round(drafting, plan, n), _round(plain, plan, n)) for n in range(1, plan.rounds + 1)]
