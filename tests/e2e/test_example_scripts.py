@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_an_example_runs(
         return
     runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().out.strip()
+    gc.collect()  # here, where what is left open may be, and not in another test
 
 
 def test_the_list_names_every_example() -> None:

@@ -122,7 +122,12 @@ def test_a_parsed_answer_is_the_model_that_was_asked_for(client: OpenAI) -> None
 
 
 def test_any_json_object(client: OpenAI) -> None:
-    limits = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    limits = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 2]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": limits, "strict": True}}
     streamed = ask(client, response_format=schema, stream=True)
     text = "".join(event.choices[0].delta.content or "" for event in streamed)
