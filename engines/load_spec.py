@@ -32,8 +32,8 @@ class LoadSpec:
     ``answer_format`` names the one in which the model writes reasoning and calls, None: as its chat template
     shows; ``pooling`` (None: the model's files say whether it pools, and how), ``matryoshka`` and
     ``dimensions`` are as in `EngineInfo`; ``rerank_template`` makes a model that generates a reranker
-    (`engines.text.pair_template`); ``options`` are passed on to the engine's own configuration by name, and
-    one that it does not know is an error.
+    (`engines.text.ranking.pair_template`); ``options`` are passed on to the engine's own configuration by
+    name, and one that it does not know is an error.
     """
 
     engine: str

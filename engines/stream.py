@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from engines.base import Chunk, FinishReason, GenerationRequest, ToolCallDelta, Usage
 from engines.errors import EngineError
-from engines.text.output import Output, finish_of
+from engines.text.answers.output import Output, finish_of
 
 
 def merge(first: Chunk, second: Chunk) -> Chunk:

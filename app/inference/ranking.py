@@ -15,7 +15,7 @@ from app.inference.task import BaseTask
 from balancer.call import Reply
 from engines.base import Embeds, Pair, Scores
 from engines.errors import ContextLengthExceeded
-from engines.text.cutting import beginning
+from engines.text.tokens.cutting import beginning
 
 CAPABILITY = "rerank"
 

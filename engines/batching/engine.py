@@ -41,13 +41,13 @@ from engines.text.answer_grammar.plans import AnswerPlans
 from engines.text.answers.choice import choose_format
 from engines.text.answers.examples import call_writer
 from engines.text.answers.formats import GENERIC
-from engines.text.chat_prompt import OpenEnd, variables
+from engines.text.answers.output import Output, output_of
 from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
-from engines.text.judge import judge_of
-from engines.text.output import Output, output_of
-from engines.text.renderer import ChatTemplate, TemplateWorker
-from engines.text.tokenizer import Tokenizer
-from engines.text.tool_template import ToolTemplate
+from engines.text.ranking.judge import judge_of
+from engines.text.templates.chat_prompt import OpenEnd, variables
+from engines.text.templates.renderer import ChatTemplate, TemplateWorker
+from engines.text.templates.tool_template import ToolTemplate
+from engines.text.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger("engines.batching")
 

@@ -10,7 +10,7 @@ from engines.base import Embeddings, EngineInfo, EngineStats, Health, Pair, Scor
 from engines.batching.pooling import PoolingThread
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_inputs
-from engines.text.tokenizer import TextVocabulary, Tokenizer
+from engines.text.tokens.tokenizer import TextVocabulary, Tokenizer
 from engines.vectors import normalise
 
 logger = logging.getLogger("engines.batching")

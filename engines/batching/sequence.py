@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from engines.base import Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.stream import ChunkStream
-from engines.text.assembler import Released
+from engines.text.answers.assembler import Released
+from engines.text.answers.output import Output, finish_of
 from engines.text.grammar import TokenMask
-from engines.text.output import Output, finish_of
 
 
 class Sequence:

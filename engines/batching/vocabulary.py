@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engines.text.fim import FimTokens
-from engines.text.output import TokenTexts
-from engines.text.tokenizer import TextVocabulary
+from engines.text.answers.output import TokenTexts
+from engines.text.tokens.fim import FimTokens
+from engines.text.tokens.tokenizer import TextVocabulary
 
 
 class ModelVocabulary(TextVocabulary, TokenTexts, Protocol):

@@ -6,7 +6,7 @@ import zlib
 
 from engines.base import Sampling
 from engines.fake.vocabulary import WordVocabulary
-from engines.text.bad_words import token_runs
+from engines.text.tokens.bad_words import token_runs
 
 
 def source_of(tokens: tuple[int, ...], sampling: Sampling, vocabulary: WordVocabulary) -> tuple[int, ...]:

@@ -42,12 +42,12 @@ from engines.limits import (
     refuse_tools,
 )
 from engines.stream import ChunkStream, resume
-from engines.text.answer_plan import Plan
-from engines.text.assembler import Released
-from engines.text.chat_prompt import variables
-from engines.text.forced_calls import forced_plan
-from engines.text.output import Output, finish_of, output_of
-from engines.text.tokenizer import Tokenizer
+from engines.text.answers.assembler import Released
+from engines.text.answers.forced_calls import forced_plan
+from engines.text.answers.output import Output, finish_of, output_of
+from engines.text.answers.plan import Plan
+from engines.text.templates.chat_prompt import variables
+from engines.text.tokens.tokenizer import Tokenizer
 
 _FOREVER = 2**62
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from engines.errors import RequestError
-from engines.text.fim import FimTokens
-from engines.text.special_tokens import SpecialTokens
+from engines.text.tokens.fim import FimTokens
+from engines.text.tokens.special_tokens import SpecialTokens
 
 _LONGEST_WORD = 100
 # The marks of a gap, and their ids behind all others.

@@ -21,9 +21,9 @@ from engines.llamacpp.stepper import LlamaStepper
 from engines.machine.dedicated_thread import in_own_thread
 from engines.stream import ChunkStream
 from engines.text import grammar
-from engines.text.bad_words import token_runs
-from engines.text.output import Output
-from engines.text.renderer import TemplateWorker
+from engines.text.answers.output import Output
+from engines.text.templates.renderer import TemplateWorker
+from engines.text.tokens.bad_words import token_runs
 
 __all__ = ["LlamaEngine", "LlamaOptions"]
 

@@ -19,10 +19,10 @@ from engines.llamacpp.grammar_tokens import read_lltokenizer
 from engines.llamacpp.native_text import read_bytes, read_string
 from engines.llamacpp.special_tokens import read_fim, read_special_tokens
 from engines.models.facts import describe
-from engines.text import pair_template
 from engines.text.grammar import LazyTokenizer
-from engines.text.renderer import TemplateWorker
-from engines.text.special_tokens import SpecialTokens
+from engines.text.ranking import pair_template
+from engines.text.templates.renderer import TemplateWorker
+from engines.text.tokens.special_tokens import SpecialTokens
 
 # Gets 0..1 while loading; returning False gives the load up.
 ReportLoading = Callable[[float], bool]

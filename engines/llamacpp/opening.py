@@ -22,8 +22,8 @@ from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit
 from engines.llamacpp.stash import Stash
 from engines.llamacpp.stepper import LlamaStepper
 from engines.text import grammar
-from engines.text.judge import can_judge
-from engines.text.pair_template import is_for_pairs
+from engines.text.ranking.judge import can_judge
+from engines.text.ranking.pair_template import is_for_pairs
 
 logger = logging.getLogger("engines.llamacpp")
 

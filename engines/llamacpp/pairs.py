@@ -13,10 +13,10 @@ import numpy as np
 from engines.base import Pair, Vectors
 from engines.errors import CannotLoad, ContextLengthExceeded
 from engines.llamacpp.model import LlamaModel
-from engines.text.cutting import beginning
-from engines.text.pair_template import is_plain
-from engines.text.pairs import STEP, PairPrompts
-from engines.text.tokenizer import Tokenizer
+from engines.text.ranking.pair_template import is_plain
+from engines.text.ranking.pairs import STEP, PairPrompts
+from engines.text.tokens.cutting import beginning
+from engines.text.tokens.tokenizer import Tokenizer
 
 Tokens = tuple[int, ...]
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from engines.base import Candidate, GenerationRequest, Sampling, TokenLogprob
 from engines.llamacpp.model import LlamaModel
-from engines.text.bad_words import UNWANTED, BadWords, Run
 from engines.text.grammar import TokenMask, combine
+from engines.text.tokens.bad_words import UNWANTED, BadWords, Run
 
 Row = npt.NDArray[np.float32]
 

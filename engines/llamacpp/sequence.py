@@ -7,7 +7,7 @@ from engines.batching.sequence import Sequence
 from engines.llamacpp.drafting import NgramDrafter
 from engines.llamacpp.sampler import Sampler
 from engines.stream import ChunkStream
-from engines.text.output import Output
+from engines.text.answers.output import Output
 
 NO_SLOT = -1
 

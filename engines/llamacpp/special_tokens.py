@@ -7,8 +7,8 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-from engines.text.fim import FimTokens, find_fim, made
-from engines.text.special_tokens import SpecialToken, SpecialTokens
+from engines.text.tokens.fim import FimTokens, find_fim, made
+from engines.text.tokens.special_tokens import SpecialToken, SpecialTokens
 
 # llama.cpp looks for these in a text before all else, the first two only if told to.
 _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN

@@ -20,8 +20,8 @@ from engines.mlx.stepper import MlxStepper
 from engines.mlx.vocabulary import MlxVocabulary
 from engines.stream import ChunkStream
 from engines.text import grammar
-from engines.text.output import Output
-from engines.text.renderer import TemplateWorker
+from engines.text.answers.output import Output
+from engines.text.templates.renderer import TemplateWorker
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engines.base import GenerationRequest, Sampling
 from engines.mlx.masks import SequenceMask
-from engines.text.bad_words import UNWANTED, Run
+from engines.text.tokens.bad_words import UNWANTED, Run
 
 Ids = npt.NDArray[np.int32]
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from engines.errors import EngineError
 from engines.mlx.sequence import MlxSequence
 from engines.text import grammar
+from engines.text.answers.output import Output, TokenTexts, output_of
 from engines.text.grammar import TokenMask
-from engines.text.output import Output, TokenTexts, output_of
 
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int32]

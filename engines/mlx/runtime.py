@@ -21,9 +21,9 @@ from engines.mlx.sequence import MlxSequence
 from engines.mlx.vocabulary import MlxVocabulary
 from engines.models.purpose import answer_tokens
 from engines.text import grammar
-from engines.text.bad_words import token_runs
-from engines.text.judge import YesNo, can_judge
-from engines.text.pair_template import is_for_pairs
+from engines.text.ranking.judge import YesNo, can_judge
+from engines.text.ranking.pair_template import is_for_pairs
+from engines.text.tokens.bad_words import token_runs
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec

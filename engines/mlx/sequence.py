@@ -5,8 +5,8 @@ from __future__ import annotations
 from engines.base import GenerationRequest
 from engines.batching.sequence import Sequence
 from engines.stream import ChunkStream
+from engines.text.answers.output import Output
 from engines.text.grammar import TokenMask
-from engines.text.output import Output
 
 
 class MlxSequence(Sequence):

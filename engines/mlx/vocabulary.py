@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engines.errors import BadModelFile
-from engines.text import pair_template
-from engines.text.fim import find_fim
 from engines.text.grammar.hugging_face import lazy_tokenizer
-from engines.text.special_tokens import SpecialTokens, added_tokens
-from engines.text.token_bytes import decoder_kinds, rule, sentence_piece
+from engines.text.ranking import pair_template
+from engines.text.tokens.fim import find_fim
+from engines.text.tokens.special_tokens import SpecialTokens, added_tokens
+from engines.text.tokens.token_bytes import decoder_kinds, rule, sentence_piece
 
 
 class MlxVocabulary:

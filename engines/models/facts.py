@@ -13,7 +13,7 @@ from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
 from engines.models import gguf, hf, sampling
 from engines.models.formats import ModelFormat
 from engines.models.purpose import Pooling, Purpose, purpose_in_folder, purpose_in_gguf
-from engines.text.fim import has_fim
+from engines.text.tokens.fim import has_fim
 
 # Models whose facts are kept in memory: some hundred bytes each. More than there are in any model folder,
 # as listing them reads them all.

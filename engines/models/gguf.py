@@ -10,7 +10,7 @@ from pathlib import Path
 from engines.errors import BadModelFile, ModelFileNotFound
 from engines.models.gguf_reader import MAX_KEPT_NUMBERS, GgufReader, Value
 from engines.models.gguf_types import FILE_TYPES
-from engines.text import fim
+from engines.text.tokens import fim
 
 _PART = re.compile(r"^(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from engines.models.gguf import GgufHeader
 from engines.models.hf import read_json
-from engines.text.pair_template import NAMES, is_for_pairs
+from engines.text.ranking.pair_template import NAMES, is_for_pairs
 
 Purpose = Literal["text", "embeddings", "rerank"]
 Pooling = Literal["mean", "cls", "last", "rank"]

@@ -1,1 +1,1 @@
-"""Text work every engine shares: chat templates, incremental decoding, stop strings."""
+"""Text work that engines share: templates, tokens, answers and their grammars, ranking."""

@@ -13,8 +13,8 @@ from engines.models.facts import describe
 from engines.text.answers.choice import choose_format
 from engines.text.answers.examples import call_writer
 from engines.text.grammar import GrammarVocabulary
-from engines.text.tool_prompt import WriteCall, hermes_call
-from engines.text.tool_template import ToolTemplate
+from engines.text.templates.tool_prompt import WriteCall, hermes_call
+from engines.text.templates.tool_template import ToolTemplate
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
 from engines.vllm.options import own_options

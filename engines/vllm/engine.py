@@ -27,10 +27,10 @@ from engines.errors import EngineError
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.stream import ended, resume
-from engines.text.chat_prompt import variables
+from engines.text.answers.output import output_of
 from engines.text.grammar import Compiler
-from engines.text.output import output_of
-from engines.text.tokenizer import Tokenizer
+from engines.text.templates.chat_prompt import variables
+from engines.text.tokens.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.resident import STALL_SECONDS, VllmResident, start
 from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params

@@ -7,9 +7,9 @@ from typing import Any
 
 from engines.base import AnswerDelta, Prompt, Structure, ToolCallDelta, ToolUse
 from engines.errors import CannotLoad, EngineError, RequestError
-from engines.text.answer_plan import Plan
-from engines.text.forced_calls import forced_plan
-from engines.text.output import NOTHING
+from engines.text.answers.forced_calls import forced_plan
+from engines.text.answers.output import NOTHING
+from engines.text.answers.plan import Plan
 from engines.vllm.plans import refuse_both
 
 # Marks in chat templates by which well-known formats of tool calls are recognised, most specific first.

@@ -7,9 +7,9 @@ from dataclasses import replace
 from engines.base import Prompt, Structure, ToolUse
 from engines.errors import UnsupportedFeature
 from engines.text.answer_grammar.plans import AnswerPlans
-from engines.text.answer_plan import Plan
+from engines.text.answers.forced_calls import forced_plan
 from engines.text.answers.format import Format
-from engines.text.forced_calls import forced_plan
+from engines.text.answers.plan import Plan
 from engines.vllm.vocabulary import VllmVocabulary
 
 

@@ -14,7 +14,7 @@ from engines.base import Embeddings, EngineInfo, Pair, Scores, Vectors
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_inputs
 from engines.load_spec import LoadSpec
-from engines.text.tokenizer import Tokenizer
+from engines.text.tokens.tokenizer import Tokenizer
 from engines.vectors import normalise
 from engines.vllm.assembly import described
 from engines.vllm.folder import purpose

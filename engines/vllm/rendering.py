@@ -7,7 +7,7 @@ from typing import Any
 
 from engines.base import Rendering
 from engines.errors import RequestError, UnsupportedFeature
-from engines.text.chat_prompt import OpenEnd
+from engines.text.templates.chat_prompt import OpenEnd
 from engines.vllm.sampling import is_request_fault, request_error
 
 

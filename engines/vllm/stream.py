@@ -13,8 +13,8 @@ from typing import Any
 
 from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
 from engines.errors import EngineError
-from engines.text.assembler import Released
-from engines.text.output import Output, finish_of
+from engines.text.answers.assembler import Released
+from engines.text.answers.output import Output, finish_of
 from engines.vllm.sampling import is_request_fault, request_error
 from engines.vllm.vocabulary import VllmVocabulary
 

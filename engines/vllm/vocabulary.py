@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engines.text.fim import find_fim
 from engines.text.grammar.hugging_face import lazy_tokenizer
-from engines.text.special_tokens import SpecialTokens, added_tokens
-from engines.text.token_bytes import decoder_kinds, rule
+from engines.text.tokens.fim import find_fim
+from engines.text.tokens.special_tokens import SpecialTokens, added_tokens
+from engines.text.tokens.token_bytes import decoder_kinds, rule
 
 
 class VllmVocabulary:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Usage
 from engines.stream import ChunkStream, ended, resume
-from engines.text.output import Output
+from engines.text.answers.output import Output
 from support.output import text_output
 
 END = 0

@@ -14,7 +14,7 @@ from engines.base import AnswerDelta, Engine, GenerationRequest, Prompt, Samplin
 from engines.errors import RequestError
 from engines.load_spec import LoadSpec
 from engines.registry import EngineRegistry
-from engines.text.answer_plan import Plan
+from engines.text.answers.plan import Plan
 from support.models import smollm2, tiny_folder
 from support.structures import CASES, REFUSED, answer, check, schema, text_of, tokens_of
 

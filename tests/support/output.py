@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engines.text.assembler import TextAssembler
-from engines.text.output import TextOutput
+from engines.text.answers.assembler import TextAssembler
+from engines.text.answers.output import TextOutput
 
 
 def text_output(

@@ -18,7 +18,7 @@ from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingF
 from app.dialects.openai.structure import JsonSchema, Text, Texts, check_text
 from engines.base import NOTHING_RARE, RareSampling, Sampling, Structure
 from engines.errors import RequestError
-from engines.text.tool_use import json_schema
+from engines.text.answers.tool_use import json_schema
 
 MAX_STOP_TOKENS = 1024
 # Of all answers together, as they are looked through for each.

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from app.schemas.common import WireModel
 from engines.base import Structure
 from engines.errors import RequestError
-from engines.text.tool_use import json_schema
+from engines.text.answers.tool_use import json_schema
 
 MAX_CHOICE_TEXTS = 1000
 # Objects and arrays within each other: what compiles a schema recurses as deep as it nests.

@@ -20,7 +20,7 @@ from engines.models.catalog.engine_name import EngineName
 from engines.models.purpose import Pooling
 from engines.registry import AUTO
 from engines.text.answers.formats import BY_NAME
-from engines.text.pair_template import is_for_pairs
+from engines.text.ranking.pair_template import is_for_pairs
 
 MAX_NAME = 200
 MAX_WEIGHT = 1000

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from engines.base import Prompt, Structure, ToolUse
 from engines.text.answer_grammar.answer import MOST_CALLS, Demand, write_grammar
-from engines.text.answer_plan import Plan
 from engines.text.answers.format import Format
+from engines.text.answers.plan import Plan
 from engines.text.answers.reader import answer_reader, opened_reasoning
-from engines.text.special_tokens import SpecialTokens
-from engines.text.tool_use import json_schema
+from engines.text.answers.tool_use import json_schema
+from engines.text.tokens.special_tokens import SpecialTokens
 
 
 class Vocabulary(Protocol):

@@ -13,7 +13,7 @@ from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import Format
 from engines.text.answers.functions import Functions
 from engines.text.answers.marks import as_written, control, spelled, without_controls
-from engines.text.output import NOTHING
+from engines.text.answers.output import NOTHING
 
 # Newlines that are kept back, as they may belong to a mark.
 _MOST_NEWLINES = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.text.answers.format import Format, NamedCall
-from engines.text.tool_prompt import WriteCall, hermes_call
+from engines.text.templates.tool_prompt import WriteCall, hermes_call
 
 
 def call_writer(format: Format) -> WriteCall:

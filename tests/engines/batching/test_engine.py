@@ -12,8 +12,8 @@ import pytest
 from engines.base import EngineInfo, EngineStats
 from engines.batching.engine import BatchingEngine
 from engines.errors import EngineError
-from engines.text.renderer import TemplateWorker
-from engines.text.special_tokens import SpecialTokens
+from engines.text.templates.renderer import TemplateWorker
+from engines.text.tokens.special_tokens import SpecialTokens
 
 LONG = "a word " * 9999
 

@@ -18,8 +18,8 @@ from engines.batching.stepper import Drawn, Failed, Gauges
 from engines.batching.thread import CheckWanted, EngineThread, on_new_thread
 from engines.errors import EngineError, ModelLoadError
 from engines.stream import ChunkStream
-from engines.text.assembler import Released, TextAssembler
-from engines.text.output import Output, TextOutput
+from engines.text.answers.assembler import Released, TextAssembler
+from engines.text.answers.output import Output, TextOutput
 from support.output import text_output
 
 END = 0

@@ -20,7 +20,7 @@ from engines.mlx.memory import KvCost
 from engines.mlx.scheduler import MlxScheduler
 from engines.mlx.sequence import MlxSequence
 from engines.stream import ChunkStream
-from engines.text.output import Output
+from engines.text.answers.output import Output
 from support.output import text_output
 
 

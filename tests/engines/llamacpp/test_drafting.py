@@ -25,7 +25,7 @@ from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import LlamaSequence
 from engines.llamacpp.stepper import LlamaStepper
 from engines.stream import ChunkStream, merge
-from engines.text.output import output_of
+from engines.text.answers.output import output_of
 
 VOCABULARY, END, MOST = 128, 0, 7
 GREEDY = Sampling(temperature=0)

@@ -397,7 +397,7 @@ async def test_a_cancelled_load_leaves_nothing() -> None:
 async def test_a_hostile_chat_template_neither_runs_nor_hangs() -> None:
     async with engine() as ours:
         message = [{"role": "user", "content": "hi"}]
-        from engines.text.renderer import ChatTemplate
+        from engines.text.templates.renderer import ChatTemplate
 
         def use(source: str) -> None:
             ours._template = ChatTemplate(

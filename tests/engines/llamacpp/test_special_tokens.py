@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.llamacpp.model import LlamaModel
-from engines.text.tokenizer import Tokenizer
+from engines.text.tokens.tokenizer import Tokenizer
 from support.models import gemma_base, smollm2
 from support.tiny_gguf import tiny_gguf
 
@@ -77,7 +77,7 @@ _PRETOKENIZE = """
 import asyncio, json, sys
 from pathlib import Path
 from engines.llamacpp.model import LlamaModel
-from engines.text.tokenizer import Tokenizer
+from engines.text.tokens.tokenizer import Tokenizer
 
 async def main():
     model = LlamaModel(Path(sys.argv[1]))

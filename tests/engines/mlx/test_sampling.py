@@ -10,7 +10,7 @@ import pytest
 from engines.base import GenerationRequest, Prompt, Sampling
 from engines.mlx.logits import LogitsEditor
 from engines.mlx.sampling import LogprobRecorder, SharedSamplers, TokenSampler, draw_greedy, keep_likely
-from engines.text.bad_words import UNWANTED
+from engines.text.tokens.bad_words import UNWANTED
 
 ROW = [math.log(p) for p in (0.1, 0.4, 0.2, 0.3)]
 

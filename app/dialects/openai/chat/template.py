@@ -13,8 +13,8 @@ from app.dialects.openai.structure import JsonObject
 from app.schemas.common import WireModel
 from engines.base import Rendering
 from engines.errors import RequestError
-from engines.text.chat_prompt import RESERVED
 from engines.text.json_values import size_of, texts_of
+from engines.text.templates.chat_prompt import RESERVED
 
 MAX_TEMPLATE_ARGS = 64
 # Characters, one for each value that is no text among them.

@@ -9,7 +9,7 @@ import pytest
 from engines.base import Prompt, Structure, ToolUse
 from engines.text.answer_grammar.plans import AnswerPlans
 from engines.text.answers.choice import choose_format
-from engines.text.special_tokens import SpecialTokens
+from engines.text.tokens.special_tokens import SpecialTokens
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 CONTENT = Structure("regex", "[a-z]+")

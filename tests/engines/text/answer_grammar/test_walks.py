@@ -20,7 +20,7 @@ from engines.text.answer_grammar.answer import Demand, write_grammar
 from engines.text.answers.format import Format
 from engines.text.answers.formats import BY_NAME, FORMATS
 from engines.text.answers.reader import answer_reader
-from engines.text.detokenizer import Utf8Stream
+from engines.text.tokens.detokenizer import Utf8Stream
 
 PLACE = {
     "type": "object",

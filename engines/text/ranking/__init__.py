@@ -1,0 +1,1 @@
+"""Rerankers that generate, and the prompts that queries and documents become."""
