@@ -47,6 +47,8 @@ uvicorn_options.run_server(app, port=0, log_config=None, timeout_graceful_shutdo
 INTERRUPTED_IMPORT = """
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests ignores it perhaps
+
 class Finder:
     def find_spec(self, name, *more):
         if name == "app.cli.app":
