@@ -7,16 +7,11 @@ from typing import Annotated, Any
 
 import instructor
 import openai
-import pytest
 from instructor.core import InstructorError, InstructorRetryException
 from pydantic import BaseModel, Field
 
-from clients.expectations import CALL_TOKENS, MAX_TOKENS, Answer, Asked, Expectations, Library, unless_refused
+from clients.expectations import CALL_TOKENS, MAX_TOKENS, Answer, Asked, Expectations, Library
 from clients.server import API_KEY, BASE_URL
-
-
-class City(BaseModel):
-    name: str
 
 
 def make_client(asked: Asked, mode: Any) -> Any:
@@ -88,8 +83,16 @@ def test_a_call_of_a_function_is_the_answer() -> None:
     assert isinstance(found, Capital)
 
 
-@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA"])
-def test_structured_output_is_answered_or_refused_by_name(mode: str) -> None:
-    client = make_client(Asked(), instructor.Mode[mode])
-    with unless_refused("response_format"):
-        client.create(response_model=City, max_retries=0, **arguments(Asked()))
+def test_an_answer_is_what_the_schema_says() -> None:
+    client = make_client(Asked(), instructor.Mode.JSON_SCHEMA)
+    asked = arguments(Asked()) | {"max_tokens": CALL_TOKENS}
+    assert isinstance(client.create(response_model=Capital, max_retries=0, **asked), Capital)
+
+
+def test_any_json_object_is_an_answer() -> None:
+    try:
+        client = make_client(Asked(), instructor.Mode.JSON)
+        client.create(response_model=Capital, max_retries=0, **arguments(Asked()))
+    except InstructorError as error:  # the model need not write the object that is meant
+        if "Error code" in str(error):
+            raise
