@@ -321,7 +321,7 @@ def test_garbage_is_refused_in_the_envelope(app: App, connect: Connect, data: by
 
 def test_garbage_in_a_body_ends_its_request(app: App, connect: Connect) -> None:
     assert error_of(rest_of(connect(CHUNKED + b"nonsense\r\n"))) == (400, "invalid_request_error")
-    wait_until(lambda: app.ended == app.began)
+    wait_until(lambda: app.ended == 1)  # it may begin after its answer, and must not in the next test
 
 
 def test_an_answer_on_its_way_is_not_damaged_by_what_is_sent_behind_it(
