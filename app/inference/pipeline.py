@@ -21,7 +21,7 @@ from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import Engine, GenerationRequest, Prompt, Resident, Structure
+from engines.base import AnswerPlan, Engine, GenerationRequest, Prompt, Resident, Structure
 from engines.errors import RequestError
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
@@ -163,10 +163,8 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
             raise cannot_resume()
         if structure is not None:
             await _prepare(engine, structure, task)
-        sequences = [
-            replace(each, structure=structure, answer=plan)
-            for each in generation_requests(task, prompts, request.request_id, resume_point)
-        ]
+        asked = task if structure is task.structure else replace(task, structure=structure)
+        sequences = generation_requests(asked, prompts, request.request_id, resume_point, plan)
         generation = merge.start(engine, sequences, record, answers=task.candidates)
     writer = dialect.writer(
         task,
@@ -199,7 +197,11 @@ async def _prepare(engine: Engine, structure: Structure, task: Task) -> None:
 
 
 def generation_requests(
-    task: Task, prompts: Sequence[Prompt], request_id: str, resume_point: ResumePoint | None = None
+    task: Task,
+    prompts: Sequence[Prompt],
+    request_id: str,
+    resume_point: ResumePoint | None = None,
+    plan: AnswerPlan | None = None,
 ) -> list[GenerationRequest]:
     """A request for each candidate of each prompt, prompt by prompt: the order of the choices' indices.
 
@@ -220,6 +222,7 @@ def generation_requests(
             logprobs=task.logprobs if not task.best_of else task.logprobs or 0,
             prompt_logprobs=task.prompt_logprobs,
             structure=task.structure,
+            answer=plan,
             adapter=task.target.adapter,
             generated=resume_point.token_ids if resume_point is not None else (),
             must_fit=task.must_fit,

@@ -173,6 +173,8 @@ class BatchingEngine(ABC, Generic[S]):
         """What keeps an answer in its form, of which its reasoning is no part."""
         if request.structure is None or self._compiler is None:
             return None
+        if not request.generated:
+            return self._compiler.grammar(request.structure).mask()
         output, formed = output_of(request, self._vocabulary), []
         for token in request.generated:
             if not output.in_reasoning:

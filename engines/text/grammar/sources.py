@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.base import Structure
 from engines.errors import RequestError
-from engines.text.grammar import gbnf
+from engines.text.grammar.gbnf import is_gbnf, to_lark
 from engines.text.grammar.schemas import checked
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def grammar_text(structure: Structure) -> str:
             return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
         case "grammar":
             text = structure.value
-            if gbnf.is_gbnf(text):
-                return LLMatcher.grammar_from_lark(gbnf.to_lark(text))
+            if is_gbnf(text):
+                return LLMatcher.grammar_from_lark(to_lark(text))
             check_schemas(text)
             return LLMatcher.grammar_from_lark(text)
 
