@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.body_memory import BodyMemory
 from app.departures import PROBE, DepartureWatch
-from app.errors import ApiError, error_response
+from app.error_responses import error_response
+from app.errors import ApiError
 from app.http10 import ended_by_closing
 from app.settings import Settings
 
@@ -275,6 +276,6 @@ def _too_large(message: str) -> ApiError:
 
 
 def _response(error: ApiError) -> bytes:
-    response = error_response(error)
+    response = error_response(error, None)
     headers = [b"%s: %s\r\n" % header for header in (*response.raw_headers, (b"connection", b"close"))]
     return b"".join((STATUS_LINE[error.status], *headers, b"\r\n", bytes(response.body)))

@@ -1,31 +1,25 @@
-"""Every failure on its way out: one table from our exceptions to OpenAI's error envelope.
+"""Failures as clients see them: one table from our exceptions to statuses and codes.
 
-Engines and the balancer raise in their own words; only this module knows statuses and codes.
+Engines and the balancer raise in their own words; only this module knows what they mean over HTTP.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
 
 from app.operations import errors as operation_errors
-from app.telemetry.logs import get_logger
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
 from engines.lifecycle import errors as manager_errors
 from engines.models import store
 from engines.models.pull import puller
-
-log = get_logger("http")
 
 # A 429 or 503 always says when to come back; this many seconds where whoever raised it did not know.
 DEFAULT_RETRY_AFTER = 1.0
@@ -145,14 +139,6 @@ def error_body(err: ApiError) -> dict[str, Any]:
     return {"error": error | err.extra}
 
 
-def error_response(err: ApiError) -> Response:
-    """The whole response, with Retry-After in whole seconds (at least 1) where one is known."""
-    headers = dict(err.headers)
-    if err.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(err.retry_after)))
-    return JSONResponse(error_body(err), err.status, headers)
-
-
 def invalid_value(error: ValidationError, body: object = None) -> ApiError:
     """The 400 for what pydantic found wrong with ``body``, the parsed JSON."""
     if error.error_count() > MOST_ERRORS:
@@ -178,31 +164,6 @@ def invalid_request(errors: Sequence[Mapping[str, Any]], body: object = None) ->
     param = ".".join(deepest) or None
     text = ", or: ".join(messages)
     return ApiError(400, "invalid_request_error", f"{param}: {text}" if param else text, param)
-
-
-def install(app: FastAPI) -> None:
-    """Make every failure of ``app`` leave in the envelope, those of the framework included."""
-    ours = (engine_errors.EngineError, balancer_errors.BalancerError, operation_errors.OperationError)
-    for cls in (ApiError, *ours, ClientDisconnect, RequestValidationError, HTTPException):
-        app.add_exception_handler(cls, _on_known_error)
-    app.add_exception_handler(Exception, _on_unknown_error)
-
-
-async def _on_known_error(request: Request, exc: Exception) -> Response:
-    err = to_api_error(exc)
-    if err.status == 500:
-        log.error("request_failed", path=request.url.path, code=err.code, exc_info=exc)
-    return error_response(err)
-
-
-async def _on_unknown_error(request: Request, exc: Exception) -> Response:
-    # Starlette raises the exception again once we answered, so the server logs it: not twice.
-    # It also runs this outside all middleware, hence the header that others get from there.
-    err = to_api_error(exc)
-    request_id = getattr(request.state, "request_id", None)
-    if request_id is not None:
-        err.headers["x-request-id"] = request_id
-    return error_response(err)
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app import __version__, errors, middleware
+from app import __version__, error_responses, middleware
 from app.configuration import WorkerModel
 from app.routers import absent, cluster, docs, events, home, inference, lifecycle, models, pulls, system
 from app.server import Server
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
         redirect_slashes=False,  # `middleware.paths` knows how else a path may be spelt
     )
     app.state.server = server
-    errors.install(app)
+    error_responses.install(app)
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
     docs.install(app, inference.BODIES, server.default.name)

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from engines.base import Chunk, FinishReason, GenerationRequest, ToolCallDelta, Usage
+from engines.base import AnswerDelta, Chunk, FinishReason, GenerationRequest, ToolCallDelta, Usage
 from engines.errors import EngineError
-from engines.text.answers.output import Output, finish_of
+from engines.text.answers.assembler import Released
+from engines.text.answers.output import Output, TokenTexts, finish_of, output_of
 
 
 def merge(first: Chunk, second: Chunk) -> Chunk:
@@ -22,6 +23,7 @@ def merge(first: Chunk, second: Chunk) -> Chunk:
         reasoning=first.reasoning + second.reasoning,
         tool_calls=_join(first.tool_calls, second.tool_calls),
         prompt_logprobs=first.prompt_logprobs + second.prompt_logprobs,
+        stop=second.stop,
     )
 
 
@@ -53,6 +55,14 @@ def resume(
     if len(request.generated) >= limit and request.prompt_logprobs is None:
         return _last(request, output, "length", len(request.generated))
     return None
+
+
+def retell(request: GenerationRequest, vocabulary: TokenTexts) -> AnswerDelta:
+    """The parts of the answer that `resume` does not tell again."""
+    output, told = output_of(request, vocabulary), Released()
+    for token in request.generated:
+        told = told.then(output.push(token))
+    return AnswerDelta(told.text, told.reasoning, told.tool_calls)
 
 
 def ended(last: Chunk) -> ChunkStream:

@@ -21,7 +21,7 @@ class CalledTool:
 
 @dataclass(slots=True)
 class Answer:
-    """One choice."""
+    """One choice. ``stop`` is the stop string that ended it."""
 
     text: str = ""
     reasoning: str = ""
@@ -30,6 +30,7 @@ class Answer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    stop: str = ""
 
     def add(self, chunk: Chunk) -> None:
         self.text += chunk.text
@@ -38,6 +39,7 @@ class Answer:
         self.prompt_logprobs += chunk.prompt_logprobs
         self.logprobs.extend(chunk.logprobs)
         self.finish_reason = chunk.finish_reason or self.finish_reason
+        self.stop = chunk.stop or self.stop
         for delta in chunk.tool_calls:
             call = self.calls.setdefault(delta.index, CalledTool())
             call.id = call.id or delta.id or ""

@@ -12,7 +12,7 @@ from app.inference.targets import Resolved
 from app.inference.task import BaseTask, Task
 from app.inference.wire_request import WireRequest
 from balancer.call import Reply, ResumePoint, WireFormat
-from engines.base import Chunk, Prompt, Resident, Usage
+from engines.base import AnswerDelta, Chunk, Prompt, Resident, Usage
 from engines.models.purpose import Purpose
 
 
@@ -41,7 +41,8 @@ class AnswerContext:
 
     ``answer_id`` is no other answer's. ``choices`` is how many answers there are; ``has_parts``: there may be
     more in them than content. ``prompts`` are what they answer, one for each.
-    An answer that another backend began, up to ``resume_point``, has been opened there.
+    An answer that another backend began, up to ``resume_point``, has been opened there; ``begun`` is what it
+    had by then.
     """
 
     answer_id: str
@@ -49,6 +50,7 @@ class AnswerContext:
     has_parts: bool = False
     prompts: Sequence[Prompt] = ()
     resume_point: ResumePoint | None = None
+    begun: AnswerDelta | None = None
 
 
 class AnswerWriter(Protocol):
@@ -106,8 +108,11 @@ class Dialect(Protocol[T]):
         """The reply of an engine of this process to ``task``: `pipeline.generate`, `embedding.run`."""
         ...
 
-    def error_event(self, error: Exception) -> bytes:
-        """The end of a stream that failed when its status had been sent."""
+    def error_event(self, error: Exception, sent: bytes) -> bytes:
+        """The end of a stream that failed when its status had been sent.
+
+        ``sent`` is the end of what was: the last events, or a part of one.
+        """
         ...
 
 

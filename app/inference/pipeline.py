@@ -164,7 +164,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
         if structure is not None:
             await _prepare(engine, structure, task)
         asked = task if structure is task.structure else replace(task, structure=structure)
-        sequences = generation_requests(asked, prompts, request.request_id, resume_point, plan)
+        sequences = generation_requests(asked, prompts, request, resume_point, plan)
         generation = merge.start(engine, sequences, record, answers=task.candidates)
     writer = dialect.writer(
         task,
@@ -174,6 +174,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
             has_parts=plan is not None,
             prompts=[prompt for prompt in prompts for _ in range(task.n)],
             resume_point=resume_point,
+            begun=engine.retell(sequences[0]) if resume_point is not None else None,
         ),
     )
     if not task.stream:
@@ -199,7 +200,7 @@ async def _prepare(engine: Engine, structure: Structure, task: Task) -> None:
 def generation_requests(
     task: Task,
     prompts: Sequence[Prompt],
-    request_id: str,
+    request: WireRequest,
     resume_point: ResumePoint | None = None,
     plan: AnswerPlan | None = None,
 ) -> list[GenerationRequest]:
@@ -209,7 +210,7 @@ def generation_requests(
     """
     return [
         GenerationRequest(
-            request_id=request_id,
+            request_id=request.request_id,
             prompt=prompt,
             sampling=task.sampling if seed is None else replace(task.sampling, seed=seed + i),
             max_tokens=task.max_tokens,
@@ -226,8 +227,9 @@ def generation_requests(
             adapter=task.target.adapter,
             generated=resume_point.token_ids if resume_point is not None else (),
             must_fit=task.must_fit,
+            answer_id=f"{request.own_id}/{number}/{i}",
         )
         for seed in (task.sampling.seed,)
-        for prompt in prompts
+        for number, prompt in enumerate(prompts)
         for i in range(task.candidates)
     ]

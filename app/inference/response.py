@@ -32,6 +32,7 @@ class InferenceResponse(Response):
         self._inference = inference
         self._is_events = False
         self._ignored = ignored
+        self._sent = b""  # last
         self._dispatch = inference.dispatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +74,10 @@ class InferenceResponse(Response):
 
     async def _forward(self, send: Send, body: ByteStream, data: bytes) -> None:
         if data:
+            self._sent = data
             await send({"type": "http.response.body", "body": data, "more_body": True})
         async for data in body:
+            self._sent = data
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _break_off(self, send: Send, failure: Exception) -> None:
@@ -89,7 +92,7 @@ class InferenceResponse(Response):
             await send({"type": "http.response.body", "body": comment, "more_body": True})
             return
         # What an upstream sent may end in the middle of an event.
-        event = b"\n\n" + self._inference.dialect.error_event(failure)
+        event = b"\n\n" + self._inference.dialect.error_event(failure, self._sent)
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _release(self) -> None:

@@ -9,10 +9,11 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import ApiError, error_response
+from app.error_responses import error_response
+from app.errors import ApiError
 from app.middleware.credentials import client_network, is_local, keys_of
 from app.middleware.key_guesses import KeyGuesses
-from app.middleware.paths import is_api
+from app.paths import is_api
 
 
 class AuthMiddleware:
@@ -24,7 +25,8 @@ class AuthMiddleware:
     may not manage models, ``scope["state"]["admin_refusal"]`` gives the error to raise: all others, and with
     ``local_admin`` who is not on this machine, of which ``own`` is an address.
     Who calls is in ``scope["state"]["client"]``: a short id of the key, or the client's address. It names
-    the key in logs without giving it away.
+    the key in logs without giving it away. ``scope["state"]["owner"]`` is what is kept for a client belongs
+    to: the id of the key, and empty for who has none.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class AuthMiddleware:
             self._guesses.right(network, digest)
         wrong = keys if digest is None else []
         if not self._open and digest is None and self._guards(scope):
-            await error_response(self._refusal(network, wrong, 401))(scope, receive, send)
+            await error_response(self._refusal(network, wrong, 401), scope)(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state["client"] = digest.hex()[:8] if digest else network
+        state["owner"] = digest.hex()[:32] if digest else ""
         state["admin"] = not self._admins or digest in self._admins
         if not state["admin"]:
             state["admin_refusal"] = partial(self._refusal, network, wrong, 403)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import ApiError, error_response
+from app.error_responses import error_response
+from app.errors import ApiError
 
 
 class BodyLimitMiddleware:
@@ -58,7 +59,7 @@ class BodyLimitMiddleware:
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await error_response(self._error())(scope, receive, send)
+        await error_response(self._error(), scope)(scope, receive, send)
 
     def _error(self) -> ApiError:
         return ApiError(413, "request_too_large", f"The body is larger than {self.max_bytes} bytes.")

@@ -8,7 +8,8 @@ import zlib
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.body_memory import BodyMemory
-from app.errors import ApiError, error_response
+from app.error_responses import error_response
+from app.errors import ApiError
 
 GZIP, DEFLATE = "gzip", "deflate"
 _CODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": DEFLATE}
@@ -37,7 +38,7 @@ class ContentEncodingMiddleware:
             return
         coding = _CODINGS.get(wanted)
         if coding is None:
-            await error_response(_unsupported(wanted))(scope, receive, send)
+            await error_response(_unsupported(wanted), scope)(scope, receive, send)
             return
         body = DecodedBody(receive, coding, self._max_bytes, self._memory)
         headers = [pair for pair in scope["headers"] if pair[0] not in _OWN_HEADERS]

@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import error_response, to_api_error
+from app.error_responses import error_response
+from app.errors import to_api_error
 
 
 class FailureMiddleware:
@@ -34,5 +35,5 @@ class FailureMiddleware:
             await self.app(scope, receive, watching_send)
         except Exception as error:
             if not is_started:
-                await error_response(to_api_error(error))(scope, receive, send)
+                await error_response(to_api_error(error), scope)(scope, receive, send)
             raise

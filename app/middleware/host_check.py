@@ -10,7 +10,8 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import ApiError, error_response
+from app.error_responses import error_response
+from app.errors import ApiError
 from app.hosts import host_of, is_loopback, is_named
 
 
@@ -28,7 +29,7 @@ class HostCheckMiddleware:
         if scope["type"] == "http":
             for name, value in scope["headers"]:
                 if name == b"host" and not self._is_ours(value):
-                    await error_response(_refusal())(scope, receive, send)
+                    await error_response(_refusal(), scope)(scope, receive, send)
                     return
         await self.app(scope, receive, send)
 

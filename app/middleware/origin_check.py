@@ -10,7 +10,8 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import ApiError, error_response
+from app.error_responses import error_response
+from app.errors import ApiError
 from app.hosts import ANY, is_same_origin
 from app.middleware.credentials import keys_of
 
@@ -30,7 +31,7 @@ class OriginCheckMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] not in READING and self._is_foreign(scope):
-            await error_response(_refusal())(scope, receive, send)
+            await error_response(_refusal(), scope)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

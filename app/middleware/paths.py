@@ -1,4 +1,4 @@
-"""Paths: the one spelling of each that everything behind this sees, and what the guards look at."""
+"""Spelling of paths: the one of each that everything behind this sees."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-API = "/v1"
-# What probes and scrapers ask for, as often as they like.
-_PROBED = frozenset({"/v1/system/health", "/v1/system/metrics"})
+from app.paths import API, route_path
 
 # Not behind a colon: an upstream's name may be an address.
 _SLASHES = re.compile(r"(?<!:)//+")
@@ -41,7 +39,7 @@ class PathMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            asked = _route_path(scope)
+            asked = route_path(scope)
             if (path := canonical(asked)) != asked:
                 path = scope["path"].removesuffix(asked) + path
                 scope = {**scope, "path": path, "raw_path": quote(path).encode()}
@@ -61,23 +59,3 @@ def canonical(path: str) -> str:
     if path.startswith("/v1/v1"):
         path = _AGAIN.sub("", path)
     return _ELSEWHERE.get(path, path)
-
-
-def is_api(scope: Scope) -> bool:
-    """Whether the request is for a path under /v1, seen from below the app's root path."""
-    path = _route_path(scope)
-    return path == API or path.startswith(f"{API}/")
-
-
-def is_probe(scope: Scope) -> bool:
-    """Whether the request is for the health or the metrics of the server."""
-    return _route_path(scope) in _PROBED
-
-
-def _route_path(scope: Scope) -> str:
-    """The path that Starlette's router sees: no prefix may hide an API route from the guards."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and (path == root or path.startswith(root.rstrip("/") + "/")):
-        path = path[len(root.rstrip("/")) :]
-    return path

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import ApiError, error_response
+from app.error_responses import error_response
+from app.errors import ApiError
 from app.middleware.origin_check import READING
-from app.middleware.paths import is_api, is_probe
 from app.middleware.token_buckets import TokenBuckets
+from app.paths import is_api, is_probe
 
 
 class RateLimitMiddleware:
@@ -40,7 +41,7 @@ class RateLimitMiddleware:
                 message = {**message, "headers": [*message.get("headers", ()), *headers]}
             return send(message)
 
-        app = self.app if allowed else error_response(_refusal(buckets, tokens))
+        app = self.app if allowed else error_response(_refusal(buckets, tokens), scope)
         await app(scope, receive, send_with_limits)
 
 

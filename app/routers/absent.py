@@ -10,8 +10,9 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.routing import Match
 
-from app.errors import ApiError, error_response
-from app.middleware.paths import API
+from app.error_responses import error_response
+from app.errors import ApiError
+from app.paths import API
 
 # Of a path that a client made up, as many characters are compared and told.
 _MOST = 200
@@ -87,7 +88,7 @@ async def _no_route(request: Request, exc: Exception) -> Response:
     path = request.url.path[:_MOST]
     says = _of_others(path) or _guess(request.app, path)
     message = f"There is no {request.method} {path} here: {says}. GET /docs lists what there is."
-    return error_response(ApiError(404, "unsupported_endpoint", message))
+    return error_response(ApiError(404, "unsupported_endpoint", message), request.scope)
 
 
 async def _no_method(request: Request, exc: Exception) -> Response:
@@ -97,7 +98,8 @@ async def _no_method(request: Request, exc: Exception) -> Response:
         return Response(status_code=204, headers=headers)
     path, there = request.url.path[:_MOST], " or ".join(name for name in allowed if name != "OPTIONS")
     message = f"{request.method} is not allowed for {path}: use {there}."
-    return error_response(ApiError(405, "method_not_allowed", message, headers=headers))
+    error = ApiError(405, "method_not_allowed", message, headers=headers)
+    return error_response(error, request.scope)
 
 
 def _of_others(path: str) -> str | None:

@@ -1,20 +1,13 @@
-"""The inference routes, in every dialect."""
+"""The inference routes of OpenAI's API, and of what is beside it in OpenAI's manner."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from starlette.datastructures import State
+from pydantic import BaseModel
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from app import json_body
 from app.dialects.llama_server.dialect import INFILL
 from app.dialects.llama_server.schema import Infilled, InfillRequest
 from app.dialects.openai.chat.schema import ChatCompletion, ChatCompletionRequest
@@ -32,36 +25,10 @@ from app.dialects.openai.tokens.schema import (
     Tokenized,
     TokenizeRequest,
 )
-from app.errors import invalid_value
-from app.inference.dialect import Dialect
-from app.inference.ignored import refuse
-from app.inference.response import InferenceResponse
-from app.inference.wire_request import WireRequest
+from app.routers.serving import BareRoute, described_body, serve
 from app.schemas.common import ERROR_RESPONSES
-from app.server import Server
-from balancer.call import spliced
-from balancer.proxy.hops import read_hops
-from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
-from engines.errors import RequestError
 
-
-class _BareRoute(APIRoute):
-    """A documented route with nothing between it and its function, which takes the request.
-
-    FastAPI's exit stacks, solving of dependencies and a second layer that handles exceptions would be a
-    tenth of what passing a request on costs, the layer again with each piece of a stream.
-    """
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        self.app = self._serve
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self.endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
-
-
-router = APIRouter(tags=["Inference"], route_class=_BareRoute)
+router = APIRouter(tags=["Inference"], route_class=BareRoute)
 
 # The schemas of request bodies, for the API's documentation: the routes read the bodies themselves.
 BODIES: tuple[type[BaseModel], ...] = (
@@ -83,17 +50,12 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _body(schema: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
 @router.post(
     "/v1/chat/completions",
     summary="Answer a conversation",
     response_model=ChatCompletion,
     responses={**ERROR_RESPONSES, **_STREAM},
-    openapi_extra=_body(ChatCompletionRequest),
+    openapi_extra=described_body(ChatCompletionRequest),
 )
 async def create_chat_completion(request: Request) -> Response:
     """Tools, reasoning, `response_format` and adapters need an engine that has them, else the answer is a
@@ -106,7 +68,7 @@ async def create_chat_completion(request: Request) -> Response:
     summary="Continue a text",
     response_model=Completion,
     responses={**ERROR_RESPONSES, **_STREAM},
-    openapi_extra=_body(CompletionRequest),
+    openapi_extra=described_body(CompletionRequest),
 )
 async def create_completion(request: Request) -> Response:
     return await serve(request, COMPLETIONS)
@@ -117,7 +79,7 @@ async def create_completion(request: Request) -> Response:
     summary="Turn texts into vectors",
     response_model=EmbeddingList,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(EmbeddingRequest),
+    openapi_extra=described_body(EmbeddingRequest),
 )
 async def create_embeddings(request: Request) -> Response:
     """Needs an embedding model: GET /v1/models tells which models are. Up to 2,048 inputs at once."""
@@ -129,7 +91,7 @@ async def create_embeddings(request: Request) -> Response:
     summary="Sort documents by their relevance to a query",
     response_model=Reranked,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(RerankRequest),
+    openapi_extra=described_body(RerankRequest),
 )
 async def create_rerank(request: Request) -> Response:
     """Needs a reranker: GET /v1/models tells which models are. Up to 1,000 documents at once. Also as
@@ -143,7 +105,7 @@ async def create_rerank(request: Request) -> Response:
     summary="Tell how relevant texts are to others",
     response_model=ScoreList,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(ScoreRequest),
+    openapi_extra=described_body(ScoreRequest),
 )
 async def create_scores(request: Request) -> Response:
     """vLLM's shape of reranking, also as /score: one text against each of several, or pair by pair."""
@@ -155,7 +117,7 @@ async def create_scores(request: Request) -> Response:
     summary="Show the prompt that a conversation becomes",
     response_model=RenderedChat,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(ChatCompletionRequest),
+    openapi_extra=described_body(ChatCompletionRequest),
 )
 async def render_chat_completion(request: Request) -> Response:
     """Of the same body as a chat completion; nothing is generated."""
@@ -167,7 +129,7 @@ async def render_chat_completion(request: Request) -> Response:
     summary="Count the tokens of the prompt that a conversation becomes",
     response_model=InputTokens,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(ChatCompletionRequest),
+    openapi_extra=described_body(ChatCompletionRequest),
 )
 async def count_input_tokens(request: Request) -> Response:
     """Of the same body as a chat completion: tools, reasoning settings and the model's template count."""
@@ -179,7 +141,7 @@ async def count_input_tokens(request: Request) -> Response:
     summary="Show the text of the prompt that a conversation becomes",
     response_model=AppliedTemplate,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(ChatCompletionRequest),
+    openapi_extra=described_body(ChatCompletionRequest),
 )
 async def apply_template(request: Request) -> Response:
     """llama-server's form of /v1/chat/completions/render, also at /apply-template."""
@@ -191,7 +153,7 @@ async def apply_template(request: Request) -> Response:
     summary="Turn a text or a conversation into tokens",
     response_model=Tokenized,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(TokenizeRequest),
+    openapi_extra=described_body(TokenizeRequest),
 )
 async def tokenize(request: Request) -> Response:
     """Also at /tokenize. Requests may have vLLM's form or llama-server's; answers have the fields of both."""
@@ -203,7 +165,7 @@ async def tokenize(request: Request) -> Response:
     summary="Turn tokens into text",
     response_model=Detokenized,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(DetokenizeRequest),
+    openapi_extra=described_body(DetokenizeRequest),
 )
 async def detokenize(request: Request) -> Response:
     """Also at /detokenize."""
@@ -215,86 +177,9 @@ async def detokenize(request: Request) -> Response:
     summary="Fill in what stands between two texts",
     response_model=Infilled,
     responses=ERROR_RESPONSES,
-    openapi_extra=_body(InfillRequest),
+    openapi_extra=described_body(InfillRequest),
 )
 async def infill(request: Request) -> Response:
     """llama-server's form of a completion with `suffix`, also at /infill, for editors. It needs a model whose
     vocabulary has tokens for it: GET /v1/models tells which have (`fim`)."""
     return await serve(request, INFILL)
-
-
-async def serve(request: Request, dialect: Dialect[Any]) -> Response:
-    """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
-    its model. What is right or wrong with such a request is theirs to say."""
-    server: Server = request.app.state.server
-    wire = await _wire_request(request, is_worker=server.is_worker)
-    if json_body.is_small(wire.body):
-        return _begin(server, dialect, wire, json_body.parse(wire.body), request.state)
-    # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
-    async with server.large_bodies:
-        document = await json_body.parse_large(wire.body)
-        return _begin(server, dialect, wire, document, request.state)
-
-
-def _begin(
-    server: Server, dialect: Dialect[Any], wire: WireRequest, document: Any, client: State
-) -> Response:
-    """``client`` is what `AuthMiddleware` says of it."""
-    pipeline, grants, told = server.pipeline, server.grants, server.ignored
-    beyond = () if client.admin else grants.ignored(document)
-    if beyond:
-        wire = grants.limit_wire(wire, document)
-    if dialect.has_default_model:
-        wire, document = _with_model(wire, document, server.default.name)
-    name = document.get("model") if isinstance(document, dict) else None
-    foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
-    if foreign is not None:
-        ignored = told.tell(client.client, beyond) if beyond else ""
-        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored)
-    try:
-        task = dialect.parse(document, server.targets.resolve)
-    except ValidationError as error:
-        raise invalid_value(error, document) from None
-    if not client.admin:
-        task = grants.limit_task(task)
-    if server.settings.strict_requests:
-        refuse(task.unknown)
-        task = replace(task, must_fit=True)
-    names = (*beyond, *(field.name for field in task.unknown))
-    # A worker's parent has told it.
-    ignored = told.tell(client.client, names) if names and not server.is_worker else ""
-    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
-
-
-def _with_model(wire: WireRequest, document: Any, default: str) -> tuple[WireRequest, Any]:
-    """The request with the ``default`` model, if it names none: backends have other ones."""
-    if not isinstance(document, dict) or document.get("model") is not None:
-        return wire, document
-    named = {"model": default}
-    body = spliced(wire.body, named) or json.dumps({**document, **named}).encode()
-    return replace(wire, body=body), {**document, **named}
-
-
-async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
-    """The request as it came. Only a worker's parent may ask for comments, or for an answer to go on."""
-    body, headers = await request.body(), request.headers
-    for_parent = is_worker and headers.get(PARENT_HEADER.decode()) == "1"
-    resume_point = None
-    if for_parent:
-        try:
-            resume_point, body = read_resume_point(headers.get(RESUME_HEADER.decode()), body)
-        except ValueError as error:
-            raise RequestError(str(error)) from None
-    state = request.state
-    return WireRequest(
-        request_id=state.request_id,
-        # All backends that an answer comes from give it the one id.
-        answer_id=state.request_id if for_parent else state.answer_id,
-        # The route's own: what the client wrote may have a line end at its end, or a proxy's prefix in front.
-        path=request.scope["route"].path,
-        body=body,
-        headers=headers.raw,
-        hops=read_hops(headers.raw),
-        for_parent=for_parent,
-        resume_point=resume_point,
-    )

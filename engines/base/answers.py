@@ -61,6 +61,7 @@ class Chunk:
     chunk, also those whose text is still held back. ``logprobs`` belong to ``text``. The last chunk, and only
     it, has ``finish_reason`` and ``usage``; the first has ``prompt_logprobs``, if they were asked for: one
     for each token of the prompt, of which the first has the log probability 0, as nothing comes before it.
+    ``stop`` is the stop string that ended the answer, if one did.
     """
 
     text: str = ""
@@ -71,6 +72,7 @@ class Chunk:
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    stop: str = ""
 
 
 class AnswerDelta(NamedTuple):

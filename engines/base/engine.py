@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from engines.base.answers import AnswerPlan, Chunk
+from engines.base.answers import AnswerDelta, AnswerPlan, Chunk
 from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
 from engines.base.structure import Structure
 from engines.base.tools import ToolUse
@@ -170,6 +170,10 @@ class Generates(Encodes, Protocol):
     def can_resume(self, structure: Structure | None, plan: AnswerPlan | None) -> bool:
         """Whether an answer of such a form can go on from its tokens alone (`GenerationRequest.generated`),
         on another engine of this model."""
+        ...
+
+    def retell(self, request: GenerationRequest) -> AnswerDelta:
+        """The parts of the answer that ``request.generated`` made, which `generate` does not tell again."""
         ...
 
     async def prepare(self, structure: Structure) -> None:

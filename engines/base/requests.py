@@ -69,6 +69,9 @@ class GenerationRequest:
     ``answer`` tells reasoning and tool calls from content; without it all text is content. ``structure`` is
     the form of what follows the reasoning.
 
+    ``answer_id`` names this answer and no other, on whatever backend it is made: the ids in it, such as those
+    of calls, follow from it.
+
     ``generated`` are token ids of this answer that were generated before, elsewhere. They count as
     generated (``max_tokens``, ``min_tokens``, penalties, `Usage.completion_tokens`) but are not sent again,
     neither as `Chunk.token_ids` nor as text; what of their text was held back (half a character, the
@@ -95,6 +98,7 @@ class GenerationRequest:
     adapter: str | None = None
     generated: tuple[int, ...] = ()
     must_fit: bool = False
+    answer_id: str = ""
 
     @property
     def generator_seed(self) -> int | None:

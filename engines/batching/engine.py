@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from engines.base import (
     NEW_ANSWER,
+    AnswerDelta,
     AnswerPlan,
     EngineInfo,
     EngineStats,
@@ -36,7 +37,7 @@ from engines.limits import (
     no_structures,
     refuse_adapter,
 )
-from engines.stream import ChunkStream, ended, resume
+from engines.stream import ChunkStream, ended, resume, retell
 from engines.text.answer_grammar.plans import AnswerPlans
 from engines.text.answers.choice import choose_format
 from engines.text.answers.examples import call_writer
@@ -168,6 +169,9 @@ class BatchingEngine(ABC, Generic[S]):
         sequence.mask = self._mask(request)
         thread.submit(sequence)
         return stream
+
+    def retell(self, request: GenerationRequest) -> AnswerDelta:
+        return retell(request, self._vocabulary)
 
     def _mask(self, request: GenerationRequest) -> TokenMask | None:
         """What keeps an answer in its form, of which its reasoning is no part."""

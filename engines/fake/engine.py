@@ -13,6 +13,7 @@ from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
+    AnswerDelta,
     AnswerPlan,
     AnswerReader,
     Chunk,
@@ -41,7 +42,7 @@ from engines.limits import (
     refuse_extras,
     refuse_tools,
 )
-from engines.stream import ChunkStream, resume
+from engines.stream import ChunkStream, resume, retell
 from engines.text.answers.assembler import Released
 from engines.text.answers.forced_calls import forced_plan
 from engines.text.answers.output import Output, finish_of, output_of
@@ -177,6 +178,9 @@ class FakeEngine(FakeEmbeds):
         self._tasks[task] = stream
         task.add_done_callback(self._tasks.pop)
         return stream
+
+    def retell(self, request: GenerationRequest) -> AnswerDelta:
+        return retell(request, self._vocabulary)
 
     async def health(self) -> Health:
         if self._closed:

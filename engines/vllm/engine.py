@@ -14,6 +14,7 @@ from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
+    AnswerDelta,
     AnswerPlan,
     GenerationRequest,
     Prompt,
@@ -26,7 +27,7 @@ from engines.base import (
 from engines.errors import EngineError
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
-from engines.stream import ended, resume
+from engines.stream import ended, resume, retell
 from engines.text.answers.output import output_of
 from engines.text.grammar import Compiler
 from engines.text.templates.chat_prompt import variables
@@ -109,6 +110,9 @@ class VllmEngine(VllmResident):
 
     def labels(self, token_ids: Sequence[int]) -> list[bytes]:
         return [*map(self._open().vocabulary.label, token_ids)]
+
+    def retell(self, request: GenerationRequest) -> AnswerDelta:
+        return retell(request, self._open().vocabulary)
 
     async def prepare(self, structure: Structure) -> None:
         """Where vLLM has another library for grammars, `generate` has it check the structure."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
@@ -9,8 +10,9 @@ from fastapi import FastAPI, HTTPException, Query
 from pydantic import BaseModel, Field, field_validator
 from structlog.testing import capture_logs
 
-from app import errors, middleware
-from app.errors import ApiError, error_body, error_response, to_api_error
+from app import error_responses, middleware
+from app.error_responses import error_response
+from app.errors import ApiError, error_body, to_api_error
 from app.operations.errors import CannotRestart, RestartFailed, TooManyUpstreams, UpstreamNotAllowed
 from app.settings import Settings
 from balancer.errors import (
@@ -90,7 +92,7 @@ def raiser() -> Raiser:
 @pytest.fixture
 async def client(raiser: Raiser) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    errors.install(app)
+    error_responses.install(app)
     middleware.install(app, Settings(_env_file=None))
 
     @app.post("/body")
@@ -196,26 +198,26 @@ def test_an_api_error_stays_what_it_is() -> None:
 def test_loading_says_how_far_it_is() -> None:
     body = error_body(to_api_error(LOADING))["error"]
     assert body["loading"] == {"state": "loading", "progress": 0.4, "eta_seconds": 2.2}
-    assert error_response(to_api_error(LOADING)).headers["retry-after"] == "3"
+    assert error_response(to_api_error(LOADING), None).headers["retry-after"] == "3"
 
 
 @pytest.mark.parametrize(
     ("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (None, None)]
 )
 def test_retry_after_is_rounded_up(seconds: float | None, header: str | None) -> None:
-    response = error_response(ApiError(418, "teapot", "No.", retry_after=seconds))
+    response = error_response(ApiError(418, "teapot", "No.", retry_after=seconds), None)
     assert response.headers.get("retry-after") == header
 
 
 @pytest.mark.parametrize("exc", [QueueFull("x"), NoBackend("x")])
 def test_who_must_wait_is_always_told_how_long(exc: Exception) -> None:
-    assert error_response(to_api_error(exc)).headers["retry-after"] == "1"
+    assert error_response(to_api_error(exc), None).headers["retry-after"] == "1"
 
 
 def test_extra_and_headers_join_the_response() -> None:
     err = ApiError(400, "c", "m", "p", extra={"hint": 1}, headers={"X-Hint": "yes"})
     assert error_body(err)["error"]["hint"] == 1
-    assert error_response(err).headers["x-hint"] == "yes"
+    assert error_response(err, None).headers["x-hint"] == "yes"
 
 
 @pytest.mark.parametrize(
@@ -323,3 +325,15 @@ async def test_an_engine_fault_is_logged_and_a_refusal_is_not(
     (line,) = (each for each in lines if each["event"] != "http_request")
     assert (line["event"], line["log_level"]) == ("request_failed", "error")
     assert line["exc_info"] is raiser.error
+
+
+def test_an_api_may_have_an_envelope_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def envelope(err: ApiError, request_id: str) -> tuple[int, dict[str, Any]]:
+        return 529, {"told": err.message, "in": request_id}
+
+    monkeypatch.setitem(error_responses._ENVELOPES, "/v1/other", envelope)
+    scope = {"type": "http", "path": "/v1/other/x", "state": {"request_id": "r1"}}
+    response = error_response(ApiError(503, "busy", "No."), scope)
+    assert (response.status_code, json.loads(bytes(response.body))) == (529, {"told": "No.", "in": "r1"})
+    response = error_response(ApiError(503, "busy", "No."), {**scope, "path": "/v1/models"})
+    assert response.status_code == 503

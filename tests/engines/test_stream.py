@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Usage
-from engines.stream import ChunkStream, ended, resume
+from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, Usage
+from engines.stream import ChunkStream, ended, resume, retell
 from engines.text.answers.output import Output
 from support.output import text_output
 
@@ -46,7 +46,15 @@ def test_an_answer_ends_at_its_end_token_unless_that_is_ignored() -> None:
 
 def test_an_answer_ends_at_its_stop_string() -> None:
     last, _ = resumed(request((1, 2, 1), stop=("ab",)))
-    assert last == Chunk(finish_reason="stop", usage=Usage(3, 2))
+    assert last == Chunk(finish_reason="stop", usage=Usage(3, 2), stop="ab")
+
+
+def test_what_is_not_told_again_can_be_asked_for() -> None:
+    class Vocabulary:
+        piece = label = staticmethod(PIECES.__getitem__)
+
+    assert retell(request((1, 2, 1, 3), stop=("bab",)), Vocabulary()) == AnswerDelta("a")
+    assert retell(request((1, 3, 4)), Vocabulary()) == AnswerDelta("aé")
 
 
 def test_an_answer_that_is_long_enough_says_what_was_held_back() -> None:

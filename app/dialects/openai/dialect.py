@@ -29,7 +29,7 @@ class OpenAI:
     wire: WireFormat = WIRE
     has_default_model = False
 
-    def error_event(self, error: Exception) -> bytes:
+    def error_event(self, error: Exception, sent: bytes) -> bytes:
         """No ``[DONE]`` follows."""
         return sse(error_body(to_api_error(error)))
 

@@ -12,7 +12,8 @@ from engines.text.tokens.detokenizer import Utf8Stream
 
 
 class Released(NamedTuple):
-    """Parts of an answer that became certain; ``stopped`` says that a stop string was found so far.
+    """Parts of an answer that became certain; ``stopped`` says that a stop string was found so far, and
+    ``stop`` which.
 
     A named tuple, as one is made for every token: a frozen dataclass costs twice as much.
     """
@@ -22,6 +23,7 @@ class Released(NamedTuple):
     stopped: bool = False
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    stop: str = ""
 
     def then(self, rest: Released) -> Released:
         """Both together, in order."""
@@ -31,6 +33,7 @@ class Released(NamedTuple):
             self.stopped or rest.stopped,
             self.reasoning + rest.reasoning,
             self.tool_calls + rest.tool_calls,
+            self.stop or rest.stop,
         )
 
     def with_end(self, request: GenerationRequest, logprob: TokenLogprob | None) -> Released:
@@ -47,7 +50,14 @@ class Released(NamedTuple):
         usage: Usage | None = None,
     ) -> Chunk:
         return Chunk(
-            self.text, token_ids, self.logprobs, finish_reason, usage, self.reasoning, self.tool_calls
+            self.text,
+            token_ids,
+            self.logprobs,
+            finish_reason,
+            usage,
+            self.reasoning,
+            self.tool_calls,
+            stop=self.stop,
         )
 
 
@@ -58,7 +68,7 @@ class TextAssembler:
     they say no more than the text does; those of discarded text are dropped.
     """
 
-    __slots__ = ("_decoded", "_logprobs", "_matcher", "_plain", "_released", "_stopped", "_utf8")
+    __slots__ = ("_decoded", "_logprobs", "_matcher", "_plain", "_released", "_stop", "_stopped", "_utf8")
 
     def __init__(
         self, stops: tuple[str, ...] = (), want_logprobs: bool = False, *, include_stop: bool = False
@@ -71,13 +81,14 @@ class TextAssembler:
         self._decoded = 0  # characters that left the decoder
         self._released = 0  # characters that were handed out
         self._stopped = False
+        self._stop = ""
 
     def push(self, piece: bytes, logprob: TokenLogprob | None = None) -> Released:
         """Take one token's bytes. After a stop string, everything is discarded."""
         if self._plain:
             return Released(self._utf8.feed(piece))
         if self._stopped:
-            return Released(stopped=True)
+            return self.stopped()
         text = self._utf8.feed(piece)
         self._decoded += len(text)
         if logprob is not None and self._logprobs is not None:
@@ -102,20 +113,25 @@ class TextAssembler:
             text += self._matcher.flush()
         return self._release(text)
 
+    def stopped(self) -> Released:
+        """What there is after a stop string: nothing but that it was found."""
+        return Released(stopped=True, stop=self._stop)
+
     def _match(self, text: str) -> str:
         if self._matcher is None:
             return text
         text, self._stopped = self._matcher.feed(text)
+        self._stop = self._matcher.found
         return text
 
     def _release(self, text: str) -> Released:
         self._released += len(text)
         waiting = self._logprobs
         if not waiting:
-            return Released(text, (), self._stopped)
+            return Released(text, (), self._stopped, stop=self._stop)
         ready: list[TokenLogprob] = []
         while waiting and waiting[0][0] <= self._released:
             ready.append(waiting.popleft()[1])
         if self._stopped:
             waiting.clear()
-        return Released(text, tuple(ready), self._stopped)
+        return Released(text, tuple(ready), self._stopped, stop=self._stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Protocol
 
 from engines.base import (
@@ -67,7 +68,7 @@ def output_of(request: GenerationRequest, vocabulary: TokenTexts) -> Output:
     if request.answer is None:
         return TextOutput(vocabulary.label if request.show_special else vocabulary.piece, text)
     reader = request.answer.reader()
-    calls = Calls(request.answer.tools)
+    calls = Calls(request.answer.tools, request.answer_id)
     return ReadOutput(reader, calls, vocabulary, text, shows_special=request.show_special)
 
 
@@ -138,7 +139,7 @@ class ReadOutput:
 
     def push(self, token: int, logprob: TokenLogprob | None = None) -> Released:
         if self._stopped:
-            return Released(stopped=True)
+            return self._text.stopped()
         was_reasoning = self._reader.in_reasoning
         self.reasoning_tokens += was_reasoning
         delta = self._feed(token)
@@ -157,7 +158,7 @@ class ReadOutput:
 
     def finish(self) -> Released:
         if self._stopped:
-            return Released(stopped=True)
+            return self._text.stopped()
         begun = self._utf8.flush()
         released = self._release(self._reader.feed(begun, NO_TOKEN)) if begun else Released()
         released = released.then(self._release(self._reader.finish()))
@@ -174,15 +175,19 @@ class ReadOutput:
             # Which token became what is not known to the character.
             waiting.clear()
         calls = () if self._stopped else tuple(self._calls.follow(delta.tool_calls))
-        return Released(released.text, released.logprobs, self._stopped, delta.reasoning, calls)
+        return released._replace(stopped=self._stopped, reasoning=delta.reasoning, tool_calls=calls)
 
 
 class Calls:
-    """The calls of one answer: their ids, and OpenAI's rules about them."""
+    """The calls of one answer: their ids, and OpenAI's rules about them.
 
-    __slots__ = ("_parallel", "_tells", "told")
+    The ids follow from ``answer_id``, the answer's own: whoever goes on with it gives them once more.
+    """
 
-    def __init__(self, tools: ToolUse | None) -> None:
+    __slots__ = ("_answer_id", "_parallel", "_tells", "told")
+
+    def __init__(self, tools: ToolUse | None, answer_id: str = "") -> None:
+        self._answer_id = answer_id or uuid.uuid4().hex
         self._parallel = tools is None or tools.parallel
         # OpenAI's: an answer that had to call one function just ends.
         self._tells = tools is None or tools.named is None
@@ -194,5 +199,8 @@ class Calls:
                 continue
             self.told = self._tells
             if delta.name is not None and delta.id is None:
-                delta = replace(delta, id=f"call_{uuid.uuid4().hex}")
+                delta = replace(delta, id=self._id(delta.index))
             yield delta
+
+    def _id(self, index: int) -> str:
+        return f"call_{blake2b(f'{self._answer_id}/{index}'.encode(), digest_size=12).hexdigest()}"

@@ -17,10 +17,20 @@ class StopMatcher:
     current node *is* the length of the suffix that may still become a stop string.
     """
 
-    __slots__ = ("_children", "_depth", "_fallback", "_first", "_found", "_held", "_keeps", "_match", "_node")
+    __slots__ = (
+        "_children",
+        "_depth",
+        "_fallback",
+        "_first",
+        "_held",
+        "_keeps",
+        "_match",
+        "_node",
+        "found",
+    )
 
     def __init__(self, stops: tuple[str, ...], *, keeps: bool = False) -> None:
-        """``keeps``: the stop string that was found is passed on too, whole."""
+        """``keeps``: the stop string that was found is passed on too, whole. ``found`` is that string."""
         self._keeps = keeps
         self._children: list[dict[str, int]] = [{}]
         self._fallback = [0]
@@ -32,14 +42,14 @@ class StopMatcher:
         self._first = frozenset(self._children[0])
         self._node = 0
         self._held = ""
-        self._found = False
+        self.found = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is now safe to release, and whether a stop string was found.
 
         What comes after a stop string, in this call or a later one, is discarded.
         """
-        if self._found:
+        if self.found:
             return "", True
         if not self._node and self._first.isdisjoint(text):
             return text, False
@@ -47,7 +57,7 @@ class StopMatcher:
         for index, char in enumerate(text, 1):
             node = self._step(node, char)
             if self._match[node]:
-                return self._stop(text, index if self._keeps else index - self._match[node])
+                return self._stop(text, index, self._match[node])
         self._node = node
         text = self._held + text
         safe = len(text) - self._depth[node]
@@ -59,12 +69,12 @@ class StopMatcher:
         held, self._held, self._node = self._held, "", 0
         return held
 
-    def _stop(self, text: str, end: int) -> tuple[str, bool]:
-        """``end`` counts from the start of ``text``; it is negative if the match began before."""
-        safe = (self._held + text)[: len(self._held) + end]
-        self._found = True
-        self._held = ""
-        return safe, True
+    def _stop(self, text: str, end: int, length: int) -> tuple[str, bool]:
+        """A stop string of this ``length`` ends at ``end`` of ``text``; it may have begun before."""
+        begun, self._held = self._held, ""
+        whole, end = begun + text, len(begun) + end
+        self.found = whole[end - length : end]
+        return whole[: end if self._keeps else end - length], True
 
     def _add(self, stop: str) -> None:
         node = 0

@@ -142,7 +142,7 @@ async def test_cancelling_aborts() -> None:
 def test_every_answer_has_a_seed_of_its_own() -> None:
     prompts = [Prompt((1,)), Prompt((2,))]
     task = Task(target=Target("m", "a"), n=2, sampling=Sampling(seed=5), max_tokens=3)
-    requests = generation_requests(task, prompts, "r")
+    requests = generation_requests(task, prompts, WireRequest("r", "/", b""))
     assert [(each.prompt, each.sampling.seed) for each in requests] == [
         (prompts[0], 5), (prompts[0], 6), (prompts[1], 5), (prompts[1], 6),
     ]  # fmt: skip

@@ -333,7 +333,7 @@ async def test_a_whole_answer_is_run_again(edge: Edge) -> None:
 
 
 def test_the_error_event() -> None:
-    event = CHAT.error_event(EngineError("it broke"))
+    event = CHAT.error_event(EngineError("it broke"), b"")
     assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == "engine_error"
 
 
@@ -376,5 +376,5 @@ def test_no_client_can_give_a_resume_point(make: Callable[..., Asked]) -> None:
     dialect, document = make(continuation={"token_ids": [3, 4], "created": 7})
     task = dialect.parse(document, resolve)
     assert [field.name for field in task.unknown] == ["continuation"]
-    [request] = pipeline.generation_requests(task, [Prompt((1,))], "r")
+    [request] = pipeline.generation_requests(task, [Prompt((1,))], WireRequest("r", "/", b""))
     assert request.generated == ()

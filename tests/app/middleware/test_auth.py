@@ -9,7 +9,7 @@ from starlette._utils import get_route_path
 
 from app.middleware.auth import AuthMiddleware
 from app.middleware.key_guesses import KeyGuesses
-from app.middleware.paths import is_api
+from app.paths import is_api
 
 
 def make_client(*keys: str, address: tuple[str, int] = ("10.0.0.7", 1)) -> httpx.AsyncClient:

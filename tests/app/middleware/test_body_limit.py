@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import Body, FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import errors
+from app import error_responses
 from app.middleware.body_limit import BodyLimitMiddleware
 
 LIMIT = 100
@@ -20,7 +20,7 @@ LIMIT = 100
 
 def make_app() -> FastAPI:
     app = FastAPI()
-    errors.install(app)
+    error_responses.install(app)
 
     @app.post("/raw")
     async def raw(request: Request) -> int:

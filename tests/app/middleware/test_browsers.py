@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app import errors, middleware
+from app import error_responses, middleware
 from app.settings import Settings
 
 PAGE = "https://evil.example"
@@ -14,7 +14,7 @@ PAGE = "https://evil.example"
 
 def make_client(**settings: str) -> httpx.AsyncClient:
     app = FastAPI()
-    errors.install(app)
+    error_responses.install(app)
 
     @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "DELETE", "PUT"])
     async def anything() -> str:

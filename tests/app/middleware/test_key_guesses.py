@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from app import errors
+from app import error_responses
 from app.middleware.auth import AuthMiddleware
 from app.middleware.key_guesses import KeyGuesses
 from app.middleware.token_buckets import MAX_CLIENTS
@@ -25,7 +25,7 @@ class Guarded:
 
     def __init__(self, clock: Clock, keys: tuple[str, ...] = ("user",), admins: tuple[str, ...] = ()) -> None:
         self.app = FastAPI()
-        errors.install(self.app)
+        error_responses.install(self.app)
 
         @self.app.get("/v1/admin", dependencies=[admin_only])
         async def administer() -> str:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app import errors, middleware
+from app import error_responses, middleware
 from app.routers.admin import admin_only
 from app.settings import Settings
 
@@ -17,7 +17,7 @@ LOCAL, LAN, DOCKER = "127.0.0.1", "192.168.1.7", "172.17.0.1"
 
 def make_client(address: str, **settings: Any) -> httpx.AsyncClient:
     app = FastAPI()
-    errors.install(app)
+    error_responses.install(app)
 
     @app.post("/v1/models/load", dependencies=[admin_only])
     async def manage() -> str:

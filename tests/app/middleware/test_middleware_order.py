@@ -4,13 +4,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app import errors, middleware
+from app import error_responses, middleware
 from app.settings import Settings
 
 
 async def test_each_refusal_comes_from_the_layer_that_stands_before_the_next() -> None:
     app = FastAPI()
-    errors.install(app)
+    error_responses.install(app)
     settings = Settings(
         _env_file=None, api_keys="k", rate_limit_rpm=1, max_request_bytes=1024, allowed_hosts="test"
     )

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from app import errors, middleware
+from app import error_responses, middleware
 from app.middleware.paths import canonical
 from app.settings import Settings
 
@@ -64,7 +64,7 @@ def test_a_long_path_takes_no_time() -> None:
 )
 async def test_no_spelling_leads_around_the_guards(root: str, path: str) -> None:
     app = FastAPI(redirect_slashes=False)
-    errors.install(app)
+    error_responses.install(app)
 
     @app.get("/v1/models")
     @app.get("/v1/models/{name:path}")

@@ -43,9 +43,9 @@ def test_a_stop_string_leaks_neither_as_text_nor_as_logprobs() -> None:
     assert ids(assembler.push(b"ok", entry(1))) == [1]
     held = assembler.push(b"!</", entry(2))
     assert (held.text, ids(held)) == ("!", [])
-    assert assembler.push(b"s>more", entry(3)) == Released("", (), stopped=True)
-    assert assembler.push(b"more", entry(4)) == Released("", (), stopped=True)
-    assert assembler.finish() == Released("", (), stopped=True)
+    assert assembler.push(b"s>more", entry(3)) == Released(stopped=True, stop="</s>")
+    assert assembler.push(b"more", entry(4)) == Released(stopped=True, stop="</s>")
+    assert assembler.finish() == Released(stopped=True, stop="</s>")
 
 
 def test_tokens_before_a_stop_keep_their_logprobs() -> None:
@@ -85,7 +85,7 @@ def test_half_a_stop_string_of_one_character_does_not_leak() -> None:
     first, second = "é".encode()[:1], "é".encode()[1:]
     assembler = TextAssembler(("é",), want_logprobs=True)
     assert assembler.push(first, entry(1)) == Released()
-    assert assembler.push(second, entry(2)) == Released("", (), stopped=True)
+    assert assembler.push(second, entry(2)) == Released(stopped=True, stop="é")
 
 
 def test_a_token_without_text_is_released_at_once_unless_text_is_held() -> None:
@@ -99,7 +99,7 @@ def test_a_token_without_text_is_released_at_once_unless_text_is_held() -> None:
 def test_a_stop_string_may_end_in_a_replacement_character() -> None:
     assembler = TextAssembler(("a\ufffd",))
     assembler.push(b"a\xe2")
-    assert assembler.finish() == Released("", (), stopped=True)
+    assert assembler.finish() == Released(stopped=True, stop="a\ufffd")
 
 
 PIECES = st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"\xc3", b"\xa9", b"a\xc3"]), max_size=20)

@@ -62,8 +62,8 @@ def test_stop_strings_sleep_in_reasoning() -> None:
     output = read_output(stop=("stop",))
     parts = [output.push(token) for token in (0, 2, 1, 4)]
     assert [(part.reasoning, part.text) for part in parts] == [("", ""), ("stop", ""), ("", ""), ("", "yea")]
-    assert output.push(2) == Released(stopped=True)
-    assert output.push(3) == output.finish() == Released(stopped=True)
+    assert output.push(2) == Released(stopped=True, stop="stop")
+    assert output.push(3) == output.finish() == Released(stopped=True, stop="stop")
     assert output.reasoning_tokens == 2  # the mark that ends it is one
 
 
@@ -95,3 +95,10 @@ def test_special_tokens_are_shown_where_they_mean_nothing() -> None:
 
     request = GenerationRequest("r", Prompt((1,)), answer=Plan(Deaf), show_special=True)
     assert output_of(request, Vocabulary()).push(3).text == "<call>"
+
+
+def test_the_ids_of_calls_follow_from_the_answers() -> None:
+    """Whoever goes on with an answer tells of the same calls; another answer has others."""
+    first, again, other = (read_output(answer_id=name).push(3).tool_calls for name in ("a", "a", "b"))
+    assert [call.id for call in first] == [call.id for call in again]
+    assert len({call.id for call in (*first, *other)}) == 4

@@ -58,20 +58,23 @@ def test_exactly_what_may_become_a_stop_is_held_back(stops: tuple[str, ...], pie
 
 
 @pytest.mark.parametrize(
-    ("stops", "text", "output"),
+    ("stops", "text", "output", "found"),
     [
-        (("\n\n",), "one\n\ntwo", "one"),
-        (("STOP", "\n"), "a\nSTOP", "a"),
-        (("b", "abc"), "xabc", "xa"),  # "b" is complete first
-        (("c", "abc"), "xabc", "x"),  # both on the same character
-        (("aab",), "aaab", "a"),  # the match starts inside a failed one
-        (("ab",), "ab", ""),
-        (("",), "text", "text"),
+        (("\n\n",), "one\n\ntwo", "one", "\n\n"),
+        (("STOP", "\n"), "a\nSTOP", "a", "\n"),
+        (("b", "abc"), "xabc", "xa", "b"),  # "b" is complete first
+        (("c", "abc"), "xabc", "x", "abc"),  # both on the same character
+        (("aab",), "aaab", "a", "aab"),  # the match starts inside a failed one
+        (("ab",), "ab", "", "ab"),
+        (("",), "text", "text", ""),
     ],
 )
-def test_which_stop_wins(stops: tuple[str, ...], text: str, output: str) -> None:
-    assert run(stops, [text])[0] == output
-    assert run(stops, list(text))[0] == output
+@pytest.mark.parametrize("keeps", [False, True])
+def test_which_stop_wins(stops: tuple[str, ...], text: str, output: str, found: str, keeps: bool) -> None:
+    for pieces in ([text], list(text)):
+        matcher = StopMatcher(stops, keeps=keeps)
+        released = "".join(matcher.feed(piece)[0] for piece in pieces) + matcher.flush()
+        assert (released, matcher.found) == (output + found if keeps else output, found)
 
 
 def test_a_partial_stop_is_released_once_it_fails() -> None:

@@ -1,0 +1,78 @@
+"""Responses to failures, in the envelope of the API that the client spoke."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from app.errors import ApiError, error_body, to_api_error
+from app.operations import errors as operation_errors
+from app.paths import route_path
+from app.telemetry.logs import get_logger
+from balancer import errors as balancer_errors
+from engines import errors as engine_errors
+
+log = get_logger("http")
+
+Envelope = Callable[[ApiError, str], tuple[int, dict[str, Any]]]
+"""The status and the body by which one API tells of an error, in a request with this id."""
+
+
+def _openai(err: ApiError, request_id: str) -> tuple[int, dict[str, Any]]:
+    return err.status, error_body(err)
+
+
+# By the beginning of the path. All other APIs have OpenAI's.
+_ENVELOPES: dict[str, Envelope] = {}
+
+
+def error_response(err: ApiError, scope: Scope | None) -> Response:
+    """The whole response to a request of ``scope``, with Retry-After in whole seconds (at least 1) where one
+    is known. Without a scope nothing of the request is known."""
+    envelope: Envelope = _openai
+    request_id = ""
+    if scope is not None:
+        envelope = _envelope(route_path(scope))
+        request_id = scope.get("state", {}).get("request_id", "")
+    status, body = envelope(err, request_id)
+    headers = dict(err.headers)
+    if err.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(err.retry_after)))
+    return JSONResponse(body, status, headers)
+
+
+def _envelope(path: str) -> Envelope:
+    return next((each for start, each in _ENVELOPES.items() if path.startswith(start)), _openai)
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of ``app`` leave in the envelope, those of the framework included."""
+    ours = (engine_errors.EngineError, balancer_errors.BalancerError, operation_errors.OperationError)
+    for cls in (ApiError, *ours, ClientDisconnect, RequestValidationError, HTTPException):
+        app.add_exception_handler(cls, _on_known_error)
+    app.add_exception_handler(Exception, _on_unknown_error)
+
+
+async def _on_known_error(request: Request, exc: Exception) -> Response:
+    err = to_api_error(exc)
+    if err.status == 500:
+        log.error("request_failed", path=request.url.path, code=err.code, exc_info=exc)
+    return error_response(err, request.scope)
+
+
+async def _on_unknown_error(request: Request, exc: Exception) -> Response:
+    # Starlette raises the exception again once we answered, so the server logs it: not twice.
+    # It also runs this outside all middleware, hence the header that others get from there.
+    err = to_api_error(exc)
+    request_id = getattr(request.state, "request_id", None)
+    if request_id is not None:
+        err.headers["x-request-id"] = request_id
+    return error_response(err, request.scope)

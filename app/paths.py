@@ -1,0 +1,29 @@
+"""Paths of requests, and what the guards look at in them."""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+API = "/v1"
+# What probes and scrapers ask for, as often as they like.
+_PROBED = frozenset({"/v1/system/health", "/v1/system/metrics"})
+
+
+def is_api(scope: Scope) -> bool:
+    """Whether the request is for a path under /v1, seen from below the app's root path."""
+    path = route_path(scope)
+    return path == API or path.startswith(f"{API}/")
+
+
+def is_probe(scope: Scope) -> bool:
+    """Whether the request is for the health or the metrics of the server."""
+    return route_path(scope) in _PROBED
+
+
+def route_path(scope: Scope) -> str:
+    """The path that Starlette's router sees: no prefix may hide an API route from the guards."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and (path == root or path.startswith(root.rstrip("/") + "/")):
+        path = path[len(root.rstrip("/")) :]
+    return path

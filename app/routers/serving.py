@@ -1,0 +1,126 @@
+"""Serving of inference requests: what the routes of all dialects share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import State
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app import json_body
+from app.errors import invalid_value
+from app.inference.dialect import Dialect
+from app.inference.ignored import refuse
+from app.inference.response import InferenceResponse
+from app.inference.wire_request import WireRequest
+from app.server import Server
+from balancer.call import spliced
+from balancer.proxy.hops import read_hops
+from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
+from engines.errors import RequestError
+
+
+class BareRoute(APIRoute):
+    """A documented route with nothing between it and its function, which takes the request.
+
+    FastAPI's exit stacks, solving of dependencies and a second layer that handles exceptions would be a
+    tenth of what passing a request on costs, the layer again with each piece of a stream.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.app = self._serve
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def described_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """The part of a route's description that says what its body is, which the route reads itself."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def serve(request: Request, dialect: Dialect[Any]) -> Response:
+    """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
+    its model. What is right or wrong with such a request is theirs to say."""
+    server: Server = request.app.state.server
+    wire = await _wire_request(request, is_worker=server.is_worker)
+    if json_body.is_small(wire.body):
+        return _begin(server, dialect, wire, json_body.parse(wire.body), request.state)
+    # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
+    async with server.large_bodies:
+        document = await json_body.parse_large(wire.body)
+        return _begin(server, dialect, wire, document, request.state)
+
+
+def _begin(
+    server: Server, dialect: Dialect[Any], wire: WireRequest, document: Any, client: State
+) -> Response:
+    """``client`` is what `AuthMiddleware` says of it."""
+    pipeline, grants, told = server.pipeline, server.grants, server.ignored
+    beyond = () if client.admin else grants.ignored(document)
+    if beyond:
+        wire = grants.limit_wire(wire, document)
+    if dialect.has_default_model:
+        wire, document = _with_model(wire, document, server.default.name)
+    name = document.get("model") if isinstance(document, dict) else None
+    foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
+    if foreign is not None:
+        ignored = told.tell(client.client, beyond) if beyond else ""
+        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored)
+    try:
+        task = dialect.parse(document, server.targets.resolve)
+    except ValidationError as error:
+        raise invalid_value(error, document) from None
+    if not client.admin:
+        task = grants.limit_task(task)
+    if server.settings.strict_requests:
+        refuse(task.unknown)
+        task = replace(task, must_fit=True)
+    names = (*beyond, *(field.name for field in task.unknown))
+    # A worker's parent has told it.
+    ignored = told.tell(client.client, names) if names and not server.is_worker else ""
+    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
+
+
+def _with_model(wire: WireRequest, document: Any, default: str) -> tuple[WireRequest, Any]:
+    """The request with the ``default`` model, if it names none: backends have other ones."""
+    if not isinstance(document, dict) or document.get("model") is not None:
+        return wire, document
+    named = {"model": default}
+    body = spliced(wire.body, named) or json.dumps({**document, **named}).encode()
+    return replace(wire, body=body), {**document, **named}
+
+
+async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:
+    """The request as it came. Only a worker's parent may ask for comments, or for an answer to go on."""
+    body, headers = await request.body(), request.headers
+    for_parent = is_worker and headers.get(PARENT_HEADER.decode()) == "1"
+    resume_point = None
+    if for_parent:
+        try:
+            resume_point, body = read_resume_point(headers.get(RESUME_HEADER.decode()), body)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+    state = request.state
+    return WireRequest(
+        request_id=state.request_id,
+        # All backends that an answer comes from give it the one id.
+        answer_id=state.request_id if for_parent else state.answer_id,
+        # The route's own: what the client wrote may have a line end at its end, or a proxy's prefix in front.
+        path=request.scope["route"].path,
+        body=body,
+        headers=headers.raw,
+        hops=read_hops(headers.raw),
+        for_parent=for_parent,
+        resume_point=resume_point,
+    )
