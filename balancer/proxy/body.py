@@ -123,7 +123,7 @@ class ProxiedBody(_Body):
         events, as their text is not looked for in every one."""
         if self._has_begun:
             self._estimated += len(data)
-            self._meter.tokens(data.count(b"\n") >> 1)
+            self._meter.tokens(data.count(b"\n") // self._wire.event_lines)
             return
         if not self._is_readable:
             self._meter.tokens(0)
@@ -137,7 +137,7 @@ class ProxiedBody(_Body):
             self._has_begun = tokens > 0
             position = stop
         self._estimated += len(data) - position
-        self._meter.tokens(tokens + (data.count(b"\n", position) >> 1))
+        self._meter.tokens(tokens + data.count(b"\n", position) // self._wire.event_lines)
 
     def _end(self, connection: Connection) -> bytes:
         rest = b"" if self._mask is None else self._mask.rest()
@@ -147,7 +147,9 @@ class ProxiedBody(_Body):
             last = tail[max(0, len(tail) - self._estimated) :]
             if len(last) > LAST_KEPT:
                 last = last[last.find(b"\n\n", len(last) - LAST_KEPT) + 2 :]
-            self._meter.overcounted(max(0, (last.count(b"\n") >> 1) - self._wire.count_tokens(last)))
+            self._meter.overcounted(
+                max(0, last.count(b"\n") // self._wire.event_lines - self._wire.count_tokens(last))
+            )
         if self._is_events and self._is_readable:
             # Whatever happens to a connection after its end mark, the answer is there.
             is_whole = self._wire.is_end(tail[-END_KEPT:])
