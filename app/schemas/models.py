@@ -253,6 +253,7 @@ def _able(abilities: Abilities) -> dict[str, Any]:
         "capabilities": list(abilities.capabilities) or None,
         "pooling": abilities.pooling or None,
         "embedding_length": abilities.embedding_length or None,
+        "input_modalities": abilities.input_modalities,
         "output_modalities": abilities.output_modalities or None,
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engines.base.answers import AnswerPlan
+from engines.base.media import Media
 from engines.base.sampling import Sampling
 from engines.base.structure import Structure
 
@@ -15,12 +16,16 @@ from engines.base.structure import Structure
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids ready for prefill; ``text`` is what they were made from, where that is known, and
-    ``variables`` are those that a request gave the chat template. An answer ends with any of ``ends`` too."""
+    ``variables`` are those that a request gave the chat template. An answer ends with any of ``ends`` too.
+
+    ``media`` are the images and sounds in it, in their order. Each takes as many of the ``token_ids`` as it
+    has positions: which ids these are is the engine's own affair."""
 
     token_ids: tuple[int, ...]
     text: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     ends: tuple[int, ...] = ()
+    media: tuple[Media, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
