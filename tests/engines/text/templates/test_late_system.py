@@ -16,7 +16,8 @@ FIRST_ONLY = (
     "{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 )
 SILENT = (
-    "{% for m in messages if m.role != 'system' or loop.first %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% for m in messages %}{% if m.role != 'system' or loop.first %}<{{ m.role }}>{{ m.content }}{% endif %}"
+    "{% endfor %}"
 )
 GATHERING = (
     "{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}"
