@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from app.database.errors import DatabaseUnavailable
 from app.dialects.anthropic.envelope import envelope as anthropic
 from app.errors import ApiError, error_body, to_api_error
 from app.operations import errors as operation_errors
@@ -62,7 +63,14 @@ def _envelope(scope: Scope) -> Envelope:
 def install(app: FastAPI) -> None:
     """Make every failure of ``app`` leave in the envelope, those of the framework included."""
     ours = (engine_errors.EngineError, balancer_errors.BalancerError, operation_errors.OperationError)
-    for cls in (ApiError, *ours, ClientDisconnect, RequestValidationError, HTTPException):
+    for cls in (
+        ApiError,
+        DatabaseUnavailable,
+        *ours,
+        ClientDisconnect,
+        RequestValidationError,
+        HTTPException,
+    ):
         app.add_exception_handler(cls, _on_known_error)
     app.add_exception_handler(Exception, _on_unknown_error)
 

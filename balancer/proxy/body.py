@@ -17,10 +17,9 @@ from balancer.workers.protocol import END, LAST, usage_from
 # Bytes from the end of a body in which its usage is looked for.
 EVENTS_KEPT = 16 * 1024
 DOCUMENT_KEPT = 1024 * 1024
-# Bytes at the begin and at the end of a stream in which events without text are looked for, and its end mark.
+# Bytes at the begin and at the end of a stream in which events without text are looked for.
 FIRST_READ = 512
 LAST_KEPT = 1024
-END_KEPT = 256
 # An event that has more bytes is no answer of a worker.
 MAX_EVENT = 4 * 1024 * 1024
 
@@ -152,7 +151,7 @@ class ProxiedBody(_Body):
             )
         if self._is_events and self._is_readable:
             # Whatever happens to a connection after its end mark, the answer is there.
-            is_whole = self._wire.is_end(tail[-END_KEPT:])
+            is_whole = self._wire.is_end(tail)
             error = connection.error or BadAnswer(f"{connection.peer} ended its stream without an end mark")
         else:
             is_whole = connection.ended

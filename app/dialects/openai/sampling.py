@@ -18,8 +18,8 @@ MAX_STOP_LENGTH = 1024
 MAX_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
 
-# A limit has two names in chat requests: setting either is saying something.
-_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+# A limit has several names: setting any is saying something.
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 
 # Of fields whose defaults depend on the model, as GET /v1/models/{model}/status tells them.
 _UNSET = "Unset: as the catalog or the model says."
