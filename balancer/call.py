@@ -10,6 +10,10 @@ from typing import Any, Protocol
 from engines.base import Resident, Usage
 
 
+# From this priority on nobody waits for a call: a batch's.
+BACKGROUND_PRIORITY = 2**31
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The model that a request is for, and the LoRA adapter of it, by their canonical names.
@@ -159,6 +163,11 @@ class Call:
     @property
     def model(self) -> str:
         return self.target.model
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is work in the background, see `Foreground`."""
+        return self.priority >= BACKGROUND_PRIORITY
 
     def body_for(self, name: str) -> bytes:
         """The body that a backend gets which knows the target as ``name``: the client's own bytes, unless

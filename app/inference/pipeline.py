@@ -95,7 +95,12 @@ class Pipeline:
         return self._inference(call, record, dialect, for_parent=request.for_parent)
 
     def relay(
-        self, resolved: Resolved, dialect: Dialect[Any], request: WireRequest, document: Mapping[str, Any]
+        self,
+        resolved: Resolved,
+        dialect: Dialect[Any],
+        request: WireRequest,
+        document: Mapping[str, Any],
+        priority: int = 0,
     ) -> Inference:
         """The inference of a request that only upstreams can serve: its ``document`` is passed on unread."""
         record = self._make_record(resolved.target, request.path, request.request_id)
@@ -109,6 +114,7 @@ class Pipeline:
             wire=dialect.wire,
             headers=request.headers,
             meter=record,
+            priority=priority,
             conversation=lambda: str(document.get("messages") or document.get("prompt")),
             hops=request.hops,
         )
@@ -121,7 +127,10 @@ class Pipeline:
         """
         if task.stream:
             task = replace(task, stream=False, defaults={**task.defaults, "stream": False})
-        inference = self.begin(task, dialect, request)
+        return await self.whole(self.begin(task, dialect, request))
+
+    async def whole(self, inference: Inference) -> tuple[int, bytes]:
+        """As `answer`, of an inference that does not stream."""
         try:
             answer, first = await inference.dispatch.open()
             body = bytearray(first)
