@@ -11,6 +11,10 @@ from engines.base import Resident, Usage
 from engines.models.model import adapter_name
 
 
+# From this priority on nobody waits for a call: a batch's.
+BACKGROUND_PRIORITY = 2**31
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The model that a request is for, and the LoRA adapter of it, by their canonical names.
@@ -168,6 +172,11 @@ class Call:
     @property
     def model(self) -> str:
         return self.target.model
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is work in the background, see `Foreground`."""
+        return self.priority >= BACKGROUND_PRIORITY
 
     def body_for(self, name: str) -> bytes:
         """The body that a backend gets which knows the target as ``name``: the client's own bytes, unless

@@ -96,7 +96,12 @@ class Pipeline:
         return self._inference(call, record, dialect, for_parent=request.for_parent)
 
     def relay(
-        self, resolved: Resolved, dialect: Dialect[Any], request: WireRequest, document: Mapping[str, Any]
+        self,
+        resolved: Resolved,
+        dialect: Dialect[Any],
+        request: WireRequest,
+        document: Mapping[str, Any],
+        priority: int = 0,
     ) -> Inference:
         """The inference of a request that only upstreams can serve: its ``document`` is passed on unread."""
         record = self._make_record(resolved.target, request.path, request.request_id)
@@ -110,6 +115,7 @@ class Pipeline:
             wire=dialect.wire,
             headers=request.headers,
             meter=record,
+            priority=priority,
             conversation=lambda: str(document.get("messages") or document.get("prompt")),
             hops=request.hops,
         )
@@ -122,7 +128,10 @@ class Pipeline:
         """
         if task.stream:
             task = replace(task, stream=False, defaults={**task.defaults, "stream": False})
-        inference = self.begin(task, dialect, request)
+        return await self.whole(self.begin(task, dialect, request))
+
+    async def whole(self, inference: Inference) -> tuple[int, bytes]:
+        """As `answer`, of an inference that does not stream."""
         try:
             answer, first = await inference.dispatch.open()
             body = bytearray(first)
