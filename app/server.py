@@ -11,6 +11,7 @@ from app.configuration import (
     WorkerModel,
     first_model,
     manager_limits,
+    media_loader,
     model_loader,
     open_library,
     response_store,
@@ -85,9 +86,17 @@ class Server:
         self.pulls = Pulls(self.library, self.manager, useful, on_end=self.library_watch.reload)
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
         self.abilities = loader.abilities
-        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
+        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat, loader.abilities)
         self._log = RequestLog(lambda: self._gpu_memory)
-        self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
+        self.media = media_loader(settings)
+        self.pipeline = Pipeline(
+            self.balancer,
+            self.failovers,
+            self._record,
+            self.media,
+            self.targets.check_senses,
+            is_worker=self.is_worker,
+        )
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
@@ -144,6 +153,7 @@ class Server:
         self._background.cancel()
         self.library_watch.stop()
         await self.pulls.stop()
+        self.media.close()
         await self.cluster.stop()
         await self.responses.close()
         await self.database.close()

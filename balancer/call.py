@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from engines.base import Resident, Usage
 from engines.models.model import adapter_name
 
-
 # From this priority on nobody waits for a call: a batch's.
 BACKGROUND_PRIORITY = 2**31
 
@@ -144,6 +143,7 @@ class Call:
     ``worker_fields`` those that workers get besides, which others would take for something else.
     ``resumable``: another backend may go on with its stream. ``conversation`` gives the text whose
     beginning decides what a prefix cache is worth. Calls of lower ``priority`` are served first.
+    ``inline`` puts into the body what workers do not fetch themselves.
     ``keep_alive``: how many seconds the model stays loaded after this call (-1: for good); None leaves
     it at what the model has. ``hops`` are the ids of the servers that it came through.
     """
@@ -165,6 +165,7 @@ class Call:
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
     hops: Sequence[str] = ()
+    inline: Callable[[bytes], Awaitable[bytes]] | None = None
 
     def __post_init__(self) -> None:
         self.answer_id = self.answer_id or self.request_id

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import gguf
-import numpy as np
 
 from tests.support.tiny_gguf import FEED, HEADS, KV_HEADS, LAYERS, WIDTH, add_tokenizer, random_weights
 
