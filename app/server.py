@@ -11,6 +11,7 @@ from app.configuration import (
     WorkerModel,
     first_model,
     manager_limits,
+    media_loader,
     model_loader,
     open_library,
     worker_library_model,
@@ -86,9 +87,17 @@ class Server:
         )
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
         self.abilities = loader.abilities
-        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
+        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat, loader.abilities)
         self._log = RequestLog(lambda: self._gpu_memory)
-        self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
+        self.media = media_loader(settings)
+        self.pipeline = Pipeline(
+            self.balancer,
+            self.failovers,
+            self._record,
+            self.media,
+            self.targets.check_senses,
+            is_worker=self.is_worker,
+        )
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
@@ -141,6 +150,7 @@ class Server:
     async def stop(self) -> None:
         self._background.cancel()
         await self.pulls.stop()
+        self.media.close()
         await self.cluster.stop()
 
     def idle_gpu(self) -> str:

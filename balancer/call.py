@@ -132,6 +132,7 @@ class Call:
     read its answer. ``defaults`` are fields of the body that count where the client said nothing.
     ``resumable``: another backend may go on with its stream. ``conversation`` gives the text whose
     beginning decides what a prefix cache is worth. Calls of lower ``priority`` are served first.
+    ``inline`` puts into the body what workers do not fetch themselves.
     ``keep_alive``: how many seconds the model stays loaded after this call (-1: for good); None leaves
     it at what the model has. ``hops`` are the ids of the servers that it came through.
     """
@@ -152,6 +153,7 @@ class Call:
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
     hops: Sequence[str] = ()
+    inline: Callable[[bytes], Awaitable[bytes]] | None = None
 
     def __post_init__(self) -> None:
         self.answer_id = self.answer_id or self.request_id

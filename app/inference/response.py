@@ -41,7 +41,7 @@ class InferenceResponse(Response):
 
     async def _serve(self, send: Send) -> None:
         try:
-            reply, first = await self._dispatch.open()
+            reply, first = await self._inference.open()
             await self._answer(send, reply, first)
         except Exception as error:
             self._inference.end(to_api_error(error).status, str(error))
@@ -96,5 +96,4 @@ class InferenceResponse(Response):
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _release(self) -> None:
-        self._inference.abort()  # unless it ended otherwise before
-        self._dispatch.close()
+        self._inference.close()

@@ -60,6 +60,7 @@ def of_chat(document: Any, resolve: Resolve) -> TokensTask:
         keep_alive=task.keep_alive,
         priority=task.priority,
         unknown=task.unknown,
+        media=task.media,
     )
 
 
