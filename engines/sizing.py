@@ -23,7 +23,7 @@ def auto_context(trained: int | None) -> int:
 
 
 def memory_of(spec: LoadSpec, *, weights_loaded: bool = False) -> int:
-    """Bytes that the model takes once loaded, by its file's header: weights, KV cache and work space.
+    """Bytes that the model takes once loaded, by its file's header: weights, adapters, KV cache, work space.
 
     The KV cache, where its size is not given, counts with room for two sequences. Raises `ModelLoadError`.
     """
@@ -32,7 +32,8 @@ def memory_of(spec: LoadSpec, *, weights_loaded: bool = False) -> int:
     facts = describe(spec.path)
     context = spec.context_length or auto_context(facts.context_length)
     kv = (spec.kv_cache_tokens or 2 * context) * facts.kv_bytes_per_token
-    return (0 if weights_loaded else facts.weight_bytes) + kv + WORK_SPACE
+    weights = facts.weight_bytes + sum(adapter.nbytes for adapter in spec.adapters)
+    return (0 if weights_loaded else weights) + kv + WORK_SPACE
 
 
 def may_use_cuda(spec: LoadSpec, machine: Facts) -> bool:

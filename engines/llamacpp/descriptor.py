@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from engines.base import Resident
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
+from engines.llamacpp.adapter_file import check_adapters
 from engines.llamacpp.pooled_sizes import pooled_size
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -72,6 +73,12 @@ def _pools(spec: LoadSpec) -> bool:
     return spec.pooling is not None or (spec.path is not None and describe(spec.path).pools)
 
 
+def _check(spec: LoadSpec) -> None:
+    if spec.adapters and _pools(spec):
+        raise CannotLoad("llama.cpp runs LoRA adapters of models that generate text only")
+    check_adapters(spec)
+
+
 def _can_offload() -> bool:
     """Whether the installed llama.cpp was built for a GPU."""
     try:
@@ -114,6 +121,7 @@ def _opener() -> Load:
             dimensions=spec.dimensions,
             rerank_template=spec.rerank_template,
             ngram_draft=spec.ngram_draft,
+            adapters=spec.adapters,
         )
         if _pools(spec):
             from engines.llamacpp.pooled_engine import LlamaPooledEngine
@@ -130,7 +138,18 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
-        {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep", "structured", "tools"}
+        {
+            "adapters",
+            "chat",
+            "completion",
+            "embeddings",
+            "fim",
+            "reasoning",
+            "rerank",
+            "sleep",
+            "structured",
+            "tools",
+        }
     ),
     help={
         "embeddings": "it was loaded to generate text; load an embedding model",
@@ -150,7 +169,9 @@ DESCRIPTOR = EngineDescriptor(
     packages=_packages,
     judge=_judge,
     idle_gpu=_idle_gpu,
+    check=_check,
     estimate=_estimate,
+    adapts=True,
     shares_weights=True,
     quantizer=QUANTIZER,
     opener=_opener,

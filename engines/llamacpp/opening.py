@@ -97,7 +97,7 @@ def _capabilities(model: LlamaModel, options: LlamaOptions, offload: bool) -> fr
     sleep = set() if offload else {"sleep"}
     structured = {"structured"} if grammar.is_installed() else set()
     fim = {"fim"} if model.fim is not None else set()
-    return frozenset({"completion"} | chat | fim | rerank | sleep | structured)
+    return frozenset({"adapters", "completion"} | chat | fim | rerank | sleep | structured)
 
 
 def offloads(options: LlamaOptions) -> bool:

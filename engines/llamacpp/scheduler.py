@@ -12,6 +12,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from engines.batching.waiting import WaitingQueue
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.kv_cache import KvCache
 from engines.llamacpp.prefix_cache import ALIGNMENT, LlamaPrefixCache, SharedPrefix
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
@@ -115,10 +116,14 @@ class LlamaScheduler:
             slot = self._leave(sequence)
             if sequence.computed > len(sequence.tokens):  # it ended inside a draft
                 self._kv.shrink(slot, len(sequence.tokens))
-            self._prefixes.keep(slot, sequence.tokens[: sequence.computed])
+            self._prefixes.keep(slot, sequence.tokens[: sequence.computed], sequence.adapter)
             self._prefixes.trim(self._busy_slots())
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+
+    def forget(self, adapter: LlamaAdapter) -> None:
+        """Drop what is cached of an adapter that goes."""
+        self._prefixes.forget(adapter)
 
     def discard(self, sequence: LlamaSequence) -> None:
         """Take a running sequence out and drop its cells: they may hold anything."""
