@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from engines.base import (
     NEW_ANSWER,
+    Adapter,
     AnswerDelta,
     AnswerPlan,
     EngineInfo,
@@ -27,6 +28,7 @@ from engines.base import (
     Structure,
     ToolUse,
 )
+from engines.batching.adapters import AdapterShelf, no_adapters
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
 from engines.batching.vocabulary import ModelVocabulary
@@ -36,7 +38,6 @@ from engines.limits import (
     generation_limit,
     no_chat_template,
     no_structures,
-    refuse_adapter,
 )
 from engines.media import check_kinds
 from engines.stream import ChunkStream, ended, resume, retell
@@ -62,7 +63,7 @@ S = TypeVar("S", bound=Sequence)
 class BatchingEngine(ABC, Generic[S]):
     """The engine contract over an `EngineThread`, except for ``sleep`` and ``wake``.
 
-    An engine adds those and the four methods at the end.
+    An engine adds those and the methods at the end.
     """
 
     def __init__(
@@ -77,11 +78,12 @@ class BatchingEngine(ABC, Generic[S]):
         answer_format: str | None = None,
         grammar_vocabulary: GrammarVocabulary | None = None,
         rerank_template: str | None = None,
+        adapters: AdapterShelf[Any] | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
         as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
-        ``grammar_vocabulary`` is that of an engine with the capability "structured". ``rerank_template``
-        replaces the model's own."""
+        ``grammar_vocabulary`` is that of an engine with the capability "structured", ``adapters`` are those
+        of one with "adapters". ``rerank_template`` replaces the model's own."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -101,6 +103,7 @@ class BatchingEngine(ABC, Generic[S]):
         self._info = self._described(info)
         pairs = rerank_template or vocabulary.rerank_template
         self._judge = judge_of(pairs, vocabulary, self._tokenizer, templates, self._lacks_special)
+        self._adapters = no_adapters() if adapters is None else adapters
         self._closed = False
 
     async def render_chat(
@@ -169,7 +172,7 @@ class BatchingEngine(ABC, Generic[S]):
         thread, vocabulary = self._thread, self._vocabulary
         if self._closed or not thread.is_alive:
             raise thread.failure or EngineError("the engine is closed")
-        refuse_adapter(request)
+        self._adapters.of(request)
         if request.structure is not None and self._compiler is None:
             raise no_structures()
         limit = generation_limit(
@@ -185,6 +188,21 @@ class BatchingEngine(ABC, Generic[S]):
         sequence.mask = self._mask(request)
         self._submit(thread, sequence)
         return stream
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """Load a LoRA adapter (`engines.base.Adapts`)."""
+        before = self._adapters.nbytes
+        await self._adapters.add(adapter)
+        self._note_memory(self._adapters.nbytes - before)
+
+    async def remove_adapter(self, name: str) -> None:
+        """Let go of a LoRA adapter, once no request uses it (`engines.base.Adapts`)."""
+        before = self._adapters.nbytes
+        await self._adapters.remove(name, self._thread)
+        self._note_memory(self._adapters.nbytes - before)
+
+    def _note_memory(self, more: int) -> None:
+        self._info = replace(self._info, memory=self._info.memory + more)
 
     def retell(self, request: GenerationRequest) -> AnswerDelta:
         return retell(request, self._vocabulary)
