@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from app.dialects.ollama import errors as ollama
 from app.errors import ApiError, error_body, to_api_error
 from app.operations import errors as operation_errors
 from app.paths import route_path
@@ -31,7 +32,7 @@ def _openai(err: ApiError, request_id: str) -> tuple[int, dict[str, Any]]:
 
 
 # By the beginning of the path. All other APIs have OpenAI's.
-_ENVELOPES: dict[str, Envelope] = {}
+_ENVELOPES: dict[str, Envelope] = {"/api/": ollama.envelope}
 
 
 def error_response(err: ApiError, scope: Scope | None) -> Response:

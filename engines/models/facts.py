@@ -28,7 +28,8 @@ class ModelFacts:
 
     ``reasons``: its chat template knows of reasoning; ``has_fim``: its vocabulary has tokens for filling in
     the middle. ``sampling`` is what the model's own files say of it; so is ``pooling``, of a model whose
-    ``purpose`` is not text, with vectors of ``embedding_length`` numbers.
+    ``purpose`` is not text, with vectors of ``embedding_length`` numbers. ``size_label`` is how many
+    parameters its maker says that it has, such as ``7B``.
     """
 
     format: ModelFormat
@@ -44,6 +45,7 @@ class ModelFacts:
     purpose: Purpose = "text"
     pooling: Pooling | None = None
     embedding_length: int = 0
+    size_label: str = ""
 
     @property
     def pools(self) -> bool:
@@ -153,6 +155,7 @@ def _of_gguf(path: Path) -> ModelFacts:
         purpose=made_for,
         pooling=pooling,
         embedding_length=header.output_length,
+        size_label=header.size_label,
     )
 
 
