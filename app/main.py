@@ -18,6 +18,7 @@ from app.routers import (
     home,
     inference,
     lifecycle,
+    messages,
     models,
     ollama,
     ollama_models,
@@ -71,10 +72,10 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
     has_ollama = settings.ollama_api and not server.is_worker
-    bodies = (*inference.BODIES, *(ollama.BODIES if has_ollama else ()))
+    bodies = (*inference.BODIES, *messages.BODIES, *(ollama.BODIES if has_ollama else ()))
     docs.install(app, bodies, server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    modules = [inference, pulls, lifecycle, models, events, cluster, system, home]
+    modules = [inference, messages, pulls, lifecycle, models, events, cluster, system, home]
     for module in [*modules, *((ollama, ollama_models) if has_ollama else ())]:
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)

@@ -153,7 +153,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
     capabilities.check(task.needs, execution.resident.info)
     engine = cast(Engine, execution.resident)
     with told_of(task, engine.info):
-        prompts = await prompts_of(task, engine)
+        prompts = await prompts_of(task, engine, execution.media)
         plan = None
         if task.messages is not None:
             plan = engine.answer_plan(task.tools, prompts[0], task.structure)

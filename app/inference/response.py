@@ -75,12 +75,11 @@ class InferenceResponse(Response):
                 except FAILURES as last:
                     await self._break_off(send, last)
                     return
-        if self._translation is not None:
-            try:
-                await self._send(send, self._translation.end())
-            except BadAnswer as failure:
-                await self._break_off(send, failure)
-                return
+        try:
+            await self._pass(send, b"", is_end=True)
+        except BadAnswer as failure:
+            await self._break_off(send, failure)
+            return
         self._inference.end(reply.status)
         self._dispatch.finish()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -94,13 +93,20 @@ class InferenceResponse(Response):
         self._head = {"type": "http.response.start", "status": status, "headers": headers}
 
     async def _forward(self, send: Send, body: ByteStream, data: bytes) -> None:
-        translation = self._translation
         if data:
-            await self._send(send, data if translation is None else translation.feed(data))
+            await self._pass(send, data)
         async for data in body:
-            await self._send(send, data if translation is None else translation.feed(data))
+            # As little as can be: this runs for every piece of every stream.
+            if self._translation is not None:
+                await self._pass(send, data)
+                continue
+            self._sent = data
+            await send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def _send(self, send: Send, data: bytes) -> None:
+    async def _pass(self, send: Send, data: bytes, *, is_end: bool = False) -> None:
+        """Send what the client gets of ``data`` by now, and what is left if it ``is_end``."""
+        if self._translation is not None:
+            data = self._translation.end() if is_end else self._translation.feed(data)
         if not data:
             return
         if self._head is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.inference.media import MediaReference
 from app.schemas.unknown_fields import UnknownField
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
@@ -46,11 +47,12 @@ class Task(BaseTask):
     """A request for answers of generated text.
 
     ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
-    tool calls), made a prompt as ``rendering`` says; without one, each of ``prompts`` is a text or its token
-    ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are generated
-    for each prompt, or the best ``n`` of ``best_of``. ``max_tokens`` None is up to the context's end;
-    ``logprobs`` and ``prompt_logprobs`` as in `GenerationRequest`. With a ``suffix`` an answer is what stands
-    between a prompt and it, where ``files`` are beside them.
+    tool calls), made a prompt as ``rendering`` says. Where ``media`` are in a message, its content is a list
+    of parts instead: text, and what `MediaList` makes. Without messages, each of ``prompts`` is a text or its
+    token ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are
+    generated for each prompt, or the best ``n`` of ``best_of``. ``max_tokens`` None is up to the context's
+    end; ``logprobs`` and ``prompt_logprobs`` as in `GenerationRequest`. With a ``suffix`` an answer is what
+    stands between a prompt and it, where ``files`` are beside them.
 
     ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
     every event; ``tell_token_ids`` tells the tokens themselves, ``tell_prompt_logprobs`` those of the
@@ -59,6 +61,7 @@ class Task(BaseTask):
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
+    media: tuple[MediaReference, ...] = ()
     rendering: Rendering = NEW_ANSWER
     prompts: tuple[str | tuple[int, ...], ...] = ()
     add_special: bool = True

@@ -18,6 +18,7 @@ from engines.base import (
     EngineStats,
     GenerationRequest,
     Health,
+    Media,
     Pair,
     Prompt,
     Rendering,
@@ -37,6 +38,7 @@ from engines.limits import (
     no_structures,
     refuse_adapter,
 )
+from engines.media import check_kinds
 from engines.stream import ChunkStream, ended, resume, retell
 from engines.text.answer_grammar.plans import AnswerPlans
 from engines.text.answers.choice import choose_format
@@ -104,11 +106,13 @@ class BatchingEngine(ABC, Generic[S]):
         *,
         tools: Seq[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
+        media: Seq[Media] = (),
     ) -> Prompt:
         if self._closed:
             raise EngineError("the engine is closed")
         if self._template is None:
             raise no_chat_template(self._info.model)
+        check_kinds(media, self._info)
         messages, tools = await self._tools.adapt(messages, tools)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         end = OpenEnd.of(rendering)

@@ -27,9 +27,9 @@ class ModelFacts:
     """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each.
 
     ``reasons``: its chat template knows of reasoning; ``has_fim``: its vocabulary has tokens for filling in
-    the middle. ``sampling`` is what the model's own files say of it; so is ``pooling``, of a model whose
-    ``purpose`` is not text, with vectors of ``embedding_length`` numbers. ``size_label`` is how many
-    parameters its maker says that it has, such as ``7B``.
+    the middle; ``senses`` are those of "vision" and "audio" that it has. ``sampling`` is what the model's own
+    files say of it; so is ``pooling``, of a model whose ``purpose`` is not text, with vectors of
+    ``embedding_length`` numbers. ``size_label`` is how many parameters its maker says that it has: ``7B``.
     """
 
     format: ModelFormat
@@ -41,6 +41,7 @@ class ModelFacts:
     quantization: str | None
     reasons: bool = False
     has_fim: bool = False
+    senses: frozenset[str] = frozenset()
     sampling: sampling.Asked = field(default_factory=dict)
     purpose: Purpose = "text"
     pooling: Pooling | None = None

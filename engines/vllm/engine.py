@@ -17,6 +17,7 @@ from engines.base import (
     AnswerDelta,
     AnswerPlan,
     GenerationRequest,
+    Media,
     Prompt,
     Rendering,
     SourceFile,
@@ -27,6 +28,7 @@ from engines.base import (
 from engines.errors import EngineError
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
+from engines.media import check_kinds
 from engines.stream import ended, resume, retell
 from engines.text.answers.output import output_of
 from engines.text.grammar import Compiler
@@ -69,14 +71,17 @@ class VllmEngine(VllmResident):
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
+        media: Sequence[Media] = (),
     ) -> Prompt:
         parts = self._open()
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
+        check_kinds(media, self.info)
         messages, tools = await parts.tools.adapt(messages, tools)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
-        source = parts.renderer.source(chat.tools) if rendering.reasoning_effort is not None else None
+        switches = rendering.reasoning_effort is not None or rendering.reasons is not None
+        source = parts.renderer.source(chat.tools) if switches else None
         given = variables(rendering, chat.template_args, source)
         rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
         if not isinstance(rendered, str):
