@@ -342,6 +342,7 @@ class Settings(BaseSettings):
         "beside this machine's own (`localhost`, 127.0.0.0/8, ::1). Empty: no other if HOST is one of "
         "those, else any.",
     )
+    ollama_api: bool = Field(False, description="Serve Ollama's API too, under /api (docs/ollama.md).")
     cors_origins: CommaSeparated = Field(
         frozenset(),
         description="Comma-separated origins of web pages that may use this server, such as "
