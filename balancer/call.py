@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engines.base import Resident, Usage
+from engines.models.model import adapter_name
+
+# From this priority on nobody waits for a call: a batch's.
+BACKGROUND_PRIORITY = 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The model that a request is for, and the LoRA adapter of it, by their canonical names.
 
-    ``asked_name`` is what the client wrote: one of these, an alias, or either in other letter case.
+    ``asked_name`` is what the client wrote: `name`, the adapter's own name, an alias, in any letter case.
     """
 
     model: str
@@ -23,8 +27,13 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The name that every backend knows the target by: the adapter's, else the model's."""
-        return self.model if self.adapter is None else self.adapter
+        """The canonical name, by which workers know the target: ``model:adapter``, or the model's."""
+        return self.model if self.adapter is None else adapter_name(self.model, self.adapter)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which upstreams may know it: other servers call adapters by their own names."""
+        return (self.name,) if self.adapter is None else (self.name, self.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,7 @@ class Call:
     ``worker_fields`` those that workers get besides, which others would take for something else.
     ``resumable``: another backend may go on with its stream. ``conversation`` gives the text whose
     beginning decides what a prefix cache is worth. Calls of lower ``priority`` are served first.
+    ``inline`` puts into the body what workers do not fetch themselves.
     ``keep_alive``: how many seconds the model stays loaded after this call (-1: for good); None leaves
     it at what the model has. ``hops`` are the ids of the servers that it came through.
     """
@@ -155,6 +165,7 @@ class Call:
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
     hops: Sequence[str] = ()
+    inline: Callable[[bytes], Awaitable[bytes]] | None = None
 
     def __post_init__(self) -> None:
         self.answer_id = self.answer_id or self.request_id
@@ -162,6 +173,11 @@ class Call:
     @property
     def model(self) -> str:
         return self.target.model
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is work in the background, see `Foreground`."""
+        return self.priority >= BACKGROUND_PRIORITY
 
     def body_for(self, name: str) -> bytes:
         """The body that a backend gets which knows the target as ``name``: the client's own bytes, unless

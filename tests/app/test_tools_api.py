@@ -19,7 +19,7 @@ from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
 from engines.registry import ENGINES
-from support.mark_reader import MarkReader
+from support.marks import MarkReader
 from support.server import LiveServer, live_server
 
 CHAT = "/v1/chat/completions"
@@ -314,7 +314,7 @@ def test_an_adapter_is_a_model_by_its_name(client: httpx.Client, server: LiveSer
     fake = engine(server, "Arr.")
     body = {"messages": QUESTION} if path == CHAT else {"prompt": "Hello"}
     response = client.post(path, json={"model": "pirate", **body})
-    assert response.json()["model"] == "Pirate"
+    assert response.json()["model"] == "able:Pirate"
     assert fake.last_request is not None
     assert fake.last_request.adapter == "Pirate"
     assert client.post(path, json={"model": "able", **body}).json()["model"] == "able"

@@ -28,6 +28,9 @@ from engines.errors import UnsupportedFeature
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT: dict[str, Any] = {"model": "m", "prompt": "Hi"}
 RESPONSE: dict[str, Any] = {"model": "m", "input": "Hi"}
+MESSAGE: dict[str, Any] = CHAT
+URL = {"type": "url", "url": "https://example.org/a.png"}
+TEXT_SOURCE = {"type": "text", "data": "a"}
 # Of schemas, what their fields' types do not tell.
 NEEDED: dict[str, dict[str, Any]] = {
     "ChatCompletionRequest": CHAT,
@@ -45,6 +48,14 @@ NEEDED: dict[str, dict[str, Any]] = {
     "NamedSchema": {"name": "n", "schema": {}},
     "SchemaFormat": {"schema": {}},
     "NamespaceTool": {"tools": []},
+    "CountTokensRequest": MESSAGE,
+    "MessagesRequest": {**MESSAGE, "max_tokens": 1},
+    "OutputFormat": {"schema": {}},
+    "ImageBlock": {"source": URL},
+    "DocumentBlock": {"source": TEXT_SOURCE},
+    "SearchResultBlock": {"content": []},
+    "ToolUseBlock": {"input": {}},
+    "ToolChange": {"tool": {"type": "tool_reference", "name": "t"}},
 }
 
 
