@@ -27,7 +27,7 @@ from engines.base import Chunk, GenerationRequest, Prompt, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
 from support.clock import Clock
-from support.mark_reader import MarkReader
+from support.marks import MarkReader
 
 Asked = tuple[GeneratingDialect, dict[str, Any]]
 
