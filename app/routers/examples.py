@@ -10,6 +10,9 @@ _QUERY = "What is the capital of France?"
 _QUESTION = [{"role": "user", "content": _QUERY}]
 _DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of France.", "The sea is blue."]
 _UPSTREAM = "gpu1"
+_IDS = {
+    "response_id": "resp_0123456789abcdef01234567",
+}
 
 
 def bodies(model: str) -> dict[str, dict[str, Any]]:
@@ -106,7 +109,7 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
 
 def add(document: Mapping[str, Any], model: str) -> None:
     """Put them into an OpenAPI ``document``."""
-    known, names = bodies(model), {"model": model, "name": _UPSTREAM}
+    known, names = bodies(model), {"model": model, "name": _UPSTREAM, **_IDS}
     for path, item in document["paths"].items():
         for method, operation in item.items():
             for parameter in operation.get("parameters", ()):
