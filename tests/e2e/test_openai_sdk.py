@@ -163,7 +163,7 @@ def test_models(client: OpenAI, model: str) -> None:
 
 def test_responses(client: OpenAI, model: str) -> None:
     asked: dict[str, Any] = {"model": model, "input": "What is the capital of France?", "temperature": 0}
-    whole = client.responses.create(**asked, max_output_tokens=24)
+    whole = client.responses.create(**asked, max_output_tokens=3)
     with client.responses.stream(**asked, max_output_tokens=200) as stream:
         for _ in stream:
             pass
