@@ -50,6 +50,13 @@ NEEDED: dict[str, dict[str, Any]] = {
     "DocumentBlock": {"source": TEXT_SOURCE},
     "SearchResultBlock": {"content": []},
     "ToolUseBlock": {"input": {}},
+    "OllamaCalledFunction": {"arguments": {}},
+    "OllamaToolCall": {"function": {"name": "f"}},
+    "OllamaNamed": {"model": "m"},
+    "OllamaShowRequest": {"model": "m"},
+    "OllamaPullRequest": {"model": "m"},
+    "NamespaceTool": {"tools": []},
+    "SchemaFormat": {"schema": {}},
     "ToolChange": {"tool": {"type": "tool_reference", "name": "t"}},
 }
 
