@@ -108,7 +108,7 @@ def ollamas_bodies(model: str) -> dict[str, dict[str, Any]]:
         "POST /api/embeddings": {"A text": {"model": model, "prompt": "The sun rises."}},
         "POST /api/show": {"A model": {"model": model}},
         "POST /api/pull": {"From Hugging Face": {"model": f"hf.co/{_PULLED}:Q8_0"}},
-        "DELETE /api/delete": {"A model": {"model": _PULLED.rpartition("/")[2]}},
+        "DELETE /api/delete": {"A model": {"model": "smollm2-360m-instruct"}},
     }
 
 
