@@ -23,6 +23,7 @@ from app.routers import (
     ollama,
     ollama_models,
     pulls,
+    responses,
     system,
 )
 from app.server import Server
@@ -72,10 +73,10 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
     has_ollama = settings.ollama_api and not server.is_worker
-    bodies = (*inference.BODIES, *messages.BODIES, *(ollama.BODIES if has_ollama else ()))
-    docs.install(app, bodies, server.default.name)
+    ours = (*inference.BODIES, *responses.BODIES, *messages.BODIES)
+    docs.install(app, (*ours, *(ollama.BODIES if has_ollama else ())), server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    modules = [inference, messages, pulls, lifecycle, models, events, cluster, system, home]
+    modules = [inference, responses, messages, pulls, lifecycle, models, events, cluster, system, home]
     for module in [*modules, *((ollama, ollama_models) if has_ollama else ())]:
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)

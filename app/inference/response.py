@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -22,6 +24,22 @@ log = get_logger("http")
 BACKEND_HEADER = b"x-enginehouse-backend"
 
 
+class AnswerObserver(Protocol):
+    """Whoever looks at an answer as it passes."""
+
+    def began(self, status: int, *, is_events: bool) -> None:
+        """The answer has this status."""
+        ...
+
+    def saw(self, data: bytes) -> None:
+        """A piece of it was sent."""
+        ...
+
+    def ended(self) -> None:
+        """It came to its end."""
+        ...
+
+
 class InferenceResponse(Response):
     """Acquires a backend, runs the call there and sends what comes.
 
@@ -29,7 +47,11 @@ class InferenceResponse(Response):
     """
 
     def __init__(
-        self, inference: Inference, ignored: str = "", translation: Translation | None = None
+        self,
+        inference: Inference,
+        ignored: str = "",
+        observer: AnswerObserver | None = None,
+        translation: Translation | None = None,
     ) -> None:
         """``ignored``: the fields of the request that do not count, as `IgnoredFields` tells them.
         ``translation``: the client speaks another API than the answer."""
@@ -39,7 +61,8 @@ class InferenceResponse(Response):
         self._head: Message | None = None  # until it was sent
         self._is_events = False
         self._ignored = ignored
-        self._sent = b""  # last
+        self._observer = observer
+        self._first = self._sent = b""  # the last
         self._dispatch = inference.dispatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +71,7 @@ class InferenceResponse(Response):
 
     async def _serve(self, send: Send) -> None:
         try:
-            reply, first = await self._dispatch.open()
+            reply, first = await self._inference.open()
             await self._answer(send, reply, first)
         except Exception as error:
             self._inference.end(to_api_error(error).status, str(error))
@@ -64,7 +87,10 @@ class InferenceResponse(Response):
         if self._ignored:
             headers = add_to_list(headers, IGNORED_HEADER, self._ignored.encode())
         await self._start(send, reply.status, headers)
+        if self._observer is not None:
+            self._observer.began(reply.status, is_events=self._is_events)
         body, data = reply.body, first
+        self._first = first
         while True:
             try:
                 await self._forward(send, body, data)
@@ -82,6 +108,8 @@ class InferenceResponse(Response):
             return
         self._inference.end(reply.status)
         self._dispatch.finish()
+        if self._observer is not None:
+            self._observer.ended()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _start(self, send: Send, status: int, headers: list[Header]) -> None:
@@ -93,6 +121,7 @@ class InferenceResponse(Response):
         self._head = {"type": "http.response.start", "status": status, "headers": headers}
 
     async def _forward(self, send: Send, body: ByteStream, data: bytes) -> None:
+        observer = self._observer
         if data:
             await self._pass(send, data)
         async for data in body:
@@ -101,6 +130,8 @@ class InferenceResponse(Response):
                 await self._pass(send, data)
                 continue
             self._sent = data
+            if observer is not None:
+                observer.saw(data)
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _pass(self, send: Send, data: bytes, *, is_end: bool = False) -> None:
@@ -113,6 +144,8 @@ class InferenceResponse(Response):
             head, self._head = self._head, None
             await send(head)
         self._sent = data
+        if self._observer is not None:
+            self._observer.saw(data)
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _break_off(self, send: Send, failure: Exception) -> None:
@@ -133,9 +166,9 @@ class InferenceResponse(Response):
             await send({"type": "http.response.body", "body": comment, "more_body": True})
             return
         # What an upstream sent may end in the middle of an event.
-        event = b"\n\n" + self._inference.dialect.error_event(failure, self._sent)
+        sent = self._sent if self._sent is self._first else self._first + self._sent
+        event = b"\n\n" + self._inference.dialect.error_event(failure, sent)
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _release(self) -> None:
-        self._inference.abort()  # unless it ended otherwise before
-        self._dispatch.close()
+        self._inference.close()

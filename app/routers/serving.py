@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from app import json_body
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
 from app.inference.ignored import refuse
-from app.inference.response import InferenceResponse
+from app.inference.response import AnswerObserver, InferenceResponse
 from app.inference.translation import Translated, Translation
 from app.inference.wire_request import WireRequest
 from app.schemas.unknown_fields import UnknownField
@@ -57,12 +57,25 @@ def described_body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-async def serve(request: Request, dialect: Dialect[Any]) -> Response:
-    """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
-    its model. What is right or wrong with such a request is theirs to say."""
+Prepare = Callable[[WireRequest, Any], Awaitable[tuple[WireRequest, Any, AnswerObserver | None]]]
+"""Makes of a request, and its JSON, what is served in its place, and says who looks at the answer."""
 
-    def begin(server: Server, wire: WireRequest, document: Any) -> Response:
-        return _begin(server, dialect, wire, document, request.state)
+Begin = Callable[[Server, WireRequest, Any], Awaitable[Response]]
+"""Makes of a request, and its JSON, the response."""
+
+
+async def serve(request: Request, dialect: Dialect[Any], prepare: Prepare | None = None) -> Response:
+    """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
+    its model. What is right or wrong with such a request is theirs to say.
+
+    ``prepare`` is not for workers: their parents have done it.
+    """
+
+    async def begin(server: Server, wire: WireRequest, document: Any) -> Response:
+        observer = None
+        if prepare is not None and not server.is_worker:
+            wire, document, observer = await prepare(wire, document)
+        return _begin(server, dialect, wire, document, request.state, observer=observer)
 
     return await _with_document(request, begin)
 
@@ -71,7 +84,7 @@ async def serve_translated(request: Request, translate: Translate) -> Response:
     """The response to a request of another API: that of a dialect to what ``translate`` makes of it,
     translated back."""
 
-    def begin(server: Server, wire: WireRequest, document: Any) -> Response:
+    async def begin(server: Server, wire: WireRequest, document: Any) -> Response:
         try:
             asked = translate(document)
         except ValidationError as error:
@@ -81,15 +94,15 @@ async def serve_translated(request: Request, translate: Translate) -> Response:
     return await _with_document(request, begin)
 
 
-async def _with_document(request: Request, begin: Callable[[Server, WireRequest, Any], Response]) -> Response:
+async def _with_document(request: Request, begin: Begin) -> Response:
     """What ``begin`` makes of a request whose JSON is read."""
     server: Server = request.app.state.server
     wire = await _wire_request(request, is_worker=server.is_worker)
     if json_body.is_small(wire.body):
-        return begin(server, wire, json_body.parse(wire.body))
+        return await begin(server, wire, json_body.parse(wire.body))
     # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
     async with server.large_bodies:
-        return begin(server, wire, await json_body.parse_large(wire.body))
+        return await begin(server, wire, await json_body.parse_large(wire.body))
 
 
 def _begin_translated(server: Server, asked: Translated, wire: WireRequest, client: State) -> Response:
@@ -101,7 +114,7 @@ def _begin_translated(server: Server, asked: Translated, wire: WireRequest, clie
         body=json.dumps(asked.document).encode(),
         headers=[*headers, (b"content-type", b"application/json")],
     )
-    return _begin(server, asked.dialect, wire, asked.document, client, asked.answer, asked.unknown)
+    return _begin(server, asked.dialect, wire, asked.document, client, asked.answer, unknown=asked.unknown)
 
 
 def _begin(
@@ -111,6 +124,7 @@ def _begin(
     document: Any,
     client: State,
     translation: Translation | None = None,
+    observer: AnswerObserver | None = None,
     unknown: tuple[UnknownField, ...] = (),
 ) -> Response:
     """``client`` is what `AuthMiddleware` says of it."""
@@ -124,7 +138,8 @@ def _begin(
     foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
     if foreign is not None:
         ignored = told.tell(client.client, beyond) if beyond else ""
-        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored, translation)
+        relayed = pipeline.relay(foreign, dialect, wire, document)
+        return InferenceResponse(relayed, ignored, observer, translation)
     try:
         task = dialect.parse(document, server.targets.resolve)
     except ValidationError as error:
@@ -139,7 +154,7 @@ def _begin(
     names = (*beyond, *(field.name for field in task.unknown))
     # A worker's parent has told it.
     ignored = told.tell(client.client, names) if names and not server.is_worker else ""
-    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored, translation)
+    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored, observer, translation)
 
 
 def _with_model(wire: WireRequest, document: Any, default: str) -> tuple[WireRequest, Any]:

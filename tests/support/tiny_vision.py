@@ -12,7 +12,7 @@ from typing import Literal
 
 import gguf
 
-from tests.support.tiny_gguf import FEED, HEADS, KV_HEADS, LAYERS, WIDTH, add_tokenizer, random_weights
+from support.tiny_gguf import FEED, HEADS, KV_HEADS, LAYERS, WIDTH, add_tokenizer, random_weights
 
 Family = Literal["qwen2vl", "gemma3"]
 PATCH, MERGE = 4, 2

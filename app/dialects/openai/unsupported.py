@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
 from engines.errors import UnsupportedFeature
 
-
 Table = Mapping[str, tuple[str, Callable[[Any], bool]]]
 """Field to (what it asks for, whether the answer is the same without it). Null always is."""
 
@@ -69,7 +68,7 @@ def _refuse_in_message(message: Message, where: str) -> None:
     if message.audio:
         raise unsupported("audio input", f"{where}.audio")
     for j, part in enumerate(message.content if isinstance(message.content, list) else ()):
-        if part.type not in ("text", "refusal"):
+        if part.type in ("file", "video_url"):
             raise unsupported(f"input of type {part.type}", f"{where}.content.{j}")
 
 
