@@ -31,7 +31,7 @@ class MessageWriter:
         self._most_tokens = task.max_tokens
         self._prompt_tokens = len(context.prompts[0].token_ids)
         self._head = {
-            "id": f"msg_{context.answer_id}",
+            "id": f"msg_{context.answer_id.removeprefix('req_')}",
             "type": "message",
             "role": "assistant",
             "model": task.target.name,

@@ -165,4 +165,3 @@ class Conversation:
         if not isinstance(data, str) or not isinstance(format, str):
             raise RequestError("input_audio has `data` and `format`", param=f"{where}.input_audio")
         return self.media.audio(data, format, f"{where}.input_audio.data")
-

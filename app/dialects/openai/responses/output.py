@@ -79,7 +79,13 @@ class Output:
     """
 
     def __init__(
-        self, answer: str, toolbox: Toolbox, listener: OutputListener, *, reasons: bool = True, seals: bool = False
+        self,
+        answer: str,
+        toolbox: Toolbox,
+        listener: OutputListener,
+        *,
+        reasons: bool = True,
+        seals: bool = False,
     ) -> None:
         """``reasons``: reasoning is told, and with ``seals`` for clients that keep only what is sealed."""
         self._answer = answer

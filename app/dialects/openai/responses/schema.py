@@ -11,7 +11,13 @@ from app.dialects.openai.peers import PeerFields
 from app.dialects.openai.responses.items import InputItem
 from app.dialects.openai.responses.tools import ResponseToolChoice, ResponseTools
 from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, MINUS_ONE_IS_NONE
-from app.dialects.openai.structure import Identifier, JsonObject, JsonObjectFormat, StructuredOutputs, TextFormat
+from app.dialects.openai.structure import (
+    Identifier,
+    JsonObject,
+    JsonObjectFormat,
+    StructuredOutputs,
+    TextFormat,
+)
 from app.schemas.common import WireModel
 
 MAX_ITEMS = 4096
@@ -75,7 +81,10 @@ class ResponseRequest(PeerFields, TemplateFields):
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
     max_output_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
-        None, ge=1, le=MAX_TOKENS, description="Most tokens to generate. Unset or -1: up to the context's end."
+        None,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Most tokens to generate. Unset or -1: up to the context's end.",
     )
     max_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
         None, ge=1, le=MAX_TOKENS, description="Another name of max_output_tokens."
@@ -113,7 +122,10 @@ class ResponseRequest(PeerFields, TemplateFields):
 
     @model_validator(mode="after")
     def _limits_have_one_value(self) -> Self:
-        if None not in (self.max_tokens, self.max_output_tokens) and self.max_tokens != self.max_output_tokens:
+        if (
+            None not in (self.max_tokens, self.max_output_tokens)
+            and self.max_tokens != self.max_output_tokens
+        ):
             raise ValueError("max_tokens is another name of max_output_tokens: give one of them")
         return self
 

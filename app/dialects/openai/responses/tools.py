@@ -167,7 +167,9 @@ class Toolbox:
 
 
 def toolbox(
-    tools: Iterable[Any] | None, choice: Literal["none", "auto", "required"] | ChosenTool | None, parallel: bool
+    tools: Iterable[Any] | None,
+    choice: Literal["none", "auto", "required"] | ChosenTool | None,
+    parallel: bool,
 ) -> Toolbox:
     """The tools of a request. Raises `RequestError` for a choice that cannot be met, and
     `UnsupportedFeature` for one of a tool that runs at OpenAI."""
@@ -277,4 +279,6 @@ def _named(box: Toolbox, kind: str, name: Any, namespace: Any) -> OfferedTool:
     for tool in box.tools.values():
         if tool.kind == kind and (tool.name, tool.namespace) == wanted:
             return tool
-    raise RequestError(f"tool_choice names {str(name)[:64]!r}, which is none of the tools", param="tool_choice")
+    raise RequestError(
+        f"tool_choice names {str(name)[:64]!r}, which is none of the tools", param="tool_choice"
+    )
