@@ -13,6 +13,7 @@ from app.configuration import (
     manager_limits,
     model_loader,
     open_library,
+    response_store,
     worker_library_model,
 )
 from app.database.database import Database
@@ -95,6 +96,7 @@ class Server:
         self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
         self.database = Database(settings.database)  # a worker keeps nothing there
+        self.responses = response_store(settings, self.database)
         self._useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
         self._facts = facts
         self._gpu_memory = 0
@@ -147,6 +149,7 @@ class Server:
         self._background.cancel()
         await self.pulls.stop()
         await self.cluster.stop()
+        await self.responses.close()
         await self.database.close()
 
     async def _open_database(self) -> None:

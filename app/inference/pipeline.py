@@ -85,6 +85,7 @@ class Pipeline:
             run=run,
             headers=request.headers,
             defaults=task.defaults,
+            worker_fields=request.worker_fields,
             meter=record,
             resumable=isinstance(task, Task) and is_resumable(task),
             priority=task.priority,

@@ -31,11 +31,10 @@ class WorkerBackend(ManagedBackend):
         process = self.process
         if process is None:
             raise self._gone()
-        # Only the canonical name: a worker knows the model by no other.
         return await self._proxy.post_to_worker(
             process.url + call.path,
             call.headers,
-            call.body_for(call.target.name),
+            call.worker_body(),
             resume_point=resume_point if call.stream else None,
             wire=call.wire,
             meter=call.meter,

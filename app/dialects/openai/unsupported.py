@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
 from engines.errors import UnsupportedFeature
 
-
 Table = Mapping[str, tuple[str, Callable[[Any], bool]]]
 """Field to (what it asks for, whether the answer is the same without it). Null always is."""
 

@@ -40,7 +40,7 @@ class Responses(OpenAI):
         return ResponseWriter(cast(ResponseTask, task), context)
 
     def error_event(self, error: Exception, sent: bytes) -> bytes:
-        """The response as it began, failed; where that cannot be read, an ``error``. No ``[DONE]`` follows."""
+        """The response as it began, failed; an ``error`` where that cannot be read. No ``[DONE]`` follows."""
         told = to_api_error(error)
         numbers = _NUMBER.findall(sent)
         number = max(map(int, numbers)) + 1 if numbers else 0

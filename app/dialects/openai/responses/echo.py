@@ -62,7 +62,7 @@ def _choice(choice: str | ChosenTool | None) -> Any:
 def _tool(tool: FunctionTool | CustomTool | NamespaceTool) -> dict[str, Any]:
     if isinstance(tool, NamespaceTool):
         members = [_tool(member) for member in tool.tools]
-        head = {"type": tool.type, "name": tool.name, "description": tool.description or ""}
+        head: dict[str, Any] = {"type": tool.type, "name": tool.name, "description": tool.description or ""}
         return {**head, "tools": members}
     head = {"type": tool.type, "name": tool.name, "description": tool.description}
     if isinstance(tool, FunctionTool):

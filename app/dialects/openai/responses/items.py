@@ -1,4 +1,4 @@
-"""Schema of the items that a response is asked with: messages, calls of tools and their results, reasoning."""
+"""Schema of the items that a response is asked with: messages, calls and results, reasoning."""
 
 from __future__ import annotations
 

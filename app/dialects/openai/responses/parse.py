@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.dialects.openai.responses.echo import echo_of
@@ -29,10 +29,10 @@ _REASONING = "reasoning.encrypted_content"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseTask(Task):
-    """A request for a response: ``echo`` are the fields of the request that the response tells again, and
+    """A request for a response: ``repeated`` are the fields of the request that the response tells again, and
     ``toolbox`` what the model's calls mean. ``seals``: reasoning is told in `encrypted_content` too."""
 
-    echo: Mapping[str, Any] = field(default_factory=dict)
+    repeated: Mapping[str, Any] = field(default_factory=dict)
     toolbox: Toolbox = field(default_factory=Toolbox)
     seals: bool = False
 
@@ -86,7 +86,7 @@ def parse(document: Any, resolve: Resolve) -> ResponseTask:
         keep_alive=body.keep_alive,
         defaults=_as_response_fields(defaults),
         unknown=(*unknown, *conversation.skipped),
-        echo=echo_of(body),
+        repeated=echo_of(body),
         toolbox=box,
         seals=_REASONING in include,
     )

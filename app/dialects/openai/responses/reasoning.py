@@ -1,6 +1,6 @@
 """Reasoning that goes through a client which keeps only what it takes for encrypted.
 
-Nothing is secret in it: the client has the text anyway. Some send no other part of an answer's reasoning back.
+Nothing is secret in it: the client has the text anyway, but some send no other part of it back.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class ResponseWriter:
             "object": "response",
             "created_at": self.created,
             "model": task.target.name,
-            **task.echo,
+            **task.repeated,
         }
         self._head_json = b""
         self._opens = begun is None
