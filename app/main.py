@@ -20,6 +20,8 @@ from app.routers import (
     lifecycle,
     messages,
     models,
+    ollama,
+    ollama_models,
     pulls,
     responses,
     system,
@@ -31,8 +33,6 @@ from app.telemetry import logs
 from app.variables import Variables
 
 DESCRIPTION = """An OpenAI-compatible inference server. Point any OpenAI client at `/v1`."""
-
-_BODIES = (*inference.BODIES, *responses.BODIES, *messages.BODIES)
 
 
 def create_app(settings: Settings | None = None, worker_model: WorkerModel | None = None) -> FastAPI:
@@ -72,9 +72,12 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     error_responses.install(app)
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
-    docs.install(app, _BODIES, server.default.name)
+    has_ollama = settings.ollama_api and not server.is_worker
+    ours = (*inference.BODIES, *responses.BODIES, *messages.BODIES)
+    docs.install(app, (*ours, *(ollama.BODIES if has_ollama else ())), server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    for module in (inference, responses, messages, pulls, lifecycle, models, events, cluster, system, home):
+    modules = [inference, responses, messages, pulls, lifecycle, models, events, cluster, system, home]
+    for module in [*modules, *((ollama, ollama_models) if has_ollama else ())]:
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)
     return app

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 from engines.base import Resident, Usage
 from engines.models.model import adapter_name
 
+# From this priority on nobody waits for a call: a batch's.
+BACKGROUND_PRIORITY = 2**31
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -142,6 +145,7 @@ class Call:
     ``worker_fields`` those that workers get besides, which others would take for something else.
     ``resumable``: another backend may go on with its stream. ``conversation`` gives the text whose
     beginning decides what a prefix cache is worth. Calls of lower ``priority`` are served first.
+    ``inline`` puts into the body what workers do not fetch themselves.
     ``keep_alive``: how many seconds the model stays loaded after this call (-1: for good); None leaves
     it at what the model has. ``hops`` are the ids of the servers that it came through.
     """
@@ -163,6 +167,7 @@ class Call:
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
     hops: Sequence[str] = ()
+    inline: Callable[[bytes], Awaitable[bytes]] | None = None
 
     def __post_init__(self) -> None:
         self.answer_id = self.answer_id or self.request_id
@@ -170,6 +175,11 @@ class Call:
     @property
     def model(self) -> str:
         return self.target.model
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is work in the background, see `Foreground`."""
+        return self.priority >= BACKGROUND_PRIORITY
 
     def body_for(self, name: str) -> bytes:
         """The body that a backend gets which knows the target as ``name``: the client's own bytes, unless

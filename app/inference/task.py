@@ -25,7 +25,8 @@ class BaseTask:
     answer comes as events. Of requests that wait, those with the lowest ``priority`` go first;
     ``keep_alive`` as in `Call`. ``defaults`` are fields, as the API names them, that the catalog or the model
     sets and the client did not. ``unknown`` are fields of the request that nobody knows; with ``must_fit`` a
-    `max_tokens` beyond the context is refused instead of cut to what fits.
+    `max_tokens` beyond the context is refused instead of cut to what fits. ``media`` are the images and
+    sounds that it refers to, which are loaded before a backend is asked.
     """
 
     target: Target
@@ -36,6 +37,7 @@ class BaseTask:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[UnknownField, ...] = ()
     must_fit: bool = False
+    media: tuple[MediaReference, ...] = ()
 
     def conversation(self) -> str:
         """The text whose beginning decides what a prefix cache is worth, as far as it counts."""
@@ -61,7 +63,6 @@ class Task(BaseTask):
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
-    media: tuple[MediaReference, ...] = ()
     rendering: Rendering = NEW_ANSWER
     prompts: tuple[str | tuple[int, ...], ...] = ()
     add_special: bool = True

@@ -51,6 +51,7 @@ def tokens_of(chat: Task) -> TokensTask:
         keep_alive=chat.keep_alive,
         priority=chat.priority,
         unknown=chat.unknown,
+        media=chat.media,
     )
 
 

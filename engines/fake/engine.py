@@ -30,6 +30,7 @@ from engines.base import (
     ToolUse,
 )
 from engines.errors import EngineError, UnsupportedFeature
+from engines.fake.abilities import CAPABILITIES
 from engines.fake.choice import source_of
 from engines.fake.ending import last_chunk
 from engines.fake.pooling import LENGTH, FakeEmbeds
@@ -75,7 +76,7 @@ class FakeEngine(FakeEmbeds):
         context_length: int = 8192,
         longest_context: int = 8192,
         max_sequences: int = 64,
-        capabilities: Iterable[str] = ("chat", "completion", "embeddings", "rerank", "fim"),
+        capabilities: Iterable[str] = CAPABILITIES,
         matryoshka: bool = False,
         dimensions: tuple[int, ...] = (),
         make_reader: Callable[[], AnswerReader] | None = None,

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+from engines.base import Adapter
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
 from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_name, load_catalog
@@ -90,6 +91,10 @@ class Library:
         """The canonical name of the adapter that ``wanted`` means, by its own name or with the model's."""
         adapted = self._by_adapter.get(wanted.lower())
         return None if adapted is None else adapted[1]
+
+    def adapters_of(self, model: Model) -> list[Adapter]:
+        """The LoRA adapters of ``model``, as it is loaded with them."""
+        return [Adapter(each.name, self.base / each.path, each.scale) for each in model.entry.adapters]
 
     def on_disk(self, wanted: str) -> Model:
         """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""

@@ -18,6 +18,7 @@ from anthropic import Anthropic
 from anthropic.types import RawMessageStreamEvent
 from PIL import Image
 from pydantic import BaseModel, TypeAdapter
+from support.mark_reader import MarkReader
 
 from app.dialects.anthropic.tools import MAX_TOOLS
 from app.inference import response
@@ -28,7 +29,6 @@ from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
 from engines.registry import ENGINES
-from support.mark_reader import MarkReader
 from support.server import LiveServer, live_server
 
 ALL = ("chat", "completion", "tools", "reasoning", "structured", "vision")

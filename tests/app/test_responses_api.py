@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel
@@ -19,7 +18,7 @@ from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
 from engines.registry import ENGINES
-from support.mark_reader import MarkReader
+from support.marks import MarkReader
 from support.server import LiveServer, live_server
 
 ALL = ("chat", "completion", "tools", "reasoning", "structured")

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import gguf
-import numpy as np
 
-from tests.support.tiny_gguf import FEED, HEADS, KV_HEADS, LAYERS, WIDTH, add_tokenizer, random_weights
+from support.tiny_gguf import FEED, HEADS, KV_HEADS, LAYERS, WIDTH, add_tokenizer, random_weights
 
 Family = Literal["qwen2vl", "gemma3"]
 PATCH, MERGE = 4, 2

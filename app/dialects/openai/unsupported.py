@@ -68,7 +68,7 @@ def _refuse_in_message(message: Message, where: str) -> None:
     if message.audio:
         raise unsupported("audio input", f"{where}.audio")
     for j, part in enumerate(message.content if isinstance(message.content, list) else ()):
-        if part.type not in ("text", "refusal"):
+        if part.type in ("file", "video_url"):
             raise unsupported(f"input of type {part.type}", f"{where}.content.{j}")
 
 
