@@ -121,12 +121,14 @@ class WireFormat:
     ``is_end``: whether the last bytes of an event stream end it as they should. ``find_usage``: the token
     counts in the last bytes of an answer. ``count_tokens``: how many tokens a piece of an event stream
     carries, taking an event with text for one. An event has ``event_lines``, with the empty one behind it.
+    ``ping`` is the event that says that a silent stream goes on, if there is one.
     """
 
     is_end: Callable[[bytes], bool]
     find_usage: Callable[[bytes], Usage | None]
     count_tokens: Callable[[bytes], int]
     event_lines: int = 2
+    ping: bytes = b""
 
 
 Run = Callable[[Resident, ResumePoint | None], Awaitable[Reply]]
