@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from app.cluster import Cluster
 from app.configuration import (
@@ -45,6 +46,9 @@ from engines.machine.background import BackgroundTasks
 from engines.models import store
 from engines.models.facts import peek
 from engines.models.model import Model
+
+if TYPE_CHECKING:
+    from app.storage import Storage
 
 logger = logging.getLogger("server")
 
@@ -91,6 +95,8 @@ class Server:
         self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
         self.database = Database(settings.database)  # a worker keeps nothing there
+        self._storage: Storage | None = None
+        self._opening_storage = asyncio.Lock()
         self._facts = facts
         self._gpu_memory = 0
         self._background = BackgroundTasks()
@@ -131,7 +137,7 @@ class Server:
                 self.manager.want(model.name, modest=True)
         self._background.start(self.library_watch.keep_looking())
         if self.database.exists:
-            self._background.start(self._open_database())
+            self._background.start(self._open_storage())
         loads = LoadLog(self.settings, self.default.name, self.manager.statuses, self.manager.events)
         self._background.start(loads.keep_telling())
         self._background.start(loads.tell_when_ready())
@@ -142,12 +148,26 @@ class Server:
         self._background.cancel()
         self.library_watch.stop()
         await self.pulls.stop()
+        if self._storage is not None:
+            await self._storage.stop()
         await self.cluster.stop()
         await self.database.close()
 
-    async def _open_database(self) -> None:
+    async def storage(self) -> Storage:
+        """What outlives a restart. Raises `DatabaseUnavailable`."""
+        async with self._opening_storage:
+            if self._storage is None:
+                await self.database.open()
+                from app.storage import open_storage
+
+                storage = await open_storage(self.settings, self.database)
+                await storage.start()
+                self._storage = storage
+        return self._storage
+
+    async def _open_storage(self) -> None:
         try:
-            await self.database.open()
+            await self.storage()
         except DatabaseUnavailable as error:
             logger.error("%s", error.message)
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from engines.base import Resident, Usage
 
-
 # From this priority on nobody waits for a call: a batch's.
 BACKGROUND_PRIORITY = 2**31
 
