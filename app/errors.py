@@ -236,6 +236,10 @@ def _message(error: Mapping[str, Any]) -> str:
     kind, message = error["type"], str(error["msg"])
     if kind == "extra_forbidden":
         return "there is no such field"
+    if kind == "union_tag_invalid":
+        found = error.get("ctx", {})
+        named = str(found.get("discriminator")).strip("'")
+        return f"its {named} {found.get('tag')!r} is none of {found.get('expected_tags')}"
     if kind == "json_invalid":
         return f"The body is not valid JSON: {error.get('ctx', {}).get('error', message)}."
     if tuple(error["loc"]) in ((), ("body",)):

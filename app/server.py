@@ -12,8 +12,10 @@ from app.configuration import (
     WorkerModel,
     first_model,
     manager_limits,
+    media_loader,
     model_loader,
     open_library,
+    response_store,
     worker_library_model,
 )
 from app.database.database import Database
@@ -88,15 +90,24 @@ class Server:
         self.pulls = Pulls(self.library, self.manager, useful, on_end=self.library_watch.reload)
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
         self.abilities = loader.abilities
-        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
+        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat, loader.abilities)
         self._log = RequestLog(lambda: self._gpu_memory)
-        self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
+        self.media = media_loader(settings)
+        self.pipeline = Pipeline(
+            self.balancer,
+            self.failovers,
+            self._record,
+            self.media,
+            self.targets.check_senses,
+            is_worker=self.is_worker,
+        )
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
         self.database = Database(settings.database)  # a worker keeps nothing there
         self._storage: Storage | None = None
         self._opening_storage = asyncio.Lock()
+        self.responses = response_store(settings, self.database)
         self._facts = facts
         self._gpu_memory = 0
         self._background = BackgroundTasks()
@@ -150,7 +161,9 @@ class Server:
         await self.pulls.stop()
         if self._storage is not None:
             await self._storage.stop()
+        self.media.close()
         await self.cluster.stop()
+        await self.responses.close()
         await self.database.close()
 
     async def storage(self) -> Storage:

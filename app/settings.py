@@ -24,6 +24,7 @@ from pydantic_settings import (
 from app.database.address import Address, read_address
 from app.env_file import EnvFile, read_env_file
 from app.hosts import is_loopback, parse_host, parse_origin
+from app.media.addresses import parse_sources
 from app.state_folder import default_state_folder
 from app.variables import Variables, collect, expanded
 from balancer.backends.upstream_config import parse_upstreams
@@ -137,6 +138,12 @@ class Settings(BaseSettings):
         "`gpu1,*.internal,10.0.0.0/8`. Empty: anywhere, but those that are added while the server runs not "
         "at link-local addresses or those of clouds' metadata services.",
     )
+    media_urls: str = Field(
+        "https",
+        description="Where images and audio in requests may be fetched from, comma-separated: `https`, "
+        "`http` (any public address), and hosts or networks that may be private: `*.internal,10.0.0.0/8`. "
+        "`none`: nowhere.",
+    )
     default_model: str = Field(
         "auto",
         description="The model loaded at the start: a name, or the path of a GGUF file or a model folder. "
@@ -156,6 +163,18 @@ class Settings(BaseSettings):
         "",
         description="The database of it: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. Empty: "
         "SQLite, in STATE_DIR.",
+    )
+    stored_responses: int = Field(
+        100_000,
+        ge=0,
+        description="Responses of /v1/responses that are kept, in the database, for requests that follow "
+        "them; 0: none.",
+    )
+    stored_responses_days: int = Field(
+        30, ge=1, le=3650, description="Days after its last use that a stored response is kept."
+    )
+    stored_responses_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="Memory that stored responses may take."
     )
     keep_alive: str = Field(
         "-1",
@@ -334,6 +353,7 @@ class Settings(BaseSettings):
         "beside this machine's own (`localhost`, 127.0.0.0/8, ::1). Empty: no other if HOST is one of "
         "those, else any.",
     )
+    ollama_api: bool = Field(False, description="Serve Ollama's API too, under /api (docs/ollama.md).")
     cors_origins: CommaSeparated = Field(
         frozenset(),
         description="Comma-separated origins of web pages that may use this server, such as "
@@ -418,6 +438,12 @@ class Settings(BaseSettings):
     @classmethod
     def _allowed(cls, value: str) -> str:
         parse_allowed(value)
+        return value
+
+    @field_validator("media_urls")
+    @classmethod
+    def _sources(cls, value: str) -> str:
+        parse_sources(value)
         return value
 
     @field_validator("keep_alive", "file_retention")

@@ -12,7 +12,7 @@ from app.inference.targets import Resolved
 from app.inference.task import BaseTask, Task
 from app.inference.wire_request import WireRequest
 from balancer.call import Reply, ResumePoint, WireFormat
-from engines.base import AnswerDelta, Chunk, Prompt, Resident, Usage
+from engines.base import AnswerDelta, Chunk, Media, Prompt, Resident, Usage
 from engines.models.purpose import Purpose
 
 
@@ -27,12 +27,14 @@ T = TypeVar("T", bound=BaseTask)
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run of a task: for which request, kept in which record, on which engine, from where on."""
+    """One run of a task: for which request, kept in which record, on which engine, from where on, and with
+    which media in its messages."""
 
     request: WireRequest
     record: RequestRecord
     resident: Resident
     resume_point: ResumePoint | None = None
+    media: Sequence[Media] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Dialect(Protocol[T]):
     def error_event(self, error: Exception, sent: bytes) -> bytes:
         """The end of a stream that failed when its status had been sent.
 
-        ``sent`` is the end of what was: the last events, or a part of one.
+        ``sent`` are the first and the last events that were, or parts of them.
         """
         ...
 

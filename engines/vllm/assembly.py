@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
-from engines.errors import UnsupportedFeature
+from engines.limits import no_adapter
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
 from engines.text.answers.choice import choose_format
@@ -39,14 +39,19 @@ class Assembled:
     grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
 
+    @property
+    def binds_reasoning(self) -> bool:
+        """Whether a structure is that of all tokens: with a parser of vLLM's own it begins behind the
+        reasoning, wherever that parser sees its end."""
+        return not (isinstance(self.plans, AnswerParsers) and self.plans.reasoning)
+
     def adapter(self, name: str | None) -> Any:
         """vLLM's LoRA request for an adapter; None for the plain model."""
         if name is None:
             return None
         found = self.adapters.get(name)
         if found is None:
-            known = ", ".join(self.adapters) or "none"
-            raise UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {known})", param="model")
+            raise no_adapter(name, self.adapters)
         return found
 
 

@@ -25,14 +25,27 @@ MAX_PARTS = 1024
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class ContentPart(WireModel):
-    """A part of a message. Only text is served yet; other kinds are refused by name."""
+class MediaUrl(WireModel):
+    url: str = Field(description="A data URL, or an https URL (MEDIA_URLS says from where may be fetched).")
+    detail: Literal["auto", "low", "high", "original"] | None = Field(
+        None, description="Of an image: accepted and not used, as the model's own way of scaling counts."
+    )
 
-    type: Literal["text", "refusal", "image_url", "input_audio", "file", "video_url"]
+
+class InputAudio(WireModel):
+    data: str = Field(description="WAV, MP3 or FLAC in base64.")
+    format: str = Field("wav", description="What the sound is says its content.")
+
+
+class ContentPart(WireModel):
+    """A part of a message: text, an image or a sound. Video and files are refused by name."""
+
+    type: Literal["text", "refusal", "image_url", "input_audio", "audio_url", "file", "video_url"]
     text: str | None = None
     refusal: str | None = None
-    image_url: Any = None
-    input_audio: Any = None
+    image_url: MediaUrl | str | None = Field(None, description="PNG, JPEG, WebP or GIF (its first frame).")
+    input_audio: InputAudio | None = None
+    audio_url: MediaUrl | str | None = Field(None, description="A sound by its URL, as vLLM has it.")
     video_url: Any = None
     file: Any = None
     prompt_cache_breakpoint: Any = Field(None, description="Accepted and not used.")
