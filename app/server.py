@@ -22,6 +22,7 @@ from app.database.database import Database
 from app.database.errors import DatabaseUnavailable
 from app.inference.grants import Grants
 from app.inference.ignored import IgnoredFields
+from app.inference.intake import Intake
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
@@ -102,7 +103,15 @@ class Server:
             is_worker=self.is_worker,
         )
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
-        self.ignored = IgnoredFields()
+        self.intake = Intake(
+            self.pipeline,
+            self.targets,
+            self.grants,
+            IgnoredFields(),
+            self.default.name,
+            strict=settings.strict_requests,
+            is_worker=self.is_worker,
+        )
         self.large_bodies = asyncio.Lock()
         self.database = Database(settings.database)  # a worker keeps nothing there
         self._storage: Storage | None = None
