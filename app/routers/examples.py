@@ -132,7 +132,7 @@ def add(document: Mapping[str, Any], model: str) -> None:
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
                     parameter["example"] = names.get(parameter["name"])
-            if "requestBody" in operation:
+            content = operation.get("requestBody", {}).get("content", {}).get(JSON)
+            if content is not None:  # forms have theirs in their schema
                 examples = known.get(f"{method.upper()} {path}", {})
-                content = operation["requestBody"]["content"][JSON]
                 content["examples"] = {name: {"value": body} for name, body in examples.items()}
