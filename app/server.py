@@ -20,6 +20,7 @@ from app.inference.ignored import IgnoredFields
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
+from app.operations.adapters import AdapterOperations
 from app.operations.loads import Loads
 from app.pull_requests import named_pull, usefulness
 from app.schemas.models import ModelReport
@@ -85,6 +86,9 @@ class Server:
             ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
         )
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
+        self.adapters = AdapterOperations(
+            self.fleet, self.manager, self.library, loader, self.balancer.ongoing
+        )
         self.abilities = loader.abilities
         self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
         self._log = RequestLog(lambda: self._gpu_memory)

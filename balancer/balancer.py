@@ -96,7 +96,7 @@ class Balancer:
         return self._total
 
     def ongoing(self, model: str) -> int:
-        """Calls for ``model`` that run or wait."""
+        """Calls for ``model``, or for an adapter by its canonical name, that run or wait."""
         return self._running[model] + self._waiting.of(model)
 
     def statuses(self) -> list[BackendStatus]:
@@ -214,8 +214,8 @@ class Balancer:
         backend = self._pool.select(call.model, candidates, call)
         assert backend is not None
         self._total += 1
-        self._running[call.model] += 1
-        return Lease(backend, call, lambda lease: self._released(call.model, lease), self._clock)
+        self._running.update(call.target.counted)
+        return Lease(backend, call, lambda lease: self._released(call, lease), self._clock)
 
     def _deadline(self, waiter: Waiter) -> float:
         """Decision 5: the clock's time at which the wait ends.
@@ -244,12 +244,13 @@ class Balancer:
 
     # -- running and waiting -----------------------------------------------------------------------
 
-    def _released(self, model: str, lease: Lease) -> None:
+    def _released(self, call: Call, lease: Lease) -> None:
         self._total -= 1
-        self._running[model] -= 1
-        if not self._running[model]:
-            del self._running[model]
-        self._rates.released(model, lease.began, self._clock())
+        for name in call.target.counted:
+            self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]
+        self._rates.released(call.model, lease.began, self._clock())
         self.changed()
 
     async def _wait(self, waiter: Waiter) -> Lease:

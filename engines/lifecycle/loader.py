@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from engines.abilities import Abilities, expected
-from engines.base import Resident
+from engines.base import Adapter, Resident
 from engines.errors import CannotLoad, EngineError, ModelFileNotFound
 from engines.lifecycle.states import LoadOptions, Retention
 from engines.load_spec import LoadSpec
@@ -101,6 +101,11 @@ class ModelLoader:
         choice = engine_for(model, self._defaults.engine, self._facts)
         engine = None if choice.engine is None else ENGINES[choice.engine]
         return expected(model, engine, self._defaults.context_length)
+
+    def check_adapter(self, name: str, adapter: Adapter) -> None:
+        """Raise `ModelLoadError` if the model cannot be loaded with ``adapter``; reads headers of files."""
+        spec = self._spec(self._library.find(name), LoadOptions())
+        ENGINES[spec.engine].check(replace(spec, adapters=(*spec.adapters, adapter)))
 
     def note_load(self, name: str, options: LoadOptions) -> None:
         """A load of the model begins, here or in a worker. Raises `ModelFileNotFound` and `CannotLoad`."""
