@@ -58,7 +58,7 @@ def model_loader(library: Library, settings: Settings, facts: platform.Facts) ->
 def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
     """Raises `ModelFileNotFound` or `ModelLoadError`."""
     for adapter in wanted.adapters:
-        library.add_adapter(wanted.model, adapter)
+        library.adapters.add(wanted.model, adapter)
     if not needs_file(settings.inference_engine):
         return library.add_without_file(wanted.model)
     if wanted.path is None:

@@ -11,7 +11,7 @@ from app.operations.errors import AdapterExists, UnknownAdapter
 from balancer.errors import BalancerError
 from balancer.fleet import Fleet
 from engines.base import Adapter, Adapts, Resident
-from engines.errors import EngineError, UnsupportedFeature
+from engines.errors import EngineError, RequestError, UnsupportedFeature
 from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import ModelLoader
 from engines.lifecycle.manager import ModelManager
@@ -51,21 +51,22 @@ class AdapterOperations:
         Raises `AdapterExists`, `RequestError`, `PathNotAllowed`, `EngineError` and `BalancerError`.
         """
         async with self._lock:
-            if (adapter := self._find(model.name, name)) is not None:
-                raise AdapterExists(
-                    f"{model.name} has an adapter {adapter.name} already: remove it first", "name"
-                )
-            entry = self._library.new_adapter(name, path, scale)
+            if (there := self._find(model.name, name)) is not None:
+                message = f"{model.name} has an adapter {there.name} already: remove it first"
+                raise AdapterExists(message, "name")
+            if self._library.get(name) is not None:
+                raise RequestError(f"the name {name!r} is another model's or adapter's", "name")
+            entry = self._library.adapters.new(name, path, scale)
             self._check_ability(model)
-            adapter = Adapter(entry.name, self._library.base / entry.path, entry.scale)
+            adapter = self._library.adapters.loadable(entry)
             await asyncio.to_thread(self._loader.check_adapter, model.name, adapter)
             is_outdated = self._is_outdated(model.name)
-            self._library.add_adapter(model.name, entry)
+            self._library.adapters.add(model.name, entry)
             try:
                 for key in self._keys(model.name):
                     await self._bring(key, adapter)
             except BaseException:
-                self._library.remove_adapter(model.name, entry.name)
+                self._library.adapters.remove(model.name, entry.name)
                 await asyncio.shield(self._take_away(model.name, entry.name))
                 raise
             self._note(model.name, is_outdated)
@@ -82,12 +83,12 @@ class AdapterOperations:
             if entry is None:
                 known = ", ".join(each.name for each in model.entry.adapters) or "none"
                 raise UnknownAdapter(f"{model.name} has no adapter {name!r} (adapters: {known}).", "name")
-            if entry not in self._library.added_adapters(model.name):
+            if entry not in self._library.adapters.added_to(model.name):
                 raise ModelConflict(
-                    f"the adapter {entry.name} is one of models.yaml: take it out there, and load the model again"
+                    f"the adapter {entry.name} is one of models.yaml: take it out there, then load the model"
                 )
             is_outdated = self._is_outdated(model.name)
-            self._library.remove_adapter(model.name, entry.name)
+            self._library.adapters.remove(model.name, entry.name)
             await self._idle(adapter_name(model.name, entry.name))
             await self._take_away(model.name, entry.name)
             self._note(model.name, is_outdated)
@@ -97,7 +98,7 @@ class AdapterOperations:
     def _find(self, model: str, name: str) -> AdapterEntry | None:
         """The adapter of ``model`` that ``name`` means, by its own name or behind the model's."""
         adapters = self._library.find(model).entry.adapters
-        wanted = (self._library.adapter(name) or name).lower()
+        wanted = (self._library.adapters.named(name) or name).lower()
         return next((each for each in adapters if each.name.lower() == wanted), None)
 
     def _check_ability(self, model: Model) -> None:
@@ -105,7 +106,7 @@ class AdapterOperations:
         able = self._loader.abilities(model).capabilities if info is None else info.capabilities
         if "adapters" not in able:
             raise UnsupportedFeature(
-                f"{model.name} takes no adapters here: its engine has none, it was not loaded for them (vLLM: "
+                f"{model.name} takes no adapters: its engine has none, it was not loaded for them (vLLM: "
                 "`options: {enable_lora: true}` in models.yaml), or it generates no text",
                 param="model",
             )
@@ -116,14 +117,15 @@ class AdapterOperations:
     async def _bring(self, key: str, adapter: Adapter) -> None:
         """Have an instance load the adapter; one that is not loaded does so when it is."""
         resident = await self._resident(key)
-        if isinstance(resident, Adapts):
-            await resident.add_adapter(adapter)
-        elif resident is not None:
+        if resident is None:
+            return
+        if not isinstance(resident, Adapts):
             raise UnsupportedFeature(f"the engine of {resident.info.model} takes no adapters", param="model")
+        await resident.add_adapter(adapter)
 
     async def _take_away(self, model: str, name: str) -> None:
         for key in self._keys(model):
-            resident = await self._resident(key)
+            resident: object = await self._resident(key)
             if isinstance(resident, Adapts):
                 try:
                     await resident.remove_adapter(name)

@@ -22,7 +22,7 @@ router = APIRouter(
 async def list_adapters(model: str, request: Request) -> AdapterList:
     server: Server = request.app.state.server
     found = server.library.find(model)
-    added = server.library.added_adapters(found.name)
+    added = server.library.adapters.added_to(found.name)
     return AdapterList(
         data=[AdapterCard.of(found.name, each, is_added=each in added) for each in found.entry.adapters]
     )

@@ -15,7 +15,7 @@ from engines.models.model import adapter_name
 class NewAdapter(StrictModel):
     name: Text = Field(description="What requests call it, behind the model's name and a colon.")
     path: Text = Field(
-        description="In MODEL_BASE_PATH: a GGUF file for llama.cpp, a folder in PEFT's format for vLLM and MLX."
+        description="In MODEL_BASE_PATH: a GGUF file for llama.cpp, a folder (PEFT's format) for vLLM, MLX."
     )
     scale: Annotated[float, Field(ge=-100, le=100, description="How much it counts.")] = 1.0
 

@@ -194,7 +194,7 @@ class ModelLoader:
             quantization=options.quantization or entry.quantization,
             tensor_parallel=entry.tensor_parallel,
             pipeline_parallel=entry.pipeline_parallel,
-            adapters=tuple(self._library.adapters_of(model)),
+            adapters=self._library.adapters.of(model),
             stall_timeout=defaults.stall_timeout,
             allow_special_tokens=defaults.allow_special_tokens,
             deterministic=defaults.deterministic,

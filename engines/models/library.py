@@ -9,18 +9,10 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from engines.base import Adapter
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
 from engines.models.adapter_book import AdapterBook
-from engines.models.catalog import (
-    AdapterEntry,
-    Catalog,
-    CatalogError,
-    UpstreamEntry,
-    check_name,
-    load_catalog,
-)
+from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
 from engines.models.gguf import part_paths
 from engines.models.merger import Merger, without_file
@@ -64,7 +56,7 @@ class Library:
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
         self._by_any_name: dict[str, Model] = {}
-        self._adapters = AdapterBook()
+        self.adapters = AdapterBook(base, self._merge)
         self.catalog_error: CatalogError | None = None
         self.reload()
 
@@ -91,47 +83,8 @@ class Library:
 
     def get(self, wanted: str) -> Model | None:
         """The model of this name, alias, or adapter, if there is one."""
-        adapted = self._adapters.find(wanted)
+        adapted = self.adapters.find(wanted)
         return self._by_any_name.get(wanted.lower()) if adapted is None else adapted[0]
-
-    def adapter(self, wanted: str) -> str | None:
-        """The name of the adapter that ``wanted`` means, by its own name or with the model's."""
-        adapted = self._adapters.find(wanted)
-        return None if adapted is None else adapted[1]
-
-    def adapters_of(self, model: Model) -> list[Adapter]:
-        """The LoRA adapters of ``model``, as it is loaded with them."""
-        return [Adapter(each.name, self.base / each.path, each.scale) for each in model.entry.adapters]
-
-    def added_adapters(self, model: str) -> tuple[AdapterEntry, ...]:
-        """Those of ``model`` that the catalog does not name."""
-        return self._adapters.added_to(model)
-
-    def new_adapter(self, name: str, path: str, scale: float) -> AdapterEntry:
-        """An adapter that a client gave: its ``path`` lies in the model folder, and its name is nobody else's.
-
-        Raises `RequestError`, `PathNotAllowed` and `ModelFileNotFound`.
-        """
-        if self.get(name) is not None:
-            raise RequestError(f"the name {name!r} is a model's or an adapter's: choose another", "name")
-        found = store.inside(self.base, path)
-        if store.leads_out(found, self.base.resolve()):
-            raise store.PathNotAllowed("the adapter has links that lead out of the model folder")
-        try:
-            relative = found.relative_to(self.base.resolve()).as_posix()
-            return AdapterEntry(name=name, path=relative, scale=scale)
-        except ValueError as error:
-            raise RequestError(f"there can be no such adapter: {error}", "name") from None
-
-    def add_adapter(self, model: str, entry: AdapterEntry) -> None:
-        """Let ``model`` have the adapter for as long as this lives."""
-        self._adapters.add(model, entry)
-        self._merge()
-
-    def remove_adapter(self, model: str, name: str) -> None:
-        """Take back what `add_adapter` did."""
-        self._adapters.remove(model, name)
-        self._merge()
 
     def on_disk(self, wanted: str) -> Model:
         """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""
@@ -288,12 +241,12 @@ class Library:
         """Make the models anew from the catalog, what was registered, and what is on disk."""
         registered = {key: file for key, file in self._registered.items() if file.path.exists()}
         merger = Merger(self._catalog, registered, self._survey.models, self.base)
-        self._models = {model.name.lower(): self._adapters.complete(model) for model in merger.models()}
+        self._models = {model.name.lower(): self.adapters.complete(model) for model in merger.models()}
         self._by_any_name = dict(self._models)
         for model in self._models.values():
             for alias in model.aliases:
                 self._by_any_name.setdefault(alias.lower(), model)
-        self._adapters.index(self._models.values(), self._by_any_name.keys())
+        self.adapters.index(self._models.values(), self._by_any_name.keys())
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long
