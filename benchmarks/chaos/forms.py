@@ -1,4 +1,4 @@
-"""Forms that answers are held to, JSON of a schema or a call of a tool: what is lost or doubled breaks them."""
+"""Forms of answers, JSON of a schema or a call of a tool: what is lost or doubled breaks them."""
 
 from __future__ import annotations
 
