@@ -62,7 +62,9 @@ class BatchStore:
 
     async def enter(self, id: str, status: BatchStatus, **values: Any) -> None:
         """Note that a batch is now in ``status``, unless its owner cancels it meanwhile."""
-        unchanged = sa.or_(batches.c.status != "cancelling", sa.literal(status in ("finalizing", "cancelled")))
+        unchanged = sa.or_(
+            batches.c.status != "cancelling", sa.literal(status in ("finalizing", "cancelled"))
+        )
         values |= {"status": status, f"{status}_at": int(self.clock())}
         async with self._database.writing() as connection:
             await connection.execute(sa.update(batches).where(batches.c.id == id, unchanged).values(**values))

@@ -12,7 +12,7 @@ from typing import Any
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
 from engines.sizing import AUTO_KV_MEMORY_SHARE
-from engines.vllm.folder import largest_rank, purpose
+from engines.vllm.folder import largest_rank, pools, purpose
 from engines.vllm.structures import BACKEND
 
 OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
@@ -82,8 +82,8 @@ def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
         has_fast_tokenizer = (Path(args["model"]) / "tokenizer.json").is_file()
         chosen = {"backend": BACKEND} if has_fast_tokenizer else {}
         args = {**args, "structured_outputs_config": StructuredOutputsConfig(**{**chosen, **structures})}
-    made_for, pooling = purpose(spec)
-    if made_for != "text":
+    if pools(spec):
+        _, pooling = purpose(spec)
         kind = {} if pooling in (None, "rank") else {"seq_pooling_type": str(pooling).upper()}
         args = {"runner": "pooling", "pooler_config": PoolerConfig(**kind), **args}
     return args

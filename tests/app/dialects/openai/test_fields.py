@@ -60,8 +60,6 @@ NEEDED: dict[str, dict[str, Any]] = {
     "OllamaNamed": {"model": "m"},
     "OllamaShowRequest": {"model": "m"},
     "OllamaPullRequest": {"model": "m"},
-    "NamespaceTool": {"tools": []},
-    "SchemaFormat": {"schema": {}},
     "ToolChange": {"tool": {"type": "tool_reference", "name": "t"}},
 }
 
