@@ -12,7 +12,7 @@ from engines.abilities import Abilities, expected
 from engines.base import Resident
 from engines.errors import CannotLoad, EngineError, ModelFileNotFound
 from engines.lifecycle.states import LoadOptions, Retention
-from engines.load_spec import Adapter, LoadSpec
+from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
 from engines.models.catalog import FOREVER
@@ -189,7 +189,7 @@ class ModelLoader:
             quantization=options.quantization or entry.quantization,
             tensor_parallel=entry.tensor_parallel,
             pipeline_parallel=entry.pipeline_parallel,
-            adapters=tuple(Adapter(a.name, self._library.base / a.path) for a in entry.adapters),
+            adapters=tuple(self._library.adapters_of(model)),
             stall_timeout=defaults.stall_timeout,
             allow_special_tokens=defaults.allow_special_tokens,
             deterministic=defaults.deterministic,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
-from engines.errors import UnsupportedFeature
+from engines.limits import no_adapter
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
 from engines.text.answers.choice import choose_format
@@ -45,8 +45,7 @@ class Assembled:
             return None
         found = self.adapters.get(name)
         if found is None:
-            known = ", ".join(self.adapters) or "none"
-            raise UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {known})", param="model")
+            raise no_adapter(name, self.adapters)
         return found
 
 

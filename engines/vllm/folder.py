@@ -6,8 +6,9 @@ import importlib.util
 import re
 from pathlib import Path
 
+from engines.base import Adapter
 from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
-from engines.load_spec import Adapter, LoadSpec
+from engines.load_spec import LoadSpec
 from engines.models import hf
 from engines.models.facts import describe
 from engines.models.purpose import Pooling, Purpose, purpose_of
