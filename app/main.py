@@ -10,7 +10,19 @@ from fastapi import FastAPI
 
 from app import __version__, error_responses, middleware
 from app.configuration import WorkerModel
-from app.routers import absent, cluster, docs, events, home, inference, lifecycle, models, pulls, system
+from app.routers import (
+    absent,
+    cluster,
+    docs,
+    events,
+    home,
+    inference,
+    lifecycle,
+    messages,
+    models,
+    pulls,
+    system,
+)
 from app.server import Server
 from app.setting_notes import notes
 from app.settings import Settings, adopt_hub_variables, read_variables
@@ -57,9 +69,9 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     error_responses.install(app)
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
-    docs.install(app, inference.BODIES, server.default.name)
+    docs.install(app, (*inference.BODIES, *messages.BODIES), server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    for module in (inference, pulls, lifecycle, models, events, cluster, system, home):
+    for module in (inference, messages, pulls, lifecycle, models, events, cluster, system, home):
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import Scope
 
 API = "/v1"
+_ANTHROPIC = b"anthropic-version"
 # What probes and scrapers ask for, as often as they like.
 _PROBED = frozenset({"/v1/system/health", "/v1/system/metrics"})
 
@@ -18,6 +19,11 @@ def is_api(scope: Scope) -> bool:
 def is_probe(scope: Scope) -> bool:
     """Whether the request is for the health or the metrics of the server."""
     return route_path(scope) in _PROBED
+
+
+def speaks_anthropic(scope: Scope) -> bool:
+    """Whether a client of Anthropic's API sent the request: it names the version of that in a header."""
+    return any(name == _ANTHROPIC for name, _ in scope["headers"])
 
 
 def route_path(scope: Scope) -> str:

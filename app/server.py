@@ -16,6 +16,8 @@ from app.configuration import (
     open_library,
     worker_library_model,
 )
+from app.database.database import Database
+from app.database.errors import DatabaseUnavailable
 from app.inference.grants import Grants
 from app.inference.ignored import IgnoredFields
 from app.inference.outcome import RequestRecord, Sink
@@ -101,6 +103,7 @@ class Server:
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
         self.ignored = IgnoredFields()
         self.large_bodies = asyncio.Lock()
+        self.database = Database(settings.database)  # a worker keeps nothing there
         self._useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
         self._facts = facts
         self._gpu_memory = 0
@@ -141,6 +144,8 @@ class Server:
                 self.fleet.ensure(model.name)
                 self.manager.want(model.name, modest=True)
         self._background.start(self._keep_reloading())
+        if self.database.exists:
+            self._background.start(self._open_database())
         loads = LoadLog(self.settings, self.default.name, self.manager.statuses, self.manager.events)
         self._background.start(loads.keep_telling())
         self._background.start(loads.tell_when_ready())
@@ -152,6 +157,13 @@ class Server:
         await self.pulls.stop()
         self.media.close()
         await self.cluster.stop()
+        await self.database.close()
+
+    async def _open_database(self) -> None:
+        try:
+            await self.database.open()
+        except DatabaseUnavailable as error:
+            logger.error("%s", error.message)
 
     def idle_gpu(self) -> str:
         """That the engine of the default model leaves a GPU of this machine idle; empty if it does not."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engines.base import Resident, Usage
+from engines.models.model import adapter_name
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The model that a request is for, and the LoRA adapter of it, by their canonical names.
 
-    ``asked_name`` is what the client wrote: one of these, an alias, or either in other letter case.
+    ``asked_name`` is what the client wrote: `name`, the adapter's own name, an alias, in any letter case.
     """
 
     model: str
@@ -23,8 +24,13 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The name that every backend knows the target by: the adapter's, else the model's."""
-        return self.model if self.adapter is None else self.adapter
+        """The canonical name, by which workers know the target: ``model:adapter``, or the model's."""
+        return self.model if self.adapter is None else adapter_name(self.model, self.adapter)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which upstreams may know it: other servers call adapters by their own names."""
+        return (self.name,) if self.adapter is None else (self.name, self.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +117,13 @@ class WireFormat:
 
     ``is_end``: whether the last bytes of an event stream end it as they should. ``find_usage``: the token
     counts in the last bytes of an answer. ``count_tokens``: how many tokens a piece of an event stream
-    carries, taking an event with text for one.
+    carries, taking an event with text for one. An event has ``event_lines``, with the empty one behind it.
     """
 
     is_end: Callable[[bytes], bool]
     find_usage: Callable[[bytes], Usage | None]
     count_tokens: Callable[[bytes], int]
+    event_lines: int = 2
 
 
 Run = Callable[[Resident, ResumePoint | None], Awaitable[Reply]]

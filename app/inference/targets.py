@@ -101,10 +101,10 @@ class Targets:
                 return foreign
             self._library.find(name)  # raises: it says which names there are
         assert known is not None
-        target = Target(known.name, _adapter(known, name), name)
-        if known.is_absent and not self._is_upstream(target.name):
+        target = Target(known.name, self._library.adapter(name), name)
+        is_elsewhere = any(map(self._is_upstream, target.names))
+        if known.is_absent and not is_elsewhere:
             self._library.on_disk(known.name)  # raises: it says how to get the model
-        is_elsewhere = self._is_upstream(target.name)
         can_chat = self._can_chat(known) or is_elsewhere
         purpose = None if is_elsewhere else known.purpose
         return Resolved(target, known.sampling, can_chat, purpose, self.models_for)
@@ -158,9 +158,3 @@ class Targets:
 
     def _is_upstream(self, name: str) -> bool:
         return any(upstream.serves(name) for upstream in self._upstreams())
-
-
-def _adapter(model: Model, name: str) -> str | None:
-    """The adapter of ``model`` that ``name`` is, by its canonical name."""
-    wanted = name.lower()
-    return next((each.name for each in model.entry.adapters if each.name.lower() == wanted), None)

@@ -54,7 +54,12 @@ async def model_status(model: str, request: Request) -> ModelReport:
 @router.get("/v1/models/{model:path}", summary="Look at one model", responses={404: ERROR_RESPONSES[404]})
 async def get_model(model: str, request: Request) -> ModelCard:
     server: Server = request.app.state.server
-    return _report(server, model).card()
+    adapter = server.library.adapter(model)
+    if adapter is None:
+        return _report(server, model).card()
+    base = server.library.get(model)
+    assert base is not None
+    return _of_library(server, base).card().of_adapter(adapter)
 
 
 def _report(server: Server, name: str) -> ModelReport:

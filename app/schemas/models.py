@@ -12,7 +12,7 @@ from balancer.backends.base import Backend, BackendState
 from engines.abilities import TOLD, Abilities, of_loaded
 from engines.lifecycle.states import ModelState, ModelStatus
 from engines.models.catalog import EngineName
-from engines.models.model import Model
+from engines.models.model import Model, adapter_name
 from engines.models.pull.jobs import PullJob
 from engines.models.pull.puller import PulledModel, PullProgress
 
@@ -61,7 +61,8 @@ class ModelCard(BaseModel):
 
     def of_adapter(self, name: str) -> Self:
         """The card of an adapter of this model, which requests name like a model."""
-        return self.model_copy(update={"id": name, "parent": self.id, "aliases": []})
+        own = {"id": adapter_name(self.id, name), "parent": self.id, "aliases": [name]}
+        return self.model_copy(update=own)
 
 
 class ModelList(BaseModel):

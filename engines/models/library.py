@@ -15,7 +15,7 @@ from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_n
 from engines.models.catalog.schema import MAX_NAME
 from engines.models.gguf import part_paths
 from engines.models.merger import Merger, without_file
-from engines.models.model import Changes, Model, compare, missing
+from engines.models.model import Changes, Model, adapter_name, compare, missing
 from engines.models.store import ModelFile
 from engines.models.survey import Skipped, Survey, look_into
 
@@ -86,21 +86,17 @@ class Library:
         adapted = self._by_adapter.get(name)
         return self._by_any_name.get(name) if adapted is None else adapted[0]
 
+    def adapter(self, wanted: str) -> str | None:
+        """The canonical name of the adapter that ``wanted`` means, by its own name or with the model's."""
+        adapted = self._by_adapter.get(wanted.lower())
+        return None if adapted is None else adapted[1]
+
     def on_disk(self, wanted: str) -> Model:
         """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""
         model = self.find(wanted)
         if model.is_absent:
             raise ModelFileNotFound(missing(model))
         return model
-
-    def served(self, wanted: str) -> tuple[Model, str | None]:
-        """The model on disk that a request for ``wanted`` goes to, and the adapter, if it names one.
-
-        Raises `ModelFileNotFound`.
-        """
-        if (found := self._by_adapter.get(wanted.lower())) is not None:
-            return self.on_disk(found[0].name), found[1]
-        return self.on_disk(wanted), None
 
     def named(self, wanted: str) -> Model:
         """The model that an operator names, by a name or by a path, which may lead anywhere.
@@ -252,14 +248,16 @@ class Library:
         merger = Merger(self._catalog, registered, self._survey.models, self.base)
         self._models = {model.name.lower(): model for model in merger.models()}
         self._by_any_name = dict(self._models)
-        self._by_adapter = {
-            adapter.name.lower(): (model, adapter.name)
-            for model in self._models.values()
-            for adapter in model.entry.adapters
-        }
         for model in self._models.values():
             for alias in model.aliases:
                 self._by_any_name.setdefault(alias.lower(), model)
+        self._by_adapter = {}
+        for model in self._models.values():
+            for adapter in model.entry.adapters:
+                self._by_adapter[adapter.name.lower()] = model, adapter.name
+                for full in (adapter_name(name, adapter.name).lower() for name in model.names):
+                    if full not in self._by_any_name:
+                        self._by_adapter.setdefault(full, (model, adapter.name))
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long

@@ -80,7 +80,8 @@ class VllmEngine(VllmResident):
         check_kinds(media, self.info)
         messages, tools = await parts.tools.adapt(messages, tools)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
-        source = parts.renderer.source(chat.tools) if rendering.reasoning_effort is not None else None
+        switches = rendering.reasoning_effort is not None or rendering.reasons is not None
+        source = parts.renderer.source(chat.tools) if switches else None
         given = variables(rendering, chat.template_args, source)
         rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
         if not isinstance(rendered, str):

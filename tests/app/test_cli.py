@@ -124,6 +124,7 @@ def test_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"{__version__}\n"
 
 
+@pytest.mark.processes
 def test_python_dash_m() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app", "--version"],
@@ -328,6 +329,7 @@ def test_serve_without_options_leaves_the_environment(
     assert served["host"] == "0.0.0.0"
 
 
+@pytest.mark.processes
 def test_serve_dev_reloads_and_logs_for_people(
     invoke: Invoke, served: dict[str, Any], closed_port: int
 ) -> None:

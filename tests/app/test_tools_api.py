@@ -354,7 +354,7 @@ def test_an_adapter_is_a_model_by_its_name(client: httpx.Client, server: LiveSer
     fake = engine(server, "Arr.")
     body = {"messages": QUESTION} if path == CHAT else {"prompt": "Hello"}
     response = client.post(path, json={"model": "pirate", **body})
-    assert response.json()["model"] == "Pirate"
+    assert response.json()["model"] == "able:Pirate"
     assert fake.last_request is not None
     assert fake.last_request.adapter == "Pirate"
     assert client.post(path, json={"model": "able", **body}).json()["model"] == "able"
