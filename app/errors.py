@@ -238,7 +238,8 @@ def _message(error: Mapping[str, Any]) -> str:
         return "there is no such field"
     if kind == "union_tag_invalid":
         found = error.get("ctx", {})
-        return f"{found.get('tag')!r} is none of {found.get('expected_tags')}"
+        named = str(found.get("discriminator")).strip("'")
+        return f"its {named} {found.get('tag')!r} is none of {found.get('expected_tags')}"
     if kind == "json_invalid":
         return f"The body is not valid JSON: {error.get('ctx', {}).get('error', message)}."
     if tuple(error["loc"]) in ((), ("body",)):

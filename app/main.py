@@ -21,6 +21,7 @@ from app.routers import (
     messages,
     models,
     pulls,
+    responses,
     system,
 )
 from app.server import Server
@@ -69,9 +70,10 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     error_responses.install(app)
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
-    docs.install(app, (*inference.BODIES, *messages.BODIES), server.default.name)
+    bodies = (*inference.BODIES, *responses.BODIES, *messages.BODIES)
+    docs.install(app, bodies, server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    for module in (inference, messages, pulls, lifecycle, models, events, cluster, system, home):
+    for module in (inference, responses, messages, pulls, lifecycle, models, events, cluster, system, home):
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)
     return app

@@ -23,7 +23,7 @@ def is_probe(scope: Scope) -> bool:
 
 def speaks_anthropic(scope: Scope) -> bool:
     """Whether a client of Anthropic's API sent the request: it names the version of that in a header."""
-    return any(name == _ANTHROPIC for name, _ in scope["headers"])
+    return any(name == _ANTHROPIC for name, _ in scope.get("headers", ()))
 
 
 def route_path(scope: Scope) -> str:

@@ -164,6 +164,18 @@ class Settings(BaseSettings):
         description="The database of it: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. Empty: "
         "SQLite, in STATE_DIR.",
     )
+    stored_responses: int = Field(
+        100_000,
+        ge=0,
+        description="Responses of /v1/responses that are kept, in the database, for requests that follow "
+        "them; 0: none.",
+    )
+    stored_responses_days: int = Field(
+        30, ge=1, le=3650, description="Days after its last use that a stored response is kept."
+    )
+    stored_responses_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="Memory that stored responses may take."
+    )
     keep_alive: str = Field(
         "-1",
         description="How long an unused model stays loaded: seconds or a duration such as `5m`; -1: until "

@@ -10,7 +10,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from engines.base import EngineInfo, Media, MediaKind
 from engines.base.media import SENSES
@@ -23,6 +23,8 @@ LONGEST_SIDE = 16_384
 
 # Pillow is given no other: many of its decoders are hardly ever looked after.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+# Orientations of pictures that lie on a side, as cameras store them.
+_ON_A_SIDE = (5, 6, 7, 8)
 _NAMED = "PNG, JPEG, WebP or GIF"
 _SOUNDS_NAMED = "WAV, MP3 or FLAC"
 
@@ -95,7 +97,9 @@ def _dimensions(data: bytes, param: str | None) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large ones, which are refused here by their size
             with Image.open(io.BytesIO(data), formats=_FORMATS) as found:
-                return found.size
+                width, height = found.size
+                lies = found.getexif().get(ExifTags.Base.Orientation) in _ON_A_SIDE
+                return (height, width) if lies else (width, height)
     except Image.DecompressionBombError:
         raise RequestError(
             f"the image has too many pixels: at most {MOST_PIXELS // 1_000_000} million are read", param=param

@@ -5,7 +5,19 @@ Times are Unix seconds. ``number`` orders the rows as they came; clients know th
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -58,6 +70,22 @@ batches = Table(
     Column("cancelling_at", BigInteger),
     Column("cancelled_at", BigInteger),
     Index("batches_by_owner", "owner", "number"),
+    sqlite_autoincrement=True,
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("owner", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    # The response that it follows, and the items that it was asked with beyond those of that one.
+    Column("previous", Text),
+    Column("input", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    UniqueConstraint("owner", "id", name="responses_by_id"),
+    Index("responses_by_use", "used_at"),
     sqlite_autoincrement=True,
 )
 

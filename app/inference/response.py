@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,19 +22,38 @@ log = get_logger("http")
 BACKEND_HEADER = b"x-enginehouse-backend"
 
 
+class AnswerObserver(Protocol):
+    """Whoever looks at an answer as it passes."""
+
+    def began(self, status: int, *, is_events: bool) -> None:
+        """The answer has this status."""
+        ...
+
+    def saw(self, data: bytes) -> None:
+        """A piece of it was sent."""
+        ...
+
+    def ended(self) -> None:
+        """It came to its end."""
+        ...
+
+
 class InferenceResponse(Response):
     """Acquires a backend, runs the call there and sends what comes.
 
     A client that disconnects at any point (queued, in prefill, mid-answer) releases everything.
     """
 
-    def __init__(self, inference: Inference, ignored: str = "") -> None:
+    def __init__(
+        self, inference: Inference, ignored: str = "", observer: AnswerObserver | None = None
+    ) -> None:
         """``ignored``: the fields of the request that do not count, as `IgnoredFields` tells them."""
         super().__init__()
         self._inference = inference
         self._is_events = False
         self._ignored = ignored
-        self._sent = b""  # last
+        self._observer = observer
+        self._first = self._sent = b""  # the last
         self._dispatch = inference.dispatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +78,10 @@ class InferenceResponse(Response):
         if self._ignored:
             headers = add_to_list(headers, IGNORED_HEADER, self._ignored.encode())
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if self._observer is not None:
+            self._observer.began(reply.status, is_events=self._is_events)
         body, data = reply.body, first
+        self._first = first
         while True:
             try:
                 await self._forward(send, body, data)
@@ -70,14 +94,21 @@ class InferenceResponse(Response):
                     return
         self._inference.end(reply.status)
         self._dispatch.finish()
+        if self._observer is not None:
+            self._observer.ended()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _forward(self, send: Send, body: ByteStream, data: bytes) -> None:
+        observer = self._observer
         if data:
             self._sent = data
+            if observer is not None:
+                observer.saw(data)
             await send({"type": "http.response.body", "body": data, "more_body": True})
         async for data in body:
             self._sent = data
+            if observer is not None:
+                observer.saw(data)
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _break_off(self, send: Send, failure: Exception) -> None:
@@ -92,7 +123,8 @@ class InferenceResponse(Response):
             await send({"type": "http.response.body", "body": comment, "more_body": True})
             return
         # What an upstream sent may end in the middle of an event.
-        event = b"\n\n" + self._inference.dialect.error_event(failure, self._sent)
+        sent = self._sent if self._sent is self._first else self._first + self._sent
+        event = b"\n\n" + self._inference.dialect.error_event(failure, sent)
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _release(self) -> None:

@@ -69,7 +69,8 @@ _OTHERS = {
     "pooling": _EMBEDDINGS,
     "props": _LLAMA_SERVER,
     "realtime": f"OpenAI's Realtime API {_LATER}: {_CHAT} with stream",
-    "responses": f"OpenAI's Responses API {_LATER}: {_CHAT}",
+    "responses": "of OpenAI's Responses API there are POST /v1/responses and /v1/responses/input_tokens, "
+    "GET and DELETE /v1/responses/{id}, and GET /v1/responses/{id}/input_items",
     "slots": _LLAMA_SERVER,
     "threads": _ASSISTANTS,
     "uploads": _FILES,

@@ -46,7 +46,7 @@ async def pull_model(body: PullBody, request: Request) -> Any:
     """
     server: Server = request.app.state.server
     include = tuple(body.include or ())
-    job = server.pull(body.model_name, body.source, body.revision, include, force=body.force)
+    job = server.pulls.start(body.model_name, body.source, body.revision, include, force=body.force)
     watch = job.watch()
     if body.stream:
         return EventResponse(PullEvents(watch))

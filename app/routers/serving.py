@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from app import json_body
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
 from app.inference.ignored import refuse
-from app.inference.response import InferenceResponse
+from app.inference.response import AnswerObserver, InferenceResponse
 from app.inference.wire_request import WireRequest
 from app.server import Server
 from balancer.call import spliced
@@ -49,21 +49,47 @@ def described_body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-async def serve(request: Request, dialect: Dialect[Any]) -> Response:
+Prepare = Callable[[WireRequest, Any], Awaitable[tuple[WireRequest, Any, AnswerObserver | None]]]
+"""Makes of a request, and its JSON, what is served in its place, and says who looks at the answer."""
+
+
+async def serve(request: Request, dialect: Dialect[Any], prepare: Prepare | None = None) -> Response:
     """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
-    its model. What is right or wrong with such a request is theirs to say."""
+    its model. What is right or wrong with such a request is theirs to say.
+
+    ``prepare`` is not for workers: their parents have done it.
+    """
     server: Server = request.app.state.server
     wire = await _wire_request(request, is_worker=server.is_worker)
     if json_body.is_small(wire.body):
-        return _begin(server, dialect, wire, json_body.parse(wire.body), request.state)
+        return await _prepared(server, dialect, wire, json_body.parse(wire.body), request.state, prepare)
     # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
     async with server.large_bodies:
         document = await json_body.parse_large(wire.body)
-        return _begin(server, dialect, wire, document, request.state)
+        return await _prepared(server, dialect, wire, document, request.state, prepare)
+
+
+async def _prepared(
+    server: Server,
+    dialect: Dialect[Any],
+    wire: WireRequest,
+    document: Any,
+    client: State,
+    prepare: Prepare | None,
+) -> Response:
+    observer = None
+    if prepare is not None and not server.is_worker:
+        wire, document, observer = await prepare(wire, document)
+    return _begin(server, dialect, wire, document, client, observer)
 
 
 def _begin(
-    server: Server, dialect: Dialect[Any], wire: WireRequest, document: Any, client: State
+    server: Server,
+    dialect: Dialect[Any],
+    wire: WireRequest,
+    document: Any,
+    client: State,
+    observer: AnswerObserver | None,
 ) -> Response:
     """``client`` is what `AuthMiddleware` says of it."""
     pipeline, grants, told = server.pipeline, server.grants, server.ignored
@@ -76,7 +102,7 @@ def _begin(
     foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
     if foreign is not None:
         ignored = told.tell(client.client, beyond) if beyond else ""
-        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored)
+        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored, observer)
     try:
         task = dialect.parse(document, server.targets.resolve)
     except ValidationError as error:
@@ -89,7 +115,7 @@ def _begin(
     names = (*beyond, *(field.name for field in task.unknown))
     # A worker's parent has told it.
     ignored = told.tell(client.client, names) if names and not server.is_worker else ""
-    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
+    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored, observer)
 
 
 def _with_model(wire: WireRequest, document: Any, default: str) -> tuple[WireRequest, Any]:

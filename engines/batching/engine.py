@@ -48,6 +48,8 @@ from engines.text.answers.output import Output, output_of
 from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
 from engines.text.ranking.judge import judge_of
 from engines.text.templates.chat_prompt import OpenEnd, variables
+from engines.text.templates.content_parts import ContentForm, with_marks
+from engines.text.templates.media_marks import MediaMarks
 from engines.text.templates.renderer import ChatTemplate, TemplateWorker
 from engines.text.templates.tool_template import ToolTemplate
 from engines.text.tokens.tokenizer import Tokenizer
@@ -94,6 +96,7 @@ class BatchingEngine(ABC, Generic[S]):
         )
         self._format = choose_format(source, answer_format) if source else None
         self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
+        self._content = ContentForm(self._render_plainly)
         self._tools = ToolTemplate(self._render_probe, call_writer(self._format or GENERIC))
         self._info = self._described(info)
         pairs = rerank_template or vocabulary.rerank_template
@@ -113,18 +116,26 @@ class BatchingEngine(ABC, Generic[S]):
         if self._template is None:
             raise no_chat_template(self._info.model)
         check_kinds(media, self._info)
-        messages, tools = await self._tools.adapt(messages, tools)
+        marks = MediaMarks(len(media))
+        messages, tools = await self._tools.adapt(with_marks(messages, marks.marks), tools)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         end = OpenEnd.of(rendering)
         text = await self._template.render(
-            chat.messages if end is None else end.mark(chat.messages),
+            await self._content.adapt(chat.messages if end is None else end.mark(chat.messages)),
             tools=chat.tools,
             add_generation_prompt=rendering.add_generation_prompt,
             template_args=variables(rendering, chat.template_args, self._template.source),
         )
         if end is not None:
             text = end.cut(text)
-        return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
+        add_special = self._lacks_special(text)
+        if not media:
+            return await self._tokenizer.prompt(text, chat, add_special=add_special)
+        shown = marks.split(text)
+        ids = [await self._media_ids(each) for each in media]
+        parts = [each if isinstance(each, str) else ids[each] for each in shown]
+        prompt = await self._tokenizer.prompt(parts, chat, add_special=add_special)
+        return replace(prompt, media=tuple(media[each] for each in shown if isinstance(each, int)))
 
     async def render_infill(self, prefix: str | Seq[int], suffix: str, files: Seq[SourceFile] = ()) -> Prompt:
         return await self._tokenizer.infill(self._vocabulary.fim, prefix, suffix, files)
@@ -146,7 +157,8 @@ class BatchingEngine(ABC, Generic[S]):
         return await self._tokenizer.detokenize(token_ids)
 
     def labels(self, token_ids: Seq[int]) -> list[bytes]:
-        return [*map(self._vocabulary.label, token_ids)]
+        # What stands for media has no text.
+        return [self._vocabulary.label(token) if token >= 0 else b"" for token in token_ids]
 
     async def prepare(self, structure: Structure) -> None:
         if self._compiler is None:
@@ -168,10 +180,10 @@ class BatchingEngine(ABC, Generic[S]):
         last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
-        stream = ChunkStream(on_close=lambda: thread.abort(sequence))
+        stream = ChunkStream(on_close=lambda: self._abort(thread, sequence))
         sequence = self._new_sequence(request, stream, output, limit)
         sequence.mask = self._mask(request)
-        thread.submit(sequence)
+        self._submit(thread, sequence)
         return stream
 
     def retell(self, request: GenerationRequest) -> AnswerDelta:
@@ -197,6 +209,11 @@ class BatchingEngine(ABC, Generic[S]):
         return await self._judge.score(self, pairs, most=most, request_id=request_id)
 
     async def _render_probe(
+        self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None
+    ) -> str:
+        return await self._render_plainly(await self._content.adapt(messages), tools)
+
+    async def _render_plainly(
         self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None
     ) -> str:
         assert self._template is not None
@@ -238,6 +255,18 @@ class BatchingEngine(ABC, Generic[S]):
     async def _thread_ended(self) -> bool:
         """Wait until the engine thread, which was told to stop, is done; False if it hangs."""
         return await asyncio.to_thread(self._thread.join, self._stall_timeout)
+
+    def _submit(self, thread: EngineThread[S], sequence: S) -> None:
+        """Let ``thread`` have a sequence; an engine may have to prepare it first."""
+        thread.submit(sequence)
+
+    def _abort(self, thread: EngineThread[S], sequence: S) -> None:
+        """Take back a sequence that nobody waits for any more."""
+        thread.abort(sequence)
+
+    async def _media_ids(self, media: Media) -> tuple[int, ...]:
+        """The ids that stand for ``media`` in a prompt, of an engine with the capability for it."""
+        raise UnsupportedFeature("this model's engine takes no images or sounds", param="messages")
 
     # -- what an engine adds -----------------------------------------------------------------------
 

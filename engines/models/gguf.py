@@ -22,7 +22,7 @@ _FIM_KEY = "tokenizer.ggml.fim_pre_token_id"
 _OTHER_KINDS = {
     "adapter": "is a LoRA adapter, which changes another model and is none itself: this server loads adapters"
     " with vLLM only, in PEFT's format (`adapters` in models.yaml)",
-    "mmproj": "is a projector for images or sound, which belongs to another model and is none itself",
+    "mmproj": "is a projector for images or sound, which belongs to the model beside it and is none itself",
     "imatrix": "is an importance matrix, a help for quantising, and no model",
 }
 

@@ -40,7 +40,7 @@ class ModelFile:
 
     ``format`` is ``gguf`` (``path`` is a file), ``hf`` or ``mlx`` (a folder), or ``none`` for no file at all.
     ``sampling`` is what the model's own files say of it; ``purpose`` None: whatever its engine can do;
-    ``senses`` are those of "vision" and "audio" that it has.
+    ``senses`` are those of "vision" and "audio" that it has, a GGUF file by its ``projector``.
     """
 
     name: str
@@ -54,6 +54,7 @@ class ModelFile:
     reasons: bool = False
     has_fim: bool = False
     senses: frozenset[str] = frozenset()
+    projector: Path | None = None
     context_length: int = 0
     purpose: Purpose | None = None
     pooling: Pooling | None = None
@@ -118,6 +119,8 @@ def at(path: Path, source: Source = "disk") -> ModelFile:
         has_chat_template=facts.has_chat_template,
         reasons=facts.reasons,
         has_fim=facts.has_fim,
+        senses=facts.senses,
+        projector=facts.projector,
         context_length=facts.context_length,
         purpose=facts.purpose,
         pooling=facts.pooling,
@@ -169,7 +172,8 @@ def stamp(path: Path) -> Stamp | None:
 def stamps(model: ModelFile) -> dict[Path, Stamp | None]:
     """The stamps by which a change of the model shows."""
     files = gguf.part_paths(model.path) if model.format == "gguf" else (model.path,)
-    return {file: stamp(file) for file in files}
+    more = () if model.projector is None else (model.projector,)
+    return {file: stamp(file) for file in (*files, *more)}
 
 
 def files_at(path: Path) -> tuple[Path, ...]:

@@ -13,7 +13,7 @@ from app.inference.dialect import Resolve
 from app.inference.media import MediaList
 from app.inference.targets import Resolved
 from app.inference.task import Task
-from app.inference.tokens import TokensTask
+from app.inference.tokens import TokensTask, tokens_of
 from app.schemas.unknown_fields import UnknownField, read_body
 from engines.base import Rendering, Structure
 from engines.errors import RequestError
@@ -47,15 +47,7 @@ def parse_count(document: Any, resolve: Resolve) -> TokensTask:
         known = MessagesRequest.model_fields.keys() - CountTokensRequest.model_fields.keys()
         document = {name: value for name, value in document.items() if name not in known}
     body, unknown = read_body(CountTokensRequest, document)
-    chat = _task(body, _resolved(body, resolve), unknown)
-    return TokensTask(
-        target=chat.target,
-        chat=chat,
-        needs=chat.needs,
-        keep_alive=chat.keep_alive,
-        priority=chat.priority,
-        unknown=unknown,
-    )
+    return tokens_of(_task(body, _resolved(body, resolve), unknown))
 
 
 def _resolved(body: CountTokensRequest, resolve: Resolve) -> Resolved:

@@ -27,6 +27,7 @@ INLINE = 4096
 SLICE = 16 * 1024
 # Plain text that is longer is first counted, in pieces of this length: some ten milliseconds each.
 COUNTED = 32 * 1024
+IN_TEXT = "<media>"
 # Tokens that a cut inside a word may add.
 _SEAM = 64
 
@@ -128,16 +129,23 @@ class Tokenizer:
         except RecursionError as error:
             raise RequestError("the messages nest too deep", param="messages") from error
 
-    async def prompt(self, text: str, chat: GuardedChat, *, add_special: bool) -> Prompt:
-        """The prompt that the template made of ``chat``."""
-        self._check_characters(len(text))
+    async def prompt(
+        self, text: str | Sequence[str | tuple[int, ...]], chat: GuardedChat, *, add_special: bool
+    ) -> Prompt:
+        """The prompt that the template made of ``chat``: text, perhaps with tokens in between, for which
+        `IN_TEXT` stands in the prompt's text."""
+        given = [text] if isinstance(text, str) else text
+        size = sum(len(part) for part in given if isinstance(part, str))
+        self._check_characters(size)
 
         def read(check: Check) -> Prompt:
-            parts = text.split(chat.mark) if chat.mark else [text]
+            parts: list[str | tuple[int, ...]] = []
+            for part in given:
+                parts += part.split(chat.mark) if chat.mark and isinstance(part, str) else [part]
             token_ids = self._read(parts, add_special, check)
-            return Prompt(token_ids, "".join(parts) if chat.mark else text)
+            return Prompt(token_ids, "".join(part if isinstance(part, str) else IN_TEXT for part in parts))
 
-        return await self._run(len(text), read)
+        return await self._run(size, read)
 
     async def close(self) -> None:
         """Return when nothing here touches the vocabulary any more, and nothing will."""
@@ -179,11 +187,19 @@ class Tokenizer:
     def _check_characters(self, characters: int) -> None:
         check_prompt_length(characters // self._vocabulary.special_tokens.longest, self._context)
 
-    def _read(self, parts: Sequence[str], add_special: bool, check: Check) -> tuple[int, ...]:
+    def _read(
+        self, parts: Sequence[str | tuple[int, ...]], add_special: bool, check: Check
+    ) -> tuple[int, ...]:
         tokenize = self._vocabulary.tokenize
-        slices = [each for part in parts for each in self._slices(part, check)]
+        slices: list[str | tuple[int, ...]] = []
+        for part in parts:
+            slices += self._slices(part, check) if isinstance(part, str) else [part]
         found: list[int] = []
         for each in slices:
+            if not isinstance(each, str):
+                found += each
+                check_prompt_length(len(found), self._context)
+                continue
             self._count(each, len(found), check)
             check()
             found += tokenize(each, add_special=False)

@@ -20,7 +20,7 @@ import pytest
 from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Structure
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError, UnsupportedFeature
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.stepper import ForwardPass, LlamaStepper
 from support.models import bundled, gemma_base, smollm2
 

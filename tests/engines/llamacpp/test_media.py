@@ -1,0 +1,173 @@
+"""Pictures in llama.cpp, on tiny models of random weights. The measure is what libmtmd's helper computes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import io
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import llama_cpp.mtmd_cpp as mtmd
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines import media
+from engines.base import Chunk, GenerationRequest, Media, Prompt, Sampling
+from engines.llamacpp.engine import LlamaEngine, LlamaOptions
+from engines.llamacpp.model_cache import ModelCache
+from support.tiny_vision import Family, tiny_vision
+
+pytestmark = pytest.mark.real
+
+GREEDY = Sampling(temperature=0.0)
+SEEN = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "before "},
+            {"type": "image", "index": 0},
+            {"type": "text", "text": " after"},
+        ],
+    }
+]
+
+
+def picture(seed: int, width: int = 64, height: int = 48) -> Media:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height)).save(file, "PNG")
+    return media.image(file.getvalue())
+
+
+@pytest.fixture(params=["qwen2vl", "gemma3"])
+def family(request: pytest.FixtureRequest) -> Family:
+    found: Family = request.param
+    return found
+
+
+@pytest.fixture(params=["pooled", "split"])
+async def engine(
+    family: Family, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[LlamaEngine]:
+    loaded = await load(tmp_path, family, kv_cells=2048 if request.param == "pooled" else None)
+    yield loaded
+    await loaded.close()
+
+
+async def load(folder: Path, family: Family, **options: Any) -> LlamaEngine:
+    model, projector = tiny_vision(folder, family)
+    given = {"context_length": 1024, "threads": 1, "max_sequences": 4, **options}
+    return await LlamaEngine.load(
+        LlamaOptions(name="m", path=model, projector=projector, **given), ModelCache()
+    )
+
+
+async def ask(engine: LlamaEngine, prompt: Prompt, **fields: Any) -> list[Chunk]:
+    request = GenerationRequest("r", prompt, **{"sampling": GREEDY, "max_tokens": 8, "logprobs": 0, **fields})
+    return [chunk async for chunk in engine.generate(request)]
+
+
+def tokens_of(chunks: list[Chunk]) -> list[int]:
+    return [token for chunk in chunks for token in chunk.token_ids]
+
+
+def logprobs_of(chunks: list[Chunk]) -> list[float]:
+    return [each.chosen.logprob for chunk in chunks for each in chunk.logprobs]
+
+
+def cached_of(chunks: list[Chunk]) -> int:
+    usage = chunks[-1].usage
+    assert usage is not None
+    return usage.cached_tokens
+
+
+async def test_all_of_it(engine: LlamaEngine, family: Family, tmp_path: Path) -> None:
+    one, other = picture(1), picture(2)
+    assert "vision" in engine.info.capabilities
+    prompt = await engine.render_chat(SEEN, media=[one])
+    assert prompt.text is not None
+    assert "before <media> after" in prompt.text
+    ids = prompt.token_ids
+    assert sum(token < 0 for token in ids) == (48 if family == "qwen2vl" else 16)
+
+    first = await ask(engine, prompt)
+    drawn, expected = reference(tmp_path, family, prompt, one, 8)
+    assert tokens_of(first) == drawn
+    assert logprobs_of(first) == pytest.approx(expected, abs=0.02)
+    # The same again: nothing is encoded, and all but the last token is there.
+    again = await ask(engine, await engine.render_chat(SEEN, media=[one]))
+    assert (tokens_of(again), logprobs_of(again)) == (tokens_of(first), logprobs_of(first))
+    end = max(place for place, token in enumerate(ids) if token < 0) + 1
+    assert cached_of(again) == end
+    assert engine.metrics() == {"media_encoded_total": 1, "media_cached_total": 1}
+
+    # Another picture gives other logits, and shares what is before it only.
+    second = await engine.render_chat(SEEN, media=[other])
+    differently = await ask(engine, second)
+    assert logprobs_of(differently) != pytest.approx(logprobs_of(first), abs=1e-3)
+    assert cached_of(differently) <= ids.index(next(token for token in ids if token < 0))
+
+    # Beside each other, and beside a text, all answer as alone.
+    plain = await engine.render_chat([{"role": "user", "content": "hello"}])
+    alone = await ask(engine, plain)
+    together = await asyncio.gather(*(ask(engine, each) for each in (prompt, second, plain)))
+    for beside, before in zip(together, (first, differently, alone), strict=True):
+        assert tokens_of(beside) == tokens_of(before)
+        assert logprobs_of(beside) == pytest.approx(logprobs_of(before), abs=0.02)
+
+    # The second turn has the picture from the cache.
+    turn = [*SEEN, {"role": "assistant", "content": "x"}, {"role": "user", "content": "and?"}]
+    third = await ask(engine, await engine.render_chat(turn, media=[one]))
+    assert cached_of(third) >= end
+    assert engine.metrics()["media_encoded_total"] == 2
+
+
+def reference(
+    folder: Path, family: Family, prompt: Prompt, seen: Media, count: int
+) -> tuple[list[int], list[float]]:
+    """What libmtmd's helper and greedy decoding make of the prompt: tokens, and their log probabilities."""
+    model, projector = folder / f"tiny-{family}.gguf", folder / f"mmproj-tiny-{family}-f16.gguf"
+    handle = lib.llama_model_load_from_file(str(model).encode(), lib.llama_model_default_params())
+    params = lib.llama_context_default_params()
+    params.n_ctx = params.n_batch = params.n_ubatch = 512
+    context = lib.llama_init_from_model(handle, params)
+    given = mtmd.mtmd_context_params_default()
+    given.use_gpu = given.warmup = False
+    sees = mtmd.mtmd_init_from_file(str(projector).encode(), handle, given)
+    pixels = np.asarray(media.decoded(seen)).copy()
+    bitmap = mtmd.mtmd_bitmap_init(
+        seen.width, seen.height, pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+    )
+    text = (prompt.text or "").replace("<media>", "<__media__>").encode()
+    chunks = mtmd.mtmd_input_chunks_init()
+    asked = mtmd.mtmd_input_text(text=text, text_len=len(text), add_special=True, parse_special=True)
+    bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+    assert mtmd.mtmd_tokenize(sees, chunks, ctypes.byref(asked), bitmaps, 1) == 0
+    past = lib.llama_pos(0)
+    assert mtmd.mtmd_helper_eval_chunks(sees, context, chunks, 0, 0, 512, True, ctypes.byref(past)) == 0
+    tokens: list[int] = []
+    logprobs: list[float] = []
+    shape = (lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(handle)),)
+    for place in range(count):
+        logits = np.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), shape=shape)
+        row = logits.astype(np.float64)
+        token = int(row.argmax())
+        tokens.append(token)
+        logprobs.append(float(row[token] - row.max() - math.log(np.exp(row - row.max()).sum())))
+        single = lib.llama_batch_init(1, 0, 1)
+        single.n_tokens = 1
+        single.token[0], single.pos[0], single.n_seq_id[0] = token, past.value + place, 1
+        single.seq_id[0][0], single.logits[0] = 0, 1
+        assert lib.llama_decode(context, single) == 0
+        lib.llama_batch_free(single)
+    mtmd.mtmd_input_chunks_free(chunks)
+    mtmd.mtmd_bitmap_free(bitmap)
+    mtmd.mtmd_free(sees)
+    lib.llama_free(context)
+    lib.llama_model_free(handle)
+    return tokens, logprobs
