@@ -20,6 +20,7 @@ from engines.text.templates.tool_prompt import WriteCall, hermes_call
 from engines.text.templates.tool_template import ToolTemplate
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
+from engines.vllm.media import senses_of
 from engines.vllm.options import own_options
 from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
 from engines.vllm.plans import VllmPlans
@@ -102,7 +103,8 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         "fim": bool(vocabulary.fim),
         "rerank": can_judge(pairs, vocabulary, said),
     }
-    info = described(spec, launched, {name for name, has in capabilities.items() if has})
+    senses = senses_of(launched.llm) if capabilities["chat"] else set()
+    info = described(spec, launched, senses | {name for name, has in capabilities.items() if has})
     tools = ToolTemplate(renderer.render_probe, write)
     return Assembled(launched, renderer, vocabulary, tools, plans, adapters, grammar, info)
 

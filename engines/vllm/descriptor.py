@@ -134,6 +134,7 @@ DESCRIPTOR = EngineDescriptor(
             "sleep",
             "structured",
             "tools",
+            "vision",
         }
     ),
     help={
