@@ -72,7 +72,7 @@ class OutputListener(Protocol):
     def closed(self, item: OutputItem, status: ItemStatus) -> None: ...
 
 
-class Output:
+class ResponseOutput:
     """The output of one answer. At most its last item is open.
 
     With a ``raw`` tool in the box, content is that tool's input.
