@@ -28,6 +28,7 @@ from engines.base import Chunk, GenerationRequest, Prompt, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
 from support.clock import Clock
+from support.marks import MarkReader
 
 Asked = tuple[GeneratingDialect, dict[str, Any]]
 
