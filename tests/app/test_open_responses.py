@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from support.mark_reader import MarkReader
 
 from engines.base import Engine
 from engines.fake import FakeEngine
