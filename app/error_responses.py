@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from app.database.errors import DatabaseUnavailable
 from app.dialects.anthropic.envelope import envelope as anthropic
+from app.dialects.ollama.envelope import envelope as ollama
 from app.errors import ApiError, error_body, to_api_error
 from app.operations import errors as operation_errors
 from app.paths import route_path, speaks_anthropic
@@ -33,7 +34,7 @@ def _openai(err: ApiError, request_id: str) -> tuple[int, dict[str, Any]]:
 
 
 # By the beginning of the path. All other APIs have OpenAI's.
-_ENVELOPES: dict[str, Envelope] = {"/v1/messages": anthropic}
+_ENVELOPES: dict[str, Envelope] = {"/v1/messages": anthropic, "/api/": ollama}
 
 
 def error_response(err: ApiError, scope: Scope | None) -> Response:

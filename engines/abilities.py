@@ -85,7 +85,7 @@ def _expected(model: Model, engine: EngineDescriptor) -> frozenset[str]:
         has |= _OF_CHATS | file.senses | ({"reasoning"} if file.reasons else set())
     if file.has_fim:
         has.add("fim")
-    if model.entry.adapters:
+    if engine.adapts or model.entry.adapters or model.entry.options.get("enable_lora") is True:
         has.add("adapters")
     return declared & has
 

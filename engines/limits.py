@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from engines.base import GenerationRequest
@@ -106,6 +106,12 @@ def refuse_adapter(request: GenerationRequest) -> None:
     """For engines without the capability "adapters"."""
     if request.adapter is not None:
         raise UnsupportedFeature("this model's engine has no adapters", param="model")
+
+
+def no_adapter(name: str, known: Iterable[str]) -> UnsupportedFeature:
+    """For a request that names an adapter which the model was not loaded with."""
+    there = ", ".join(known) or "none"
+    return UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {there})", param="model")
 
 
 def no_prompt_logprobs() -> UnsupportedFeature:

@@ -7,15 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines.base import Adapter
 from engines.models.purpose import Pooling
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA adapter: a folder in PEFT's format, and the name that requests use."""
-
-    name: str
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)

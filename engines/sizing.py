@@ -24,7 +24,7 @@ def auto_context(trained: int | None) -> int:
 
 
 def memory_of(spec: LoadSpec, *, weights_loaded: bool = False) -> int:
-    """Bytes that the model takes once loaded, by its file's header: weights, KV cache and work space.
+    """Bytes that the model takes once loaded, by its file's header: weights, adapters, KV cache, work space.
 
     The KV cache, where its size is not given, counts with room for two sequences. Raises `ModelLoadError`.
     """
@@ -33,8 +33,8 @@ def memory_of(spec: LoadSpec, *, weights_loaded: bool = False) -> int:
     facts = describe(spec.path)
     context = spec.context_length or auto_context(facts.context_length)
     kv = (spec.kv_cache_tokens or 2 * context) * facts.kv_bytes_per_token
-    seen = 0 if weights_loaded else _memory_to_see(spec, facts)
-    return (0 if weights_loaded else facts.weight_bytes) + seen + kv + WORK_SPACE
+    weights = facts.weight_bytes + sum(adapter.nbytes for adapter in spec.adapters)
+    return (0 if weights_loaded else weights + _memory_to_see(spec, facts)) + kv + WORK_SPACE
 
 
 def _memory_to_see(spec: LoadSpec, facts: ModelFacts) -> int:

@@ -20,7 +20,11 @@ _CLOSE = 0.55
 _CHAT = "use POST /v1/chat/completions"
 
 _LATER = "is not served by this version"
-_OLLAMA = f"this is Ollama's API. This server has OpenAI's, under /v1: {_CHAT}, and GET /v1/models for a list"
+_OLLAMA = (
+    "this is Ollama's API, which OLLAMA_API=true switches on. OpenAI's is under /v1: "
+    f"{_CHAT}, and GET /v1/models for a list"
+)
+_OLLAMA_ON = "of Ollama's API there is no such route"
 _LLAMA_SERVER = f"this is an API of llama-server's own. This server has OpenAI's, under /v1: {_CHAT}"
 _TGI = f"this is an API of text-generation-inference's own. This server has OpenAI's, under /v1: {_CHAT}"
 _LM_STUDIO = f"this is an API of LM Studio's or KoboldCpp's own. This server has OpenAI's, under /v1: {_CHAT}"
@@ -30,11 +34,14 @@ _ASSISTANTS = f"OpenAI's Assistants API {_LATER}: {_CHAT}"
 _EMBEDDINGS = "for embeddings use POST /v1/embeddings"
 _CLASSES = "classes of texts are not served by this version"
 _TUNING = "fine-tuning is not served by this version"
-_FILES = "files are not served by this version"
 
 # By the first part of the path, below /v1, /v2 or nothing.
 _OTHERS = {
     "api": _OLLAMA,
+    "api/blobs": "models are pulled, not sent: use POST /api/pull, or put their files into MODEL_BASE_PATH",
+    "api/copy": "a model gets another name by `aliases` in models.yaml",
+    "api/create": "models are made of files in MODEL_BASE_PATH, and set up in models.yaml",
+    "api/push": "models are not sent to registries",
     "api/v0": _LM_STUDIO,
     "api/v1": _LM_STUDIO,
     "api/extra": _LM_STUDIO,
@@ -52,7 +59,6 @@ _OTHERS = {
     "embeddings": _EMBEDDINGS,
     "engines": f"OpenAI's Engines API is gone: {_CHAT}",
     "evals": f"OpenAI's Evals API {_LATER}",
-    "files": _FILES,
     "fine-tunes": _TUNING,
     "fine_tuning": _TUNING,
     "generate": _TGI,
@@ -73,7 +79,7 @@ _OTHERS = {
     "GET and DELETE /v1/responses/{id}, and GET /v1/responses/{id}/input_items",
     "slots": _LLAMA_SERVER,
     "threads": _ASSISTANTS,
-    "uploads": _FILES,
+    "uploads": "uploads in parts are not served by this version: POST /v1/files takes whole files",
     "v1beta": _GEMINI,
     "vector_stores": f"OpenAI's Vector Stores API {_LATER}",
     "videos": "making videos is not served by this version",
@@ -88,7 +94,8 @@ def install(app: FastAPI) -> None:
 
 async def _no_route(request: Request, exc: Exception) -> Response:
     path = request.url.path[:_MOST]
-    says = _of_others(path) or _guess(request.app, path)
+    is_on = request.app.state.server.settings.ollama_api
+    says = _of_others(path, is_on) or _guess(request.app, path)
     message = f"There is no {request.method} {path} here: {says}. GET /docs lists what there is."
     return error_response(ApiError(404, "unsupported_endpoint", message), request.scope)
 
@@ -104,12 +111,15 @@ async def _no_method(request: Request, exc: Exception) -> Response:
     return error_response(error, request.scope)
 
 
-def _of_others(path: str) -> str | None:
+def _of_others(path: str, has_ollama: bool) -> str | None:
     """What is said of a route that other servers have."""
     parts = path.strip("/").split("/")
     if parts[0] in ("v1", "v2"):
         parts = parts[1:]
-    return _OTHERS.get("/".join(parts[:2])) or _OTHERS.get(parts[0] if parts else "")
+    says = _OTHERS.get("/".join(parts[:2])) or _OTHERS.get(parts[0] if parts else "")
+    if not parts or parts[0] != "api" or says == _LM_STUDIO:
+        return says
+    return (_OLLAMA_ON if says == _OLLAMA else says) if has_ollama else _OLLAMA
 
 
 def _guess(app: FastAPI, path: str) -> str:

@@ -3,6 +3,7 @@
 All values are frozen: an engine may hand them between threads without copying.
 """
 
+from engines.base.adapter import Adapter
 from engines.base.answers import (
     AnswerDelta,
     AnswerPlan,
@@ -16,6 +17,7 @@ from engines.base.answers import (
 )
 from engines.base.embeds import Embeddings, Embeds, Pair, Scores, Vectors
 from engines.base.engine import (
+    Adapts,
     Encodes,
     Engine,
     EngineInfo,
@@ -41,6 +43,8 @@ from engines.base.structure import Structure
 from engines.base.tools import ToolUse
 
 __all__ = [
+    "Adapter",
+    "Adapts",
     "Embeddings",
     "Embeds",
     "Pair",

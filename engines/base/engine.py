@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from engines.base.adapter import Adapter
 from engines.base.answers import AnswerDelta, AnswerPlan, Chunk
 from engines.base.media import Media
 from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
@@ -114,7 +115,6 @@ class Resident(Protocol):
         ...
 
 
-@runtime_checkable
 class Encodes(Protocol):
     """The ability to turn text into tokens and back. All methods are called on the event loop's thread."""
 
@@ -201,6 +201,21 @@ class Generates(Encodes, Protocol):
 
 class Engine(Resident, Generates, Protocol):
     """One loaded model on one set of devices that generates text in this process."""
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """The ability to take LoRA adapters, and let go of them, while it runs. One adapter at a time comes or
+    goes; requests name them (`GenerationRequest.adapter`)."""
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """Load an adapter that was checked; nothing happens if one of its name is there. Raises
+        `ModelLoadError`, and `UnsupportedFeature` without the capability "adapters"."""
+        ...
+
+    async def remove_adapter(self, name: str) -> None:
+        """Take no more requests for the adapter, let those that run end, and free it."""
+        ...
 
 
 @runtime_checkable

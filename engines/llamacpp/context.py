@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from engines.errors import EngineError
 from engines.llamacpp import native_context, native_log
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.kv_cache import State
 from engines.llamacpp.media.positions import SlotPositions
 from engines.llamacpp.media.spans import Span
@@ -75,7 +76,9 @@ class LlamaContext:
         self.batch_size = size.batch
         self.pooled = size.pooled
         self.outputs = size.slots + size.drafts + scored_at_once(model.n_vocab)
-        self._handle = _create(model, size, self.outputs, threads, offload)
+        with model.adapters.counting():
+            self._handle = _create(model, size, self.outputs, threads, offload)
+        self._has_turned = False
         self._memory = lib.llama_get_memory(self._handle)
         self._batch = TokenBatch(size.batch)
         self._outputs: list[int] = []
@@ -102,7 +105,7 @@ class LlamaContext:
                 batch.wanted[end - piece.outputs : end] = 1
                 self._outputs += range(end - piece.outputs, end)
             n = end
-        self._check(lib.llama_decode(self._handle, batch.native(n)))
+        self._run(batch.native(n))
         return self._rows()
 
     def _decode_media(self, piece: Slice, span: Span) -> Logits:
@@ -119,7 +122,7 @@ class LlamaContext:
         if not chunk.causal:
             lib.llama_set_causal_attn(self._handle, False)
         try:
-            self._check(lib.llama_decode(self._handle, batch.native))
+            self._run(batch.native)
         finally:
             if not chunk.causal:
                 lib.llama_set_causal_attn(self._handle, True)
@@ -127,11 +130,30 @@ class LlamaContext:
             self._positions.note(piece.slot, span.start, span.end, chunk.positions)
         return self._rows()
 
+    def _run(self, batch: Any) -> None:
+        if self._has_turned:
+            self._has_turned = False
+            with self.model.adapters.counting():
+                code = lib.llama_decode(self._handle, batch)
+        else:
+            code = lib.llama_decode(self._handle, batch)
+        self._check(code)
+
     def _rows(self) -> Logits:
         shape = (len(self._outputs), self.model.n_vocab)
         if not self._outputs:
             return np.empty(shape, dtype=np.float32)
         return np.ctypeslib.as_array(lib.llama_get_logits(self._handle), shape=shape)
+
+    def adapt(self, adapter: LlamaAdapter | None) -> None:
+        """Compute with ``adapter`` from now on; None: with the plain model. The next `decode` takes longer,
+        as llama.cpp plans its work anew."""
+        count = 0 if adapter is None else 1
+        handles = (lib.llama_adapter_lora_p_ctypes * 1)(None if adapter is None else adapter.handle)
+        scales = (ctypes.c_float * 1)(0.0 if adapter is None else adapter.scale)
+        if lib.llama_set_adapters_lora(self._handle, handles, count, scales) != 0:
+            raise DecodeError(f"llama.cpp cannot turn to an adapter: {native_log.recent_errors()}")
+        self._has_turned = True
 
     def sample(self, chain: Any, row: int) -> int:
         """Draw a token with a native sampler chain from row ``row`` of the last `decode`."""

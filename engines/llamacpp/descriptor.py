@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from engines.base import Resident
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
+from engines.llamacpp.adapter_file import check_adapters
 from engines.llamacpp.pooled_sizes import pooled_size
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -72,6 +73,12 @@ def _pools(spec: LoadSpec) -> bool:
     return spec.pooling is not None or (spec.path is not None and describe(spec.path).pools)
 
 
+def _check(spec: LoadSpec) -> None:
+    if spec.adapters and _pools(spec):
+        raise CannotLoad("llama.cpp runs LoRA adapters of models that generate text only")
+    check_adapters(spec)
+
+
 def _can_offload() -> bool:
     """Whether the installed llama.cpp was built for a GPU."""
     try:
@@ -115,6 +122,7 @@ def _opener() -> Load:
             rerank_template=spec.rerank_template,
             projector=spec.projector,
             ngram_draft=spec.ngram_draft,
+            adapters=spec.adapters,
         )
         if _pools(spec):
             from engines.llamacpp.pooled_engine import LlamaPooledEngine
@@ -132,8 +140,8 @@ DESCRIPTOR = EngineDescriptor(
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
         {
-            *("chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep", "structured"),
-            *("tools", "vision", "audio"),
+            *("adapters", "audio", "chat", "completion", "embeddings", "fim", "reasoning", "rerank"),
+            *("sleep", "structured", "tools", "vision"),
         }
     ),
     help={
@@ -156,7 +164,9 @@ DESCRIPTOR = EngineDescriptor(
     packages=_packages,
     judge=_judge,
     idle_gpu=_idle_gpu,
+    check=_check,
     estimate=_estimate,
+    adapts=True,
     shares_weights=True,
     quantizer=QUANTIZER,
     opener=_opener,

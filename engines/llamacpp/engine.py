@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
-from engines.base import EngineStats, GenerationRequest, Media
+from engines.base import Adapter, EngineStats, GenerationRequest, Media
+from engines.batching.adapters import AdapterShelf
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import EngineThread, on_new_thread
 from engines.errors import EngineError, RequestError, UnsupportedFeature
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.drafting import NgramDrafter
 from engines.llamacpp.media.encoder import MediaEncoder
 from engines.llamacpp.model import LlamaModel
@@ -56,6 +59,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             answer_format=options.answer_format,
             grammar_vocabulary=self._model.grammar_vocabulary if grammar.is_installed() else None,
             rerank_template=options.rerank_template,
+            adapters=AdapterShelf(self._load_adapter, self._free_adapter),
         )
 
     @classmethod
@@ -83,7 +87,14 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
                 load.add_done_callback(partial(_discard, models))
             await models.release_templates(templates)
             raise
-        return cls(options, models, stepper, templates)
+        engine = cls(options, models, stepper, templates)
+        try:
+            for adapter in options.adapters:
+                await engine.add_adapter(adapter)
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
     def metrics(self) -> Mapping[str, float]:
         """What became of drafted tokens, and of images and sounds, where there are such."""
@@ -119,6 +130,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         )
         self._thread, self._info = _start_thread(stepper), self._described(stepper.info)
         self._drafts = stepper.drafts
+        self._note_memory(self._adapters.nbytes)
 
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int
@@ -127,7 +139,16 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
         length = len(request.prompt.token_ids) + limit
         drafter = NgramDrafter(length) if self._options.ngram_draft else None
-        return LlamaSequence(request, stream, output, limit, sampler, drafter)
+        adapter = self._adapters.of(request)
+        return LlamaSequence(request, stream, output, limit, sampler, drafter, adapter=adapter)
+
+    async def _load_adapter(self, adapter: Adapter) -> LlamaAdapter:
+        return await in_own_thread(lambda: self._model.adapters.acquire(adapter), "llamacpp-adapter")
+
+    async def _free_adapter(self, adapter: LlamaAdapter) -> None:
+        if self._thread.is_alive:
+            await self._thread.call(lambda stepper: cast(LlamaStepper, stepper).forget(adapter))
+        await in_own_thread(lambda: self._model.adapters.release(adapter), "llamacpp-adapter")
 
     def _lacks_special(self, text: str) -> bool:
         # Templates that write BOS themselves must not get a second one.
@@ -180,6 +201,8 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         await self._models.release_templates(self._templates)
 
     def _release_model(self) -> None:
+        for adapter in self._adapters.clear():
+            self._model.adapters.release(adapter)
         self._models.release(self._model)
 
 

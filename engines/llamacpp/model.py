@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from engines.errors import BadModelFile, CannotLoad, EngineError, ModelLoadError
 from engines.llamacpp import native_log
+from engines.llamacpp.adapters import NativeAdapters
 from engines.llamacpp.grammar_tokens import read_lltokenizer
 from engines.llamacpp.native_text import read_bytes, read_string
 from engines.llamacpp.special_tokens import read_fim, read_special_tokens
@@ -52,6 +53,7 @@ class LlamaModel:
         self.gpu_layers = gpu_layers
         self._handle = _load(path, gpu_layers, progress)
         self._vocab = lib.llama_model_get_vocab(self._handle)
+        self.adapters = NativeAdapters(self._handle)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._handle))
         self.size = int(lib.llama_model_size(self._handle))

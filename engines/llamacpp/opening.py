@@ -106,7 +106,7 @@ def _capabilities(model: LlamaModel, options: LlamaOptions, offload: bool) -> fr
     structured = {"structured"} if grammar.is_installed() else set()
     fim = {"fim"} if model.fim is not None else set()
     senses = model.projector.senses if chat and model.projector is not None else frozenset()
-    return frozenset({"completion"} | chat | fim | rerank | senses | sleep | structured)
+    return frozenset({"adapters", "completion"} | chat | fim | rerank | senses | sleep | structured)
 
 
 def offloads(options: LlamaOptions) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from engines.batching.waiting import WaitingQueue
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.kv_cache import KvCache
 from engines.llamacpp.prefix_cache import ALIGNMENT, LlamaPrefixCache, SharedPrefix
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
@@ -85,10 +86,14 @@ class LlamaScheduler:
             kept = sequence.spans.whole(min(sequence.computed, len(sequence.tokens)))
             if sequence.computed > kept:  # it ended inside a draft, or inside a picture
                 self._kv.shrink(slot, kept)
-            self._prefixes.keep(slot, sequence.tokens[:kept])
+            self._prefixes.keep(slot, sequence.tokens[:kept], sequence.adapter)
             self._prefixes.trim(self._busy_slots())
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+
+    def forget(self, adapter: LlamaAdapter) -> None:
+        """Drop what is cached of an adapter that goes."""
+        self._prefixes.forget(adapter)
 
     def discard(self, sequence: LlamaSequence) -> None:
         """Take a running sequence out and drop its cells: they may hold anything."""

@@ -20,7 +20,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
-from app import __version__
+from app import __version__, answer_bytes
 from app.cli import chat as chat_module
 from app.cli import client, common, follow, listening, load, stream
 from app.cli import serve as serve_module
@@ -634,7 +634,7 @@ def test_ctrl_c_stops_the_answer_only(
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_lines_are_put_together_again(size: int) -> None:
     text = "data: wörld\r\n\ndata: 2\nrest".encode()
-    splitter = stream.LineSplitter()
+    splitter = answer_bytes.LineSplitter()
     lines = [line for at in range(0, len(text), size) for line in splitter.feed(text[at : at + size])]
     assert lines == ["data: wörld".encode(), b"", b"data: 2"]
     assert splitter.feed(b"!\n") == [b"rest!"]
@@ -645,7 +645,7 @@ def test_lines_are_put_together_again(size: int) -> None:
     [(b"data: x", b"x"), (b"data:x", b"x"), (b"data:  x", b" x"), (b": note", None), (b"event: error", None)],
 )
 def test_event_data(line: bytes, data: bytes | None) -> None:
-    assert stream.event_data(line) == data
+    assert answer_bytes.event_data(line) == data
 
 
 @pytest.mark.parametrize(
@@ -659,7 +659,7 @@ def test_event_data(line: bytes, data: bytes | None) -> None:
     ],
 )
 def test_error_messages(body: bytes, status: int | None, message: str) -> None:
-    assert stream.error_message(body, status) == message
+    assert answer_bytes.error_message(body, status) == message
 
 
 # -- bench ------------------------------------------------------------------------------------------

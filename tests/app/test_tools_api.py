@@ -19,7 +19,7 @@ from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
 from engines.registry import ENGINES
-from support.mark_reader import MarkReader
+from support.marks import MarkReader
 from support.server import LiveServer, live_server
 
 CHAT = "/v1/chat/completions"

@@ -143,10 +143,12 @@ class HubSource(CatalogModel):
 
 
 class AdapterEntry(CatalogModel):
-    """A LoRA adapter: what requests call it, and its folder, relative to MODEL_BASE_PATH."""
+    """A LoRA adapter: what requests call it, its file or folder, relative to MODEL_BASE_PATH, and how much it
+    counts."""
 
     name: Name
     path: RelativePath
+    scale: Annotated[float, Field(ge=-100, le=100)] = 1.0
 
 
 class SamplingDefaults(CatalogModel):

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from engines.base import Adapter
 from engines.errors import ModelFileNotFound, ModelLoadError
-from engines.load_spec import Adapter, LoadSpec
+from engines.load_spec import LoadSpec
 from engines.mlx.folder import check_folder, check_settings
 
 

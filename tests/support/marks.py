@@ -1,4 +1,4 @@
-"""A reader of answers that a test writes: single characters are the marks of their parts."""
+"""Answers whose parts are marked, for the fake engine."""
 
 from __future__ import annotations
 
