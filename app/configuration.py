@@ -7,8 +7,12 @@ from pathlib import Path
 
 from app import default_model
 from app.body_memory import BodyMemory
+from app.database.database import Database
 from app.media.fetching import MediaFetcher
 from app.media.loading import MediaLoader
+from app.response_store.kept import KeptResponses
+from app.response_store.recent import RecentResponses
+from app.response_store.store import ResponseStore
 from app.settings import Settings, forward_proxies
 from engines import selection
 from engines.lifecycle.admission import ModelLimits
@@ -54,6 +58,14 @@ def model_loader(library: Library, settings: Settings, facts: platform.Facts) ->
     return ModelLoader(
         library, EngineRegistry(), load_defaults(settings), facts, converted=settings.model_base_path
     )
+
+
+def response_store(settings: Settings, database: Database) -> ResponseStore:
+    """The store of responses; one that keeps none if they are not wanted."""
+    count, age = settings.stored_responses, settings.stored_responses_days * 86400.0
+    recent = RecentResponses(count, settings.stored_responses_bytes, age)
+    kept = KeptResponses(database, count, age, settings.stored_responses_bytes) if count else None
+    return ResponseStore(recent, kept)
 
 
 def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:

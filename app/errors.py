@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.database import errors as database_errors
 from app.operations import errors as operation_errors
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
@@ -62,6 +63,7 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     operation_errors.TooManyUpstreams: (409, "too_many_upstreams"),
     operation_errors.RestartFailed: (503, "restart_failed"),
     operation_errors.CannotRestart: (500, "restart_failed"),
+    database_errors.DatabaseUnavailable: (503, "storage_unavailable"),
     # Nobody is left to read the answer; the status only keeps it out of the server's faults.
     ClientDisconnect: (400, "client_disconnected"),
 }
@@ -234,6 +236,10 @@ def _message(error: Mapping[str, Any]) -> str:
     kind, message = error["type"], str(error["msg"])
     if kind == "extra_forbidden":
         return "there is no such field"
+    if kind == "union_tag_invalid":
+        found = error.get("ctx", {})
+        named = str(found.get("discriminator")).strip("'")
+        return f"its {named} {found.get('tag')!r} is none of {found.get('expected_tags')}"
     if kind == "json_invalid":
         return f"The body is not valid JSON: {error.get('ctx', {}).get('error', message)}."
     if tuple(error["loc"]) in ((), ("body",)):

@@ -113,7 +113,7 @@ class Dialect(Protocol[T]):
     def error_event(self, error: Exception, sent: bytes) -> bytes:
         """The end of a stream that failed when its status had been sent.
 
-        ``sent`` is the end of what was: the last events, or a part of one.
+        ``sent`` are the first and the last events that were, or parts of them.
         """
         ...
 

@@ -112,6 +112,7 @@ class Pipeline:
             run=run,
             headers=request.headers,
             defaults=task.defaults,
+            worker_fields=request.worker_fields,
             meter=record,
             resumable=isinstance(task, Task) and is_resumable(task),
             priority=task.priority,
@@ -123,7 +124,12 @@ class Pipeline:
         return self._inference(call, record, dialect, media, for_parent=request.for_parent)
 
     def relay(
-        self, resolved: Resolved, dialect: Dialect[Any], request: WireRequest, document: Mapping[str, Any]
+        self,
+        resolved: Resolved,
+        dialect: Dialect[Any],
+        request: WireRequest,
+        document: Mapping[str, Any],
+        priority: int = 0,
     ) -> Inference:
         """The inference of a request that only upstreams can serve: its ``document`` is passed on unread."""
         record = self._make_record(resolved.target, request.path, request.request_id)
@@ -137,6 +143,7 @@ class Pipeline:
             wire=dialect.wire,
             headers=request.headers,
             meter=record,
+            priority=priority,
             conversation=lambda: str(document.get("messages") or document.get("prompt")),
             hops=request.hops,
         )
@@ -149,7 +156,10 @@ class Pipeline:
         """
         if task.stream:
             task = replace(task, stream=False, defaults={**task.defaults, "stream": False})
-        inference = self.begin(task, dialect, request)
+        return await self.whole(self.begin(task, dialect, request))
+
+    async def whole(self, inference: Inference) -> tuple[int, bytes]:
+        """As `answer`, of an inference that does not stream."""
         try:
             answer, first = await inference.open()
             body = bytearray(first)

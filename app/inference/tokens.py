@@ -42,6 +42,19 @@ class TokensTask(BaseTask):
         return ""  # nothing of it stays in a cache
 
 
+def tokens_of(chat: Task) -> TokensTask:
+    """The request for the tokens that ``chat`` would take."""
+    return TokensTask(
+        target=chat.target,
+        chat=chat,
+        needs=chat.needs,
+        keep_alive=chat.keep_alive,
+        priority=chat.priority,
+        unknown=chat.unknown,
+        media=chat.media,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTask(BaseTask):
     """A request for the text of tokens."""

@@ -25,6 +25,18 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
                 "temperature": 0,
             },
         },
+        "POST /v1/responses": {
+            "A question": {"model": model, "input": _QUERY, "max_output_tokens": 64},
+            "Streamed": {"model": model, "input": _QUERY, "max_output_tokens": 64, "stream": True},
+            "With instructions, and not stored": {
+                "model": model,
+                "instructions": "You answer in one sentence.",
+                "input": [{"role": "user", "content": _QUERY}],
+                "max_output_tokens": 64,
+                "store": False,
+            },
+        },
+        "POST /v1/responses/input_tokens": {"A question": {"model": model, "input": _QUERY}},
         "POST /v1/completions": {
             "A beginning": {"model": model, "prompt": "Once upon a time", "max_tokens": 32},
             "Streamed": {"model": model, "prompt": "Once upon a time", "max_tokens": 32, "stream": True},

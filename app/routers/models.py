@@ -31,7 +31,9 @@ async def list_models(
     this server has from its own upstreams would go round in circles if two had each other."""
     server: Server = request.app.state.server
     only_own = HOPS_HEADER.decode() in request.headers
-    cards = (card for card in _all_cards(server, only_own) if all or card.state is not ModelState.ABSENT)
+    cards = (
+        card for card in all_cards(server, only_own=only_own) if all or card.state is not ModelState.ABSENT
+    )
     parts: list[bytes] = []
     # In steps: a catalog may have tens of thousands of models, and other requests are not to wait.
     while step := [card.model_dump_json().encode() for card in islice(cards, STEP)]:
@@ -48,7 +50,7 @@ async def list_models(
 )
 async def model_status(model: str, request: Request) -> ModelReport:
     server: Server = request.app.state.server
-    return _report(server, model)
+    return report_of(server, model)
 
 
 @router.get("/v1/models/{model:path}", summary="Look at one model", responses={404: ERROR_RESPONSES[404]})
@@ -56,14 +58,14 @@ async def get_model(model: str, request: Request) -> ModelCard:
     server: Server = request.app.state.server
     adapter = server.library.adapter(model)
     if adapter is None:
-        return _report(server, model).card()
+        return report_of(server, model).card()
     base = server.library.get(model)
     assert base is not None
     return _of_library(server, base).card().of_adapter(adapter)
 
 
-def _report(server: Server, name: str) -> ModelReport:
-    """Raises `ModelFileNotFound`."""
+def report_of(server: Server, name: str) -> ModelReport:
+    """Everything about the model ``name``. Raises `ModelFileNotFound`."""
     if server.is_elsewhere(name):
         return _of_upstreams(server, name)
     return _of_library(server, server.library.find(name))
@@ -87,8 +89,8 @@ def _of_upstreams(server: Server, name: str, aliases: Sequence[str] = ()) -> Mod
     )
 
 
-def _all_cards(server: Server, only_own: bool) -> Iterator[ModelCard]:
-    """``only_own``: as if there were no upstreams."""
+def all_cards(server: Server, *, only_own: bool) -> Iterator[ModelCard]:
+    """The cards of all models. ``only_own``: as if there were no upstreams."""
     # The default model first: clients without a wish take the first.
     models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
     for model in models:

@@ -31,8 +31,7 @@ class WorkerBackend(ManagedBackend):
         process = self.process
         if process is None:
             raise self._gone()
-        # Only the canonical name: a worker knows the model by no other.
-        body = call.body_for(call.target.name)
+        body = call.worker_body()
         if call.inline is not None:
             body = await call.inline(body)
         return await self._proxy.post_to_worker(

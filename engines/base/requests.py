@@ -41,12 +41,16 @@ class Rendering:
     """The way in which a chat becomes a prompt.
 
     ``template_args`` are further variables of the chat template. ``reasoning_effort`` is given to templates
-    that take one, or switches their reasoning on or off. ``add_generation_prompt``: the prompt ends where the
-    answer begins. ``continue_final``: it ends inside the last message instead, with that message's text.
+    that take one, or switches their reasoning on or off; others refuse it, or leave it aside unless they
+    ``must_take_effort``. ``reasons`` is whether the model is to reason, for templates that can switch that.
+    ``add_generation_prompt``: the prompt ends where the answer begins. ``continue_final``: it ends inside the
+    last message instead, with that message's text.
     """
 
     template_args: Mapping[str, Any] = field(default_factory=dict)
     reasoning_effort: str | None = None
+    must_take_effort: bool = True
+    reasons: bool | None = None
     add_generation_prompt: bool = True
     continue_final: bool = False
 

@@ -140,8 +140,8 @@ DESCRIPTOR = EngineDescriptor(
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
         {
-            *("adapters", "audio", "chat", "completion", "embeddings", "fim", "reasoning", "rerank"),
-            *("sleep", "structured", "tools", "vision"),
+            *("adapters", "chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep"),
+            *("structured", "tools", "vision", "audio"),
         }
     ),
     help={

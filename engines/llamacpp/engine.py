@@ -139,7 +139,8 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
         length = len(request.prompt.token_ids) + limit
         drafter = NgramDrafter(length) if self._options.ngram_draft else None
-        return LlamaSequence(request, stream, output, limit, sampler, drafter, self._adapters.of(request))
+        adapter = self._adapters.of(request)
+        return LlamaSequence(request, stream, output, limit, sampler, drafter, adapter=adapter)
 
     async def _load_adapter(self, adapter: Adapter) -> LlamaAdapter:
         return await in_own_thread(lambda: self._model.adapters.acquire(adapter), "llamacpp-adapter")

@@ -30,7 +30,7 @@ class ModelFacts:
     the middle; ``senses`` are those of "vision" and "audio" that it has, by the ``projector`` beside a GGUF
     file, if there is one. ``sampling`` is what the model's own
     files say of it; so is ``pooling``, of a model whose ``purpose`` is not text, with vectors of
-    ``embedding_length`` numbers.
+    ``embedding_length`` numbers. ``size_label`` is how many parameters its maker says that it has: ``7B``.
     """
 
     format: ModelFormat
@@ -48,6 +48,7 @@ class ModelFacts:
     purpose: Purpose = "text"
     pooling: Pooling | None = None
     embedding_length: int = 0
+    size_label: str = ""
 
     @property
     def pools(self) -> bool:
@@ -162,6 +163,7 @@ def _of_gguf(path: Path) -> ModelFacts:
         purpose=made_for,
         pooling=pooling,
         embedding_length=header.output_length,
+        size_label=header.size_label,
     )
 
 

@@ -45,6 +45,11 @@ class GgufHeader:
         return self._text("general.architecture")
 
     @property
+    def size_label(self) -> str:
+        """How many parameters it has, as its maker writes it: ``7B``; empty if the file does not say."""
+        return self._text("general.size_label")
+
+    @property
     def context_length(self) -> int:
         """Tokens the model was trained for; 0 if the file does not say."""
         return self._number("context_length")

@@ -89,8 +89,7 @@ class Library:
 
     def adapter(self, wanted: str) -> str | None:
         """The canonical name of the adapter that ``wanted`` means, by its own name or with the model's."""
-        adapted = self._by_adapter.get(wanted.lower())
-        return None if adapted is None else adapted[1]
+        return adapted[1] if (adapted := self._by_adapter.get(wanted.lower())) else None
 
     def adapters_of(self, model: Model) -> list[Adapter]:
         """The LoRA adapters that ``model`` is loaded with."""

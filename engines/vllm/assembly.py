@@ -39,6 +39,12 @@ class Assembled:
     grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
 
+    @property
+    def binds_reasoning(self) -> bool:
+        """Whether a structure is that of all tokens: with a parser of vLLM's own it begins behind the
+        reasoning, wherever that parser sees its end."""
+        return not (isinstance(self.plans, AnswerParsers) and self.plans.reasoning)
+
     def adapter(self, name: str | None) -> Any:
         """vLLM's LoRA request for an adapter; None for the plain model."""
         if name is None:

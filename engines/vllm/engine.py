@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from engines.base import (
@@ -38,6 +39,7 @@ from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.resident import STALL_SECONDS, VllmResident, start
 from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params
 from engines.vllm.stream import DIED, VllmStream
+from engines.vllm.wholeness import Wholeness
 
 
 class VllmEngine(VllmResident):
@@ -80,7 +82,8 @@ class VllmEngine(VllmResident):
         check_kinds(media, self.info)
         messages, tools = await parts.tools.adapt(messages, tools)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
-        source = parts.renderer.source(chat.tools) if rendering.reasoning_effort is not None else None
+        switches = rendering.reasoning_effort is not None or rendering.reasons is not None
+        source = parts.renderer.source(chat.tools) if switches else None
         given = variables(rendering, chat.template_args, source)
         rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
         if not isinstance(rendered, str):
@@ -153,7 +156,12 @@ class VllmEngine(VllmResident):
         starting.add_done_callback(self._starting.discard)
         self._last_submit = time.monotonic()
         stream = VllmStream(
-            request, vocabulary, output, starting, lambda it, abort: self._end(it, starting, name, abort)
+            request,
+            vocabulary,
+            output,
+            starting,
+            lambda it, abort: self._end(it, starting, name, abort),
+            self._wholeness(request.structure),
         )
         self._streams.add(stream)
         return stream
@@ -166,6 +174,13 @@ class VllmEngine(VllmResident):
             await self._compiler.close()
         await asyncio.gather(*self._starting, *self._aborting, return_exceptions=True)
         self._parts = None
+
+    def _wholeness(self, structure: Structure | None) -> Wholeness | None:
+        """None where nothing is demanded of an answer, or not of all of its tokens."""
+        parts = self._open()
+        if structure is None or self._compiler is None or not parts.binds_reasoning:
+            return None
+        return Wholeness(partial(self._compiler.check_whole, structure), parts.vocabulary.is_end)
 
     def _validate(self, arguments: Mapping[str, Any]) -> None:
         """Raise `RequestError` for what vLLM would refuse once the request is on its way."""

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
-from engines.errors import EngineError
+from engines.errors import EngineError, RequestError
 from engines.text.answers.assembler import Released
 from engines.text.answers.output import Output, finish_of
 from engines.vllm.sampling import is_request_fault, request_error
 from engines.vllm.vocabulary import VllmVocabulary
+from engines.vllm.wholeness import Wholeness
 
 DIED = "vLLM's engine process died"
 _REASONS: dict[str, FinishReason] = {"length": "length", "stop": "stop", "repetition": "stop"}
@@ -36,6 +37,7 @@ class VllmStream:
         "_scored",
         "_start",
         "_vocabulary",
+        "_wholeness",
     )
 
     def __init__(
@@ -45,15 +47,18 @@ class VllmStream:
         output: Output,
         start: asyncio.Task[Any],
         on_end: Callable[[VllmStream, bool], None],
+        wholeness: Wholeness | None = None,
     ) -> None:
         """``output`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
-        called once; True means that vLLM must be told."""
+        called once; True means that vLLM must be told. ``wholeness`` is that of an answer with a structure.
+        """
         self._request = request
         self._vocabulary = vocabulary
         self._start = start
         self._on_end: Callable[[VllmStream, bool], None] | None = on_end
         self._collector: Any = None
         self._output = output
+        self._wholeness = wholeness
         self._completion_tokens = len(request.generated)
         self._ended = False
         self._error: EngineError | None = None
@@ -76,7 +81,12 @@ class VllmStream:
             self._raise_end(error)
         if self._ended:
             self._raise_end()
-        return self._chunk(output)
+        chunk = self._chunk(output)
+        if self._wholeness is not None:
+            self._wholeness.take(output.outputs[0].token_ids)
+            if chunk.finish_reason in ("stop", "tool_calls") and not chunk.stop:
+                await self._wholeness.check_end()
+        return chunk
 
     def close(self) -> None:
         """Abort the sequence if it still runs and end the iteration. Synchronous, idempotent."""
@@ -125,7 +135,7 @@ class VllmStream:
         completion = output.outputs[0]
         reason = completion.finish_reason
         if reason is not None and reason not in _REASONS:
-            self._error = EngineError(f"vLLM ended the request: {reason}")
+            self._error = _ended_by_vllm(reason, self._request)
             self._end(abort=False)
             self._raise_end()
         tokens = tuple(completion.token_ids)
@@ -179,6 +189,16 @@ class VllmStream:
         prompt = len(self._request.prompt.token_ids)
         cached = min(output.num_cached_tokens or 0, prompt)
         return Usage(prompt, self._completion_tokens, cached, self._output.reasoning_tokens)
+
+
+def _ended_by_vllm(reason: str, request: GenerationRequest) -> EngineError:
+    if reason == "error" and request.structure is not None:  # so it ends what its grammar cannot follow
+        return RequestError(
+            "the answer cannot go on in the form that was asked for: its structure exceeds the limits that "
+            "vLLM has for one: make it simpler",
+            param="response_format",
+        )
+    return EngineError(f"vLLM ended the request: {reason}")
 
 
 def translate(error: Exception) -> EngineError:

@@ -101,9 +101,6 @@ def test_the_version(client: httpx.Client) -> None:
     ("method", "path", "words"),
     [
         ("POST", "/embeddings", "use POST /v1/embeddings"),
-        ("POST", "/api/chat", "Ollama's API"),
-        ("GET", "/api/tags", "GET /v1/models"),
-        ("GET", "/api/v0/models", "LM Studio's"),
         ("POST", "/v1/messages", "Anthropic's API"),
         ("POST", "/v1/responses/", "Responses API is not served by this version: use POST /v1/chat"),
         ("POST", "/v1/audio/transcriptions", "speech"),
@@ -123,6 +120,23 @@ def test_what_is_not_here_is_said(client: httpx.Client, method: str, path: str, 
     assert (status, code) == (404, "unsupported_endpoint")
     assert words in message
     assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("POST", "/api/chat", "OLLAMA_API=true"),
+        ("POST", "/api/copy", "OLLAMA_API=true"),
+        ("GET", "/api/tags", "GET /v1/models"),
+        ("GET", "/api/v0/models", "LM Studio's"),
+    ],
+)
+def test_ollamas_clients_are_told_in_their_words(
+    client: httpx.Client, method: str, path: str, words: str
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 404
+    assert words in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from engines.errors import RequestError
 from engines.text.claims import Check, Claims
 from engines.text.grammar.grammar import Grammar
 from engines.text.grammar.library import matcher as open_matcher
+from engines.text.grammar.mask import broken
 from engines.text.grammar.schemas import LONGEST_NAME, checked, place
 from engines.text.grammar.sources import grammar_text, json_grammar, reason, refused
 from engines.text.grammar.vocabulary import GrammarVocabulary
@@ -42,6 +44,7 @@ class Compiler:
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
         self._vocabulary = vocabulary
         self._claims = Claims(_pool)
+        self._checks = Claims()  # which do not wait for compilations
         self._grammars: OrderedDict[Structure, Grammar] = OrderedDict()
         self._compiling: dict[Structure, asyncio.Task[Grammar]] = {}
         self._is_ready = False
@@ -69,8 +72,21 @@ class Compiler:
         known = self._known(structure)
         return Grammar(lambda: self._make(structure)) if known is None else known
 
+    async def check_whole(self, structure: Structure, tokens: Sequence[int]) -> None:
+        """Raise `RequestError` unless an answer of ``tokens`` may end there. Its ``structure`` was compiled
+        before."""
+        grammar = self.grammar(structure)
+
+        def work(check: Check) -> None:
+            matcher = grammar.matcher()
+            if not matcher.consume_tokens([*tokens]) or not matcher.is_accepting():
+                raise broken(matcher, "the answer ended before it had the form that was asked for")
+
+        await self._checks.run(work)
+
     async def close(self) -> None:
         """Return when nothing here touches the vocabulary any more, and nothing will."""
+        await self._checks.close()
         await self._claims.close()
 
     def _known(self, structure: Structure) -> Grammar | None:

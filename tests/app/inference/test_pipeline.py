@@ -77,6 +77,7 @@ async def test_the_prompt_ends_as_the_request_says() -> None:
             assert choice["token_ids"] == answer["prompt_token_ids"]
 
 
+@pytest.mark.processes
 async def test_an_answer_of_a_worker_without_http() -> None:
     """The worker is told that nothing is to be streamed, although the body says so; and it meets or refuses
     the fields of other servers as this one would."""

@@ -8,7 +8,7 @@ from typing import Any
 from app.dialects.openai.chat.schema import ChatCompletionRequest, ContentPart, InputAudio, MediaUrl, Message
 from app.dialects.openai.sampling import check_min_tokens, with_defaults
 from app.dialects.openai.structure import exclusive, of_response_format, of_structured_outputs, only_one
-from app.dialects.openai.tools import ToolCall, check_arguments, tool_use
+from app.dialects.openai.tools import check_arguments, tool_use
 from app.dialects.openai.unsupported import refuse_in_chat
 from app.inference.dialect import Resolve
 from app.inference.media import MediaList
@@ -26,7 +26,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
     body, unknown = read_body(ChatCompletionRequest, document)
     refuse_in_chat(body)
-    check_arguments(_calls(body))
+    check_arguments(_arguments(body))
     resolved = resolve(body.model)
     resolved.check_purpose("text")
     if not resolved.can_chat:  # before it is loaded, for which another model may have to go
@@ -93,10 +93,10 @@ def _structure(body: ChatCompletionRequest, tools: ToolUse | None) -> tuple[Stru
     return found or (None, "tool_choice" if forced else None)
 
 
-def _calls(body: ChatCompletionRequest) -> Iterator[tuple[ToolCall, str]]:
+def _arguments(body: ChatCompletionRequest) -> Iterator[tuple[str, str]]:
     for i, message in enumerate(body.messages):
         for j, call in enumerate(message.tool_calls or ()):
-            yield call, f"messages.{i}.tool_calls.{j}"
+            yield call.function.arguments, f"messages.{i}.tool_calls.{j}.function.arguments"
 
 
 def _message(message: Message, where: str, media: MediaList) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from engines.errors import UnsupportedFeature
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT: dict[str, Any] = {"model": "m", "prompt": "Hi"}
+MESSAGE: dict[str, Any] = CHAT
+URL = {"type": "url", "url": "https://example.org/a.png"}
+TEXT_SOURCE = {"type": "text", "data": "a"}
 # Of schemas, what their fields' types do not tell.
 NEEDED: dict[str, dict[str, Any]] = {
     "ChatCompletionRequest": CHAT,
@@ -40,6 +43,14 @@ NEEDED: dict[str, dict[str, Any]] = {
     "NamedToolChoice": {"function": {"name": "f"}},
     "ToolCall": {"id": "1", "function": {"name": "f", "arguments": "{}"}},
     "NamedSchema": {"name": "n", "schema": {}},
+    "CountTokensRequest": MESSAGE,
+    "MessagesRequest": {**MESSAGE, "max_tokens": 1},
+    "OutputFormat": {"schema": {}},
+    "ImageBlock": {"source": URL},
+    "DocumentBlock": {"source": TEXT_SOURCE},
+    "SearchResultBlock": {"content": []},
+    "ToolUseBlock": {"input": {}},
+    "ToolChange": {"tool": {"type": "tool_reference", "name": "t"}},
 }
 
 

@@ -1,0 +1,30 @@
+"""Anthropic's envelope of errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.errors import ApiError, error_body
+
+OVERLOADED = 529
+"""Anthropic's status for what is 503 in other APIs."""
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    OVERLOADED: "overloaded_error",
+}
+
+
+def envelope(err: ApiError, request_id: str) -> tuple[int, dict[str, Any]]:
+    """The status and the body for ``err``, in a request with this id."""
+    status = OVERLOADED if err.status == 503 else err.status
+    default = "api_error" if status >= 500 else "invalid_request_error"
+    told = error_body(err)["error"]
+    code = told.pop("code")
+    error = {**told, "type": _TYPES.get(status, default), "details": {"error_code": code}}
+    return status, {"type": "error", "error": error, "request_id": request_id or None}
