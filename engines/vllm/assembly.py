@@ -17,6 +17,7 @@ from engines.text.templates.tool_prompt import WriteCall, hermes_call
 from engines.text.templates.tool_template import ToolTemplate
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
+from engines.vllm.media import senses_of
 from engines.vllm.options import own_options
 from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
 from engines.vllm.plans import VllmPlans
@@ -132,7 +133,8 @@ def _describe(
         "adapters": bool(spec.adapters),
         "fim": has_fim,
     }
-    return described(spec, launched, {name for name, has in capabilities.items() if has})
+    senses = senses_of(launched.llm) if has_template else set()
+    return described(spec, launched, senses | {name for name, has in capabilities.items() if has})
 
 
 def described(spec: LoadSpec, launched: Launched, capabilities: set[str], **of_vectors: Any) -> EngineInfo:

@@ -123,7 +123,18 @@ DESCRIPTOR = EngineDescriptor(
     install="vLLM",
     formats=frozenset({"hf"}),
     capabilities=frozenset(
-        {"chat", "completion", "tools", "reasoning", "structured", "embeddings", "adapters", "fim", "sleep"}
+        {
+            "chat",
+            "completion",
+            "tools",
+            "reasoning",
+            "structured",
+            "embeddings",
+            "adapters",
+            "fim",
+            "vision",
+            "sleep",
+        }
     ),
     help={
         "tools": "vLLM knows no parser for its calls of tools: name one in models/models.yaml, such as "

@@ -29,13 +29,16 @@ from engines.base import (
 from engines.errors import EngineError
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
-from engines.media import check_kinds
+from engines.media import check_kinds, decoded_all
 from engines.stream import ended, resume, retell
 from engines.text.answers.output import output_of
 from engines.text.grammar import Compiler
-from engines.text.templates.chat_prompt import variables
+from engines.text.templates.chat_prompt import OpenEnd, variables
+from engines.text.templates.content_parts import with_marks
+from engines.text.templates.media_marks import MediaMarks
 from engines.text.tokens.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
+from engines.vllm.media import engine_input, with_pictures
 from engines.vllm.resident import STALL_SECONDS, VllmResident, start
 from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params
 from engines.vllm.stream import DIED, VllmStream
@@ -80,17 +83,23 @@ class VllmEngine(VllmResident):
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
         check_kinds(media, self.info)
-        messages, tools = await parts.tools.adapt(messages, tools)
+        marks, pictures = MediaMarks(len(media)), await decoded_all(media)
+        messages, tools = await parts.tools.adapt(with_marks(messages, marks.marks), tools)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         switches = rendering.reasoning_effort is not None or rendering.reasons is not None
         source = parts.renderer.source(chat.tools) if switches else None
         given = variables(rendering, chat.template_args, source)
-        rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
-        if not isinstance(rendered, str):
-            return Prompt(rendered, variables=given)
-        # The template writes the special tokens that the model wants.
-        prompt = await self._tokenizer.prompt(rendered, chat, add_special=False)
-        return replace(prompt, variables=given)
+        end = OpenEnd.of(rendering)
+        shown = chat.messages if end is None else end.mark(chat.messages)
+        shown = with_pictures(shown, marks, media, pictures) if media else shown
+        rendered = await parts.renderer.render(shown, chat.tools, rendering, given)
+        if isinstance(rendered.prompt, str):
+            text = rendered.prompt if end is None else end.cut(rendered.prompt)
+            # The template writes the special tokens that the model wants.
+            prompt = await self._tokenizer.prompt(text, chat, add_special=False)
+        else:
+            prompt = Prompt(rendered.prompt)
+        return await parts.renderer.expanded(replace(prompt, variables=given), rendered, media)
 
     async def render_infill(
         self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
@@ -142,10 +151,7 @@ class VllmEngine(VllmResident):
         name = f"{request.request_id}-{next(self._numbers)}"
         arguments: dict[str, Any] = {
             "request_id": name,
-            "prompt": {
-                "type": "token",
-                "prompt_token_ids": [*request.prompt.token_ids, *request.generated],
-            },
+            "prompt": engine_input(request.prompt, request.generated),
             "params": params,
             "lora_request": adapter,
         }
