@@ -235,6 +235,17 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(
         10 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
     )
+    max_file_bytes: int = Field(
+        512 * 2**20, ge=1024, description="Largest file that may be uploaded; a larger one gets 413."
+    )
+    max_stored_bytes: int = Field(
+        20 * 2**30, ge=1024, description="Bytes that the files of each key, or of all without keys, may take."
+    )
+    file_retention: str = Field(
+        "720h",
+        description="How long files for batches and from batches are kept that do not say it themselves; "
+        "-1: until they are deleted.",
+    )
     strict_requests: bool = Field(
         False,
         description="Refuse with 400 what is made to fit otherwise: fields that this server does not know, "
@@ -435,7 +446,7 @@ class Settings(BaseSettings):
         parse_sources(value)
         return value
 
-    @field_validator("keep_alive")
+    @field_validator("keep_alive", "file_retention")
     @classmethod
     def _duration(cls, value: str) -> str:
         parse_duration(value)

@@ -5,16 +5,21 @@ Nothing here waits for a network. Decoding takes time with the number of pixels:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import ExifTags, Image, ImageOps
 
 from engines.base import EngineInfo, Media, MediaKind
 from engines.base.media import SENSES
 from engines.errors import RequestError, UnsupportedFeature
+
+MOST_MEDIA = 64
+"""Images and sounds of one request."""
 
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 25_000_000
@@ -25,6 +30,7 @@ LONGEST_SIDE = 16_384
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 # Orientations of pictures that lie on a side, as cameras store them.
 _ON_A_SIDE = (5, 6, 7, 8)
+_THREADS = ThreadPoolExecutor(2, "media-decode")
 _NAMED = "PNG, JPEG, WebP or GIF"
 _SOUNDS_NAMED = "WAV, MP3 or FLAC"
 
@@ -65,6 +71,13 @@ def decoded(media: Media) -> Image.Image:
                 return _on_white(upright)
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise RequestError(f"an image is damaged or cut off: {error}") from None
+
+
+async def decoded_all(media: Sequence[Media]) -> list[Image.Image]:
+    """The pictures ``media``, one after the other, as each takes as many bytes as it has pixels three times;
+    of all requests a few at once. Raises `RequestError`."""
+    loop = asyncio.get_running_loop()
+    return [await loop.run_in_executor(_THREADS, decoded, each) for each in media]
 
 
 def check_kinds(media: Sequence[Media], info: EngineInfo) -> None:

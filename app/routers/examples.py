@@ -11,6 +11,7 @@ _QUESTION = [{"role": "user", "content": _QUERY}]
 _DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of France.", "The sea is blue."]
 _UPSTREAM = "gpu1"
 _PULLED = "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF"
+_ADAPTER = "pirate"
 
 
 def bodies(model: str) -> dict[str, dict[str, Any]]:
@@ -78,6 +79,14 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
             "Wait until it is ready": {"model_name": model},
             "Answer at once": {"model_name": model, "wait": False},
         },
+        "POST /v1/models/{model}/adapters": {
+            "A file": {"name": _ADAPTER, "path": f"adapters/{_ADAPTER}.gguf"},
+            "Half as strong": {"name": _ADAPTER, "path": f"adapters/{_ADAPTER}.gguf", "scale": 0.5},
+        },
+        "POST /v1/load_lora_adapter": {
+            "A file": {"lora_name": _ADAPTER, "lora_path": f"adapters/{_ADAPTER}.gguf"}
+        },
+        "POST /v1/unload_lora_adapter": {"By its name": {"lora_name": _ADAPTER}},
         "POST /v1/models/pull": {
             "From Hugging Face": {
                 "model_name": _PULLED,
@@ -132,7 +141,7 @@ def add(document: Mapping[str, Any], model: str) -> None:
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
                     parameter["example"] = names.get(parameter["name"])
-            if "requestBody" in operation:
+            content = operation.get("requestBody", {}).get("content", {}).get(JSON)
+            if content is not None:  # forms have theirs in their schema
                 examples = known.get(f"{method.upper()} {path}", {})
-                content = operation["requestBody"]["content"][JSON]
                 content["examples"] = {name: {"value": body} for name, body in examples.items()}

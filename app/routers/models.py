@@ -56,7 +56,7 @@ async def model_status(model: str, request: Request) -> ModelReport:
 @router.get("/v1/models/{model:path}", summary="Look at one model", responses={404: ERROR_RESPONSES[404]})
 async def get_model(model: str, request: Request) -> ModelCard:
     server: Server = request.app.state.server
-    adapter = server.library.adapter(model)
+    adapter = server.library.adapters.named(model)
     if adapter is None:
         return report_of(server, model).card()
     base = server.library.get(model)

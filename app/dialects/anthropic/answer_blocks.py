@@ -57,6 +57,10 @@ class AnswerBlocks:
             if call.arguments:
                 yield self._add("tool_use", call.arguments)
 
+    @property
+    def has_calls(self) -> bool:
+        return any(block.kind == "tool_use" for block in self.all)
+
     def _add(self, kind: Literal["text", "thinking", "tool_use"], text: str) -> Piece:
         last = self.all[-1] if self.all else None
         is_first = last is None or last.kind != kind
