@@ -74,7 +74,7 @@ def test_a_tool_is_called_and_its_result_read(client: Anthropic, model: str) -> 
 
 
 def test_claude_codes_second_turn_finds_the_first_in_the_cache(server: LiveServer, model: str) -> None:
-    """Although the first system block is another one each time, and a note of the system follows the result."""
+    """Although the first system block is another one each time, and a note follows the result."""
     first, second, _ = json.loads(RECORDED.read_text())
     assert first["body"]["system"][0] != second["body"]["system"][0]
     second["body"]["messages"].append({"role": "system", "content": "Tokens left: 1234."})
