@@ -31,6 +31,11 @@ class Target:
         return self.model if self.adapter is None else adapter_name(self.model, self.adapter)
 
     @property
+    def counted(self) -> tuple[str, ...]:
+        """The names that its calls count for: the model's, and the adapter's."""
+        return (self.model,) if self.adapter is None else (self.model, self.name)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names by which upstreams may know it: other servers call adapters by their own names."""
         return (self.name,) if self.adapter is None else (self.name, self.adapter)

@@ -71,7 +71,7 @@ async def get_model(model: str, request: Request) -> Any:
 
 
 def _card_of(server: Server, name: str) -> ModelCard:
-    adapter = server.library.adapter(name)
+    adapter = server.library.adapters.named(name)
     if adapter is None:
         return report_of(server, name).card()
     base = server.library.get(name)
