@@ -188,7 +188,7 @@ class BatchingEngine(ABC, Generic[S]):
     def _note_memory(self, more: int) -> None:
         self._info = replace(self._info, memory=self._info.memory + more)
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Seq[AnswerDelta]:
         return retell(request, self._vocabulary)
 
     def _mask(self, request: GenerationRequest) -> TokenMask | None:

@@ -144,7 +144,7 @@ class VllmEngine(VllmResident):
     def labels(self, token_ids: Sequence[int]) -> list[bytes]:
         return [*map(self._open().vocabulary.label, token_ids)]
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Sequence[AnswerDelta]:
         return retell(request, self._open().vocabulary)
 
     async def prepare(self, structure: Structure) -> None:
