@@ -27,6 +27,7 @@ from app.inference.intake import Intake
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
+from app.operations.adapters import AdapterOperations
 from app.operations.library_watch import LibraryWatch
 from app.operations.loads import Loads
 from app.operations.pulls import KEPT_AFTER, Pulls
@@ -93,6 +94,9 @@ class Server:
         useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
         self.pulls = Pulls(self.library, self.manager, useful, self.library_watch.reload, self._keep_pull)
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
+        self.adapters = AdapterOperations(
+            self.fleet, self.manager, self.library, loader, self.balancer.ongoing
+        )
         self.abilities = loader.abilities
         self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat, loader.abilities)
         self._log = RequestLog(lambda: self._gpu_memory)

@@ -27,7 +27,7 @@ from app.jobs.runner import JobRunner
 from app.jobs.store import JobStore
 from app.operations.kept_pulls import PullKind, note_pull
 from app.operations.pulls import Pulls
-from app.response_store.exchange import Exchange
+from app.response_store.exchange import ResponseExchange
 from app.response_store.store import ResponseStore
 from app.settings import Settings
 from app.telemetry.logs import get_logger
@@ -129,7 +129,7 @@ def _expand(responses: ResponseStore, most_bytes: int) -> Expand:
     async def expand(
         owner: str, wire: WireRequest, document: Any
     ) -> tuple[WireRequest, Any, AnswerObserver | None]:
-        exchange = Exchange(responses, owner, most_bytes)
+        exchange = ResponseExchange(responses, owner, most_bytes)
         wire, whole = await exchange.expand(wire, document)
         return wire, whole, exchange.keeper(document) if document.get("store") is True else None
 

@@ -44,9 +44,9 @@ class Pulls:
     def start(
         self,
         name: str,
-        source: SourceName | None,
-        revision: str | None,
-        include: tuple[str, ...],
+        source: SourceName | None = None,
+        revision: str | None = None,
+        include: tuple[str, ...] = (),
         *,
         force: bool = False,
         is_kept: bool = False,

@@ -96,7 +96,7 @@ async def pull(body: OllamaPullRequest, request: Request) -> Any:
     """A model of the catalog, or what Hugging Face has: `org/name`, `hf.co/org/name:Q4_K_M`. Ollama's own
     registry is not asked."""
     server: Server = request.app.state.server
-    watch = server.pulls.start(body.model, None, None, ()).watch()
+    watch = server.pulls.start(body.model).watch()
     if body.stream:
         return _LineResponse(_PullLines(watch))
     return WholePull(watch, lambda done: OllamaStatus().model_dump())
