@@ -58,6 +58,8 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     balancer_errors.BalancerError: (503, "no_backend"),
     operation_errors.UnknownInstance: (404, "instance_not_found"),
     operation_errors.UnknownUpstream: (404, "upstream_not_found"),
+    operation_errors.UnknownAdapter: (404, "adapter_not_found"),
+    operation_errors.AdapterExists: (409, "adapter_exists"),
     operation_errors.UpstreamExists: (409, "upstream_exists"),
     operation_errors.UpstreamNotAllowed: (403, "upstream_not_allowed"),
     operation_errors.TooManyUpstreams: (409, "too_many_upstreams"),

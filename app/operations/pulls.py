@@ -33,9 +33,9 @@ class Pulls:
     def start(
         self,
         name: str,
-        source: SourceName | None,
-        revision: str | None,
-        include: tuple[str, ...],
+        source: SourceName | None = None,
+        revision: str | None = None,
+        include: tuple[str, ...] = (),
         *,
         force: bool = False,
     ) -> PullJob:

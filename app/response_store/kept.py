@@ -42,6 +42,7 @@ class KeptResponses:
         self._sleep = sleep
         self._waiting: dict[Key, StoredResponse] = {}
         self._bytes = 0
+        self._lost = 0
         self._used: set[Key] = set()
         self._written = PRUNE_EVERY  # so that the first write looks
         self._one_writer = asyncio.Lock()
@@ -54,7 +55,7 @@ class KeptResponses:
         self._bytes += record.size
         while self._bytes > self._most:
             self._forget(next(iter(self._waiting)))
-            log.warning("response_not_stored", reason="the database is too slow, or cannot be used")
+            self._lost += 1
         self._write_soon(now)
 
     def use(self, key: Key, now: float) -> None:
@@ -123,6 +124,9 @@ class KeptResponses:
         async with self._one_writer:
             records, used = [*self._waiting.values()], [*self._used]
             self._used.clear()
+            if self._lost:
+                log.error("responses_not_stored", reason="the database is too slow", count=self._lost)
+                self._lost = 0
             if not records and not (used and self._database.exists):
                 return
             try:

@@ -10,7 +10,9 @@ Key = tuple[str, str]
 
 
 class RecentResponses:
-    """At most ``count`` records, of ``size`` bytes together, none unused for more than ``age`` seconds."""
+    """At most ``count`` records, of ``size`` bytes together, none unused for more than ``age`` seconds.
+
+    To look at one is no use of it, but it goes later then."""
 
     def __init__(self, count: int, size: int, age: float) -> None:
         self.count = count
@@ -38,9 +40,13 @@ class RecentResponses:
         if now - found[1] > self._age:
             self.drop(key)
             return None
-        self._records[key] = found[0], now
         self._records.move_to_end(key)
         return found[0]
+
+    def use(self, key: Key, now: float) -> None:
+        """Note that a record goes on to be of use: its age counts from now."""
+        if found := self._records.get(key):
+            self._records[key] = found[0], now
 
     def drop(self, key: Key) -> bool:
         """Forget a record; whether there was one."""

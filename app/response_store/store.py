@@ -79,8 +79,9 @@ class ResponseStore:
             if record.previous is None:
                 break
             wanted = record.previous
-        if self._kept is not None:
-            for each in found:
+        for each in found:
+            self._recent.use(each.key, self._clock())
+            if self._kept is not None:
                 self._kept.use(each.key, self._clock())
         return found[::-1]
 

@@ -30,7 +30,14 @@ from typing import Any
 
 from balancer.call import ResumePoint
 from engines.base import EngineInfo, EngineStats, Usage
-from engines.errors import BadModelFile, CannotLoad, EngineError, ModelFileNotFound, ModelLoadError
+from engines.errors import (
+    BadModelFile,
+    CannotLoad,
+    EngineError,
+    ModelFileNotFound,
+    ModelLoadError,
+    UnsupportedFeature,
+)
 
 Message = dict[str, Any]
 Header = tuple[bytes, bytes]
@@ -45,6 +52,8 @@ _KINDS = {kind.__name__: kind for kind in (CannotLoad, ModelFileNotFound, BadMod
 class WorkerSpec:
     """The worker to start for ``model``: all that its process needs to know.
 
+    ``adapters`` are the model's that no catalog names, each with its name, path and scale.
+
     ``path``: the model's file or folder, if it has one. ``port`` is the lowest that it may listen on;
     ``settings`` override fields of the application's settings, ``options`` are those of the load
     (`LoadOptions`), ``environment`` is added to the server's, of which it has no secrets. ``key`` is
@@ -58,6 +67,7 @@ class WorkerSpec:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    adapters: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,18 @@ def info_from(ready: Mapping[str, Any]) -> EngineInfo:
 
 def error_from(message: Mapping[str, Any]) -> ModelLoadError:
     return _KINDS.get(message.get("kind", ""), ModelLoadError)(message["failed"])
+
+
+def refusal_from(status: int, body: bytes) -> EngineError:
+    """The error that a worker answered a management route with."""
+    try:
+        said = json.loads(body)["error"]
+        message, is_lacking = str(said["message"]), said["code"] == "unsupported_feature"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        message, is_lacking = f"a worker answered with status {status}", False
+    if is_lacking:
+        return UnsupportedFeature(message)
+    return BadModelFile(message) if status < 500 else ModelLoadError(message)
 
 
 @dataclass(frozen=True, slots=True)

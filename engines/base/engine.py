@@ -115,7 +115,6 @@ class Resident(Protocol):
         ...
 
 
-@runtime_checkable
 class Encodes(Protocol):
     """The ability to turn text into tokens and back. All methods are called on the event loop's thread."""
 

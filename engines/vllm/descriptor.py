@@ -124,16 +124,17 @@ DESCRIPTOR = EngineDescriptor(
     formats=frozenset({"hf"}),
     capabilities=frozenset(
         {
+            "adapters",
             "chat",
             "completion",
-            "tools",
-            "reasoning",
-            "structured",
             "embeddings",
-            "adapters",
             "fim",
-            "vision",
+            "reasoning",
+            "rerank",
             "sleep",
+            "structured",
+            "tools",
+            "vision",
         }
     ),
     help={

@@ -19,23 +19,27 @@ from engines.base import (
     AnswerPlan,
     GenerationRequest,
     Media,
+    Pair,
     Prompt,
     Rendering,
+    Scores,
     SourceFile,
     Structure,
     TokenStream,
     ToolUse,
 )
-from engines.errors import EngineError
+from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
 from engines.media import check_kinds, decoded_all
 from engines.stream import ended, resume, retell
 from engines.text.answers.output import output_of
 from engines.text.grammar import Compiler
+from engines.text.ranking.judge import judge_of
 from engines.text.templates.chat_prompt import OpenEnd, variables
 from engines.text.templates.content_parts import with_marks
 from engines.text.templates.media_marks import MediaMarks
+from engines.text.templates.renderer import TemplateWorker
 from engines.text.tokens.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
 from engines.vllm.media import engine_input, with_pictures
@@ -49,15 +53,23 @@ class VllmEngine(VllmResident):
     """A model that generates text. Make it with `load`."""
 
     def __init__(
-        self, parts: Assembled, *, stall_timeout: float = STALL_SECONDS, allow_special_tokens: bool = False
+        self,
+        parts: Assembled,
+        *,
+        stall_timeout: float = STALL_SECONDS,
+        allow_special_tokens: bool = False,
+        rerank_template: str | None = None,
     ) -> None:
-        """``allow_special_tokens``: see `Tokenizer`."""
+        """``allow_special_tokens``: see `Tokenizer`. ``rerank_template`` replaces the model's own."""
         super().__init__(parts.launched, parts.info, stall_timeout)
         self._tokenizer = Tokenizer(
             parts.vocabulary, parts.info.context_length, allow_special_tokens=allow_special_tokens
         )
         grammar = parts.grammar_vocabulary
         self._compiler = None if grammar is None else Compiler(grammar)
+        self._templates = TemplateWorker()  # of pairs; vLLM renders chats
+        pairs = rerank_template or parts.vocabulary.rerank_template
+        self._judge = judge_of(pairs, parts.vocabulary, self._tokenizer, self._templates, lambda text: False)
         self._parts: Assembled | None = parts
         self._numbers = itertools.count()
         self._streams: set[VllmStream] = set()
@@ -68,7 +80,12 @@ class VllmEngine(VllmResident):
     async def load(cls, spec: LoadSpec, progress: Callable[[float], None] | None = None) -> VllmEngine:
         """As `engines.vllm.resident.start`."""
         parts = await start(spec, progress, assemble)
-        return cls(parts, stall_timeout=spec.stall_timeout, allow_special_tokens=spec.allow_special_tokens)
+        return cls(
+            parts,
+            stall_timeout=spec.stall_timeout,
+            allow_special_tokens=spec.allow_special_tokens,
+            rerank_template=spec.rerank_template,
+        )
 
     async def render_chat(
         self,
@@ -172,10 +189,18 @@ class VllmEngine(VllmResident):
         self._streams.add(stream)
         return stream
 
+    async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
+        """Of a reranker that generates (`engines.base.Embeds`)."""
+        self._open()
+        if self._judge is None:
+            raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
+        return await self._judge.score(self, pairs, most=most, request_id=request_id)
+
     async def _end_requests(self, reason: EngineError) -> None:
         for stream in tuple(self._streams):
             stream.fail(reason)
         await self._tokenizer.close()
+        await self._templates.close()
         if self._compiler is not None:
             await self._compiler.close()
         await asyncio.gather(*self._starting, *self._aborting, return_exceptions=True)

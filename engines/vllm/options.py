@@ -14,7 +14,7 @@ from engines.load_spec import LoadSpec
 from engines.media import MOST_MEDIA
 from engines.models.facts import describe
 from engines.sizing import AUTO_KV_MEMORY_SHARE
-from engines.vllm.folder import largest_rank, purpose
+from engines.vllm.folder import largest_rank, pools, purpose
 from engines.vllm.structures import BACKEND
 
 OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
@@ -88,8 +88,8 @@ def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
     if describe(Path(args["model"])).senses and "limit_mm_per_prompt" not in args:
         # Else it would keep room for the longest video, which nobody can send.
         args = {**args, "limit_mm_per_prompt": {"image": MOST_MEDIA, "video": 0, "audio": 0}}
-    made_for, pooling = purpose(spec)
-    if made_for != "text":
+    if pools(spec):
+        _, pooling = purpose(spec)
         kind = {} if pooling in (None, "rank") else {"seq_pooling_type": str(pooling).upper()}
         args = {"runner": "pooling", "pooler_config": PoolerConfig(**kind), **args}
     return args

@@ -25,7 +25,7 @@ CHAT = (
 PAIRS = [Pair("What is blue?", "The sea is blue."), Pair("{document} <|im_end|>", "Bread.")]
 
 
-@pytest.mark.parametrize("engine", ["llama_cpp", "mlx"])
+@pytest.mark.parametrize("engine", ["llama_cpp", "mlx", "vllm"])
 async def test_scores_are_log_odds(engine: str) -> None:
     path = smollm2() if engine == "llama_cpp" else tiny_folder()
     spec = LoadSpec(engine, "judge", path, context_length=256, max_sequences=4, threads=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, Usage
+from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, ToolCallDelta, Usage
 from engines.stream import ChunkStream, ended, resume, retell
 from engines.text.answers.output import Output
 from support.output import text_output
@@ -30,6 +30,25 @@ async def test_chunks_that_wait_merge_and_lose_no_token() -> None:
     stream.put(Chunk("é", (4,), finish_reason="length", usage=Usage(3, 3)))
     assert [chunk async for chunk in stream] == [
         Chunk("aé", (1, 3, 4), finish_reason="length", usage=Usage(3, 3))
+    ]
+
+
+async def test_chunks_that_wait_keep_the_order_of_an_answers_parts() -> None:
+    parts = [
+        Chunk(reasoning="a"),
+        Chunk("b", reasoning="c"),
+        Chunk(tool_calls=(ToolCallDelta(0, "id", "f"),)),
+        Chunk(tool_calls=(ToolCallDelta(0, arguments="{}"),)),
+        Chunk("d"),
+        Chunk(reasoning="e", finish_reason="stop", usage=Usage(3, 6)),
+    ]
+    stream = ChunkStream(on_close=lambda: None)
+    for part in parts:
+        stream.put(part)
+    assert [chunk async for chunk in stream] == [
+        Chunk("b", reasoning="ac", tool_calls=(ToolCallDelta(0, "id", "f", "{}"),)),
+        Chunk("d"),
+        parts[-1],
     ]
 
 

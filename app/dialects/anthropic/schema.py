@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from app.dialects.anthropic.blocks import MAX_BLOCKS, Message, TextBlock
-from app.dialects.anthropic.tools import ChosenTool, Tools
+from app.dialects.anthropic.tools import MessageToolChoice, Tools
 from app.dialects.openai.sampling import MAX_STOPS, MAX_TOKENS, DrawingFields, ServedFields, Stop
 from app.dialects.openai.structure import JsonObject
 from app.schemas.common import WireModel
@@ -45,7 +45,7 @@ class CountTokensRequest(ServedFields):
     )
     system: str | Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_BLOCKS)] | None = None
     tools: Tools | None = None
-    tool_choice: ChosenTool | None = None
+    tool_choice: MessageToolChoice | None = None
     thinking: Thinking | None = Field(
         None,
         description="`enabled`, `adaptive`: models reason whose chat template can switch that; unset or "

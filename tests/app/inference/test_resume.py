@@ -11,6 +11,8 @@ import pytest
 from app.dialects.openai.chat import write as chat_writer
 from app.dialects.openai.completions import write as completion_writer
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
+from app.dialects.openai.responses import write as response_writer
+from app.dialects.openai.responses.dialect import RESPONSES
 from app.dialects.openai.wire import DONE
 from app.inference import pipeline
 from app.inference import reply as reply_module
@@ -25,6 +27,7 @@ from engines.base import Chunk, GenerationRequest, Prompt, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
 from support.clock import Clock
+from support.marks import MarkReader
 
 Asked = tuple[GeneratingDialect, dict[str, Any]]
 
@@ -53,8 +56,8 @@ class CutStream:
 class DyingEngine(FakeEngine):
     """Dies after so many chunks of its one answer."""
 
-    def __init__(self, chunks: int) -> None:
-        super().__init__()
+    def __init__(self, chunks: int, **options: Any) -> None:
+        super().__init__(**options)
         self._chunks = chunks
 
     def generate(self, request: GenerationRequest) -> Any:
@@ -67,7 +70,7 @@ class Edge:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock(1000.0)
         self.metrics = Metrics(list, lambda: 0)
-        for module in (chat_writer, completion_writer):
+        for module in (chat_writer, completion_writer, response_writer):
             monkeypatch.setattr(module, "now", lambda: int(self.clock.now))
         monkeypatch.setattr(reply_module, "EVENT_DISTANCE", 0.0)
 
@@ -167,6 +170,44 @@ async def test_a_cut_anywhere_shows_nowhere(edge: Edge, body: Asked) -> None:
             created += 100  # not a byte was sent before
         assert without_created(stream, created) == whole
     assert chunks > 5
+
+
+PARTS = {
+    "answer": '~Hm, well.^Let me see. @f${"input": "a\\u00e9 b"}@g${"x": [1, 2]}',
+    "make_reader": MarkReader,
+    "capabilities": ("chat", "tools", "reasoning"),
+}
+
+
+def response_events(stream: bytes) -> list[dict[str, Any]]:
+    """The events of a stream of a response, whose numbers must grow, without them and the times."""
+    *parts, done = [part for part in stream.decode().split("\n\n") if part]
+    assert done == "data: [DONE]"
+    found = [json.loads(part.partition("data: ")[2]) for part in parts]
+    numbers = [event.pop("sequence_number") for event in found]
+    assert numbers == sorted(set(numbers))
+    for event in found:
+        for field in ("created_at", "completed_at"):
+            event.get("response", {}).pop(field, None)
+    return found
+
+
+async def test_a_cut_shows_nowhere_in_the_items_of_a_response(edge: Edge) -> None:
+    tools = [{"type": "custom", "name": "f"}, {"type": "function", "name": "g"}]
+    asked: Asked = (RESPONSES, {"model": "m", "input": TEXT, "stream": True, "tools": tools})
+    whole = response_events(await edge.stream(asked, FakeEngine(**PARTS)))
+    assert [item["type"] for item in whole[-1]["response"]["output"]] == [
+        *["reasoning", "message", "custom_tool_call", "function_call"]
+    ]
+    chunks = 0
+    while True:
+        chunks += 1
+        second = FakeEngine(**PARTS)
+        stream = await edge.stream(asked, DyingEngine(chunks, **PARTS), second)
+        if second.last_request is None:
+            break
+        assert response_events(stream) == whole
+    assert chunks > 20
 
 
 @pytest.mark.parametrize("body", BODIES)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from app.dialects.openai.events import token_logprob
 from app.dialects.openai.responses.custom_input import CustomInput
 from app.dialects.openai.responses.reasoning import sealed
-from app.dialects.openai.responses.tools import OfferedTool, Toolbox
+from app.dialects.openai.responses.tools import ShownTool, Toolbox
 from engines.base import AnswerDelta, Chunk, TokenLogprob, ToolCallDelta
 
 ItemKind = Literal["reasoning", "message", "function_call", "custom_tool_call"]
@@ -30,7 +30,7 @@ class OutputItem:
     id: str
     index: int
     call_id: str = ""
-    tool: OfferedTool | None = None
+    tool: ShownTool | None = None
     parts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     input: CustomInput | None = None
@@ -72,7 +72,7 @@ class OutputListener(Protocol):
     def closed(self, item: OutputItem, status: ItemStatus) -> None: ...
 
 
-class Output:
+class ResponseOutput:
     """The output of one answer. At most its last item is open.
 
     With a ``raw`` tool in the box, content is that tool's input.
@@ -103,11 +103,15 @@ class Output:
 
     def add(self, chunk: Chunk) -> None:
         """Take in a chunk of the answer; the last one closes the output."""
+        calls = chunk.tool_calls
+        while calls and calls[0].name is None:  # of a call before anything else in this chunk
+            self._call(calls[0])
+            calls = calls[1:]
         if chunk.reasoning and self._reasons:
             self._write("reasoning", chunk.reasoning)
         if chunk.text or chunk.logprobs:
             self._say(chunk.text, chunk.logprobs)
-        for delta in chunk.tool_calls:
+        for delta in calls:
             self._call(delta)
         if chunk.finish_reason is not None:
             if self._open is None and not self._items:
@@ -141,14 +145,14 @@ class Output:
             kind: ItemKind = "function_call" if tool.kind == "function" else "custom_tool_call"
             item = self._begin(kind, tool, delta.id or "")
             item.input = CustomInput() if tool.kind == "custom" else None
-        item = self._open  # type: ignore[assignment]
-        if item is None or not delta.arguments:
+        called = self._open
+        if called is None or called.tool is None or not delta.arguments:
             return
-        text = delta.arguments if item.input is None else item.input.feed(delta.arguments)
+        text = delta.arguments if called.input is None else called.input.feed(delta.arguments)
         if text:
-            self._write(item.kind, text)
+            self._write(called.kind, text)
 
-    def _begin(self, kind: ItemKind, tool: OfferedTool | None = None, call_id: str = "") -> OutputItem:
+    def _begin(self, kind: ItemKind, tool: ShownTool | None = None, call_id: str = "") -> OutputItem:
         self._end("completed")
         index = len(self._items)
         name = f"{_PREFIXES[kind]}_{self._answer}_{index}"
