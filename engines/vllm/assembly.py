@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
-from engines.limits import no_adapter
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
 from engines.text.answers.choice import choose_format
@@ -15,6 +14,7 @@ from engines.text.answers.examples import call_writer
 from engines.text.grammar import GrammarVocabulary
 from engines.text.templates.tool_prompt import WriteCall, hermes_call
 from engines.text.templates.tool_template import ToolTemplate
+from engines.vllm.adapters import VllmAdapters
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
 from engines.vllm.options import own_options
@@ -27,26 +27,16 @@ from engines.vllm.vocabulary import VllmVocabulary
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The parts of an engine. ``adapters`` are vLLM's LoRA requests by name. ``grammar_vocabulary`` is None
-    where vLLM keeps structures in its own way."""
+    """The parts of an engine. ``grammar_vocabulary`` is None where vLLM keeps structures in its own way."""
 
     launched: Launched
     renderer: ChatRenderer
     vocabulary: VllmVocabulary
     tools: ToolTemplate
     plans: AnswerParsers | VllmPlans | None
-    adapters: dict[str, Any]
+    adapters: VllmAdapters
     grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
-
-    def adapter(self, name: str | None) -> Any:
-        """vLLM's LoRA request for an adapter; None for the plain model."""
-        if name is None:
-            return None
-        found = self.adapters.get(name)
-        if found is None:
-            raise no_adapter(name, self.adapters)
-        return found
 
 
 def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
@@ -59,8 +49,6 @@ def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
 
 
 def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
-    from vllm.lora.request import LoRARequest
-
     options = own_options(spec)
     renderer = ChatRenderer(launched.llm, options["chat_template"])
     template = renderer.source()
@@ -70,10 +58,7 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     vocabulary = VllmVocabulary(
         renderer.tokenizer, n_vocab, end_ids=_end_ids(launched.llm), keep_special=keep_special
     )
-    adapters = {
-        adapter.name: LoRARequest(adapter.name, number, str(adapter.path))
-        for number, adapter in enumerate(spec.adapters, 1)
-    }
+    adapters = VllmAdapters(spec.adapters, enabled=launched.config.lora_config is not None)
     is_ours = launched.config.structured_outputs_config.backend == BACKEND
     grammar = vocabulary.grammar_vocabulary if is_ours else None
     plans: AnswerParsers | VllmPlans | None = parsers
@@ -123,7 +108,7 @@ def _describe(
         "chat": has_template,
         "tools": has_template and plans is not None and plans.tools,
         "reasoning": plans is not None and plans.reasoning,
-        "adapters": bool(spec.adapters),
+        "adapters": launched.config.lora_config is not None,
         "fim": has_fim,
     }
     return described(spec, launched, {name for name, has in capabilities.items() if has})

@@ -14,6 +14,7 @@ from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
+    Adapter,
     AnswerDelta,
     AnswerPlan,
     GenerationRequest,
@@ -54,6 +55,7 @@ class VllmEngine(VllmResident):
         self._parts: Assembled | None = parts
         self._numbers = itertools.count()
         self._streams: set[VllmStream] = set()
+        self._stream_ended = asyncio.Event()
         self._starting: set[asyncio.Task[Any]] = set()
         self._aborting: set[asyncio.Task[None]] = set()
 
@@ -124,7 +126,7 @@ class VllmEngine(VllmResident):
         parts = self._open()
         if self._llm.errored:
             raise EngineError(DIED)
-        adapter, vocabulary = parts.adapter(request.adapter), parts.vocabulary
+        adapter, vocabulary = parts.adapters.of(request.adapter), parts.vocabulary
         limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
         check_choice(request, vocabulary.is_end)
         output = output_of(request, vocabulary)
@@ -154,6 +156,19 @@ class VllmEngine(VllmResident):
         self._streams.add(stream)
         return stream
 
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """As `engines.base.Adapts`."""
+        await self._open().adapters.add(adapter, self._llm)
+
+    async def remove_adapter(self, name: str) -> None:
+        """As `engines.base.Adapts`."""
+        request = self._open().adapters.take_out(name)
+        while any(stream.adapter == name for stream in self._streams):
+            self._stream_ended.clear()
+            await self._stream_ended.wait()
+        if request is not None and not self._closed:
+            await self._llm.remove_lora(request.lora_int_id)
+
     async def _end_requests(self, reason: EngineError) -> None:
         for stream in tuple(self._streams):
             stream.fail(reason)
@@ -174,6 +189,7 @@ class VllmEngine(VllmResident):
 
     def _end(self, stream: VllmStream, start: asyncio.Task[Any], name: str, abort: bool) -> None:
         self._streams.discard(stream)
+        self._stream_ended.set()
         if not abort:
             return
         if not start.done():

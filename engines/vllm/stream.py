@@ -36,6 +36,7 @@ class VllmStream:
         "_scored",
         "_start",
         "_vocabulary",
+        "adapter",
     )
 
     def __init__(
@@ -48,6 +49,7 @@ class VllmStream:
     ) -> None:
         """``output`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
         called once; True means that vLLM must be told."""
+        self.adapter = request.adapter
         self._request = request
         self._vocabulary = vocabulary
         self._start = start
