@@ -6,16 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from engines.base import Adapter
-from engines.errors import BadModelFile, UnsupportedFeature
+from engines.errors import BadModelFile, CannotLoad, UnsupportedFeature
 from engines.limits import no_adapter
+from engines.vllm.folder import largest_rank
 
 
 class VllmAdapters:
     """vLLM's LoRA requests by the adapters' names; each gets a number of its own."""
 
-    def __init__(self, adapters: Iterable[Adapter], *, enabled: bool) -> None:
-        """``enabled``: vLLM was started for them."""
-        self._enabled = enabled
+    def __init__(self, adapters: Iterable[Adapter], most: int | None) -> None:
+        """``most`` is the highest rank that vLLM was started for; None: it was started without adapters."""
+        self._most = most
         self._number = 0
         self._requests: dict[str, Any] = {}
         for adapter in adapters:
@@ -31,7 +32,7 @@ class VllmAdapters:
 
     async def add(self, adapter: Adapter, llm: Any) -> None:
         """Have vLLM load ``adapter``, unless one of its name is there. Raises `BadModelFile`."""
-        if not self._enabled:
+        if self._most is None:
             raise UnsupportedFeature(
                 "vLLM was started without adapters: say `options: {enable_lora: true}` for this model in "
                 "models.yaml, and load it again",
@@ -39,6 +40,11 @@ class VllmAdapters:
             )
         if adapter.name in self._requests:
             return
+        if (rank := largest_rank((adapter,))) > self._most:
+            raise CannotLoad(
+                f"the adapter {adapter.name} has rank {rank}, and vLLM was started for {self._most} at most: "
+                f"say `options: {{max_lora_rank: {rank}}}` in models.yaml"
+            )
         request = self._request(adapter)
         try:
             await llm.add_lora(request)

@@ -58,7 +58,8 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     vocabulary = VllmVocabulary(
         renderer.tokenizer, n_vocab, end_ids=_end_ids(launched.llm), keep_special=keep_special
     )
-    adapters = VllmAdapters(spec.adapters, enabled=launched.config.lora_config is not None)
+    lora = launched.config.lora_config
+    adapters = VllmAdapters(spec.adapters, None if lora is None else lora.max_lora_rank)
     is_ours = launched.config.structured_outputs_config.backend == BACKEND
     grammar = vocabulary.grammar_vocabulary if is_ours else None
     plans: AnswerParsers | VllmPlans | None = parsers
