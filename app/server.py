@@ -45,6 +45,7 @@ from balancer.fleet import Fleet
 from engines import selection
 from engines.lifecycle.loader import engine_for
 from engines.lifecycle.manager import ModelManager
+from engines.lifecycle.states import ModelState
 from engines.machine import malloc, memory
 from engines.machine.background import BackgroundTasks
 from engines.models import store
@@ -184,12 +185,28 @@ class Server:
         async with self._opening_storage:
             if self._storage is None:
                 await self.database.open()
-                from app.storage import open_storage
+                from app.storage import Inferences, open_storage
 
-                storage = await open_storage(self.settings, self.database)
+                inferences = Inferences(
+                    self.intake,
+                    self.pipeline,
+                    self.responses,
+                    self.balancer.foreground,
+                    self.targets.resolve,
+                    self._is_loaded,
+                    self.large_bodies,
+                )
+                storage = await open_storage(self.settings, self.database, inferences)
                 await storage.start()
                 self._storage = storage
         return self._storage
+
+    def _is_loaded(self, name: str) -> bool:
+        """Whether the model ``name`` answers without being loaded first."""
+        model = self.library.get(name)
+        if model is None or self.is_elsewhere(name):
+            return True
+        return self.manager.status(model.name).state is ModelState.READY
 
     async def _open_storage(self) -> None:
         try:

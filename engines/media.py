@@ -66,9 +66,9 @@ def decoded(media: Media) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(media.data), formats=_FORMATS) as found:
+                is_upright = _orientation(found) in (None, 1)
                 found.load()
-                upright = ImageOps.exif_transpose(found)
-                return _on_white(upright)
+                return _on_white(found if is_upright else ImageOps.exif_transpose(found))
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise RequestError(f"an image is damaged or cut off: {error}") from None
 
@@ -86,6 +86,11 @@ def check_kinds(media: Sequence[Media], info: EngineInfo) -> None:
         if SENSES[each.kind] not in info.capabilities:
             what = "images" if each.kind == "image" else "audio"
             raise UnsupportedFeature(f"model {info.model} takes no {what}", param="messages")
+
+
+def _orientation(picture: Image.Image) -> int | None:
+    """By what stands in front of its pixels: Pillow would decode a PNG file to look behind them."""
+    return picture.getexif().get(ExifTags.Base.Orientation) if "exif" in picture.info else None
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
@@ -111,8 +116,7 @@ def _dimensions(data: bytes, param: str | None) -> tuple[int, int]:
             warnings.simplefilter("ignore")  # of large ones, which are refused here by their size
             with Image.open(io.BytesIO(data), formats=_FORMATS) as found:
                 width, height = found.size
-                lies = found.getexif().get(ExifTags.Base.Orientation) in _ON_A_SIDE
-                return (height, width) if lies else (width, height)
+                return (height, width) if _orientation(found) in _ON_A_SIDE else (width, height)
     except Image.DecompressionBombError:
         raise RequestError(
             f"the image has too many pixels: at most {MOST_PIXELS // 1_000_000} million are read", param=param

@@ -12,6 +12,10 @@ _DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of Fran
 _UPSTREAM = "gpu1"
 _PULLED = "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF"
 _ADAPTER = "pirate"
+_IDS = {
+    "file_id": "file-0123456789abcdef0123456789abcdef",
+    "batch_id": "batch_0123456789abcdef0123456789abcdef",
+}
 
 
 def bodies(model: str) -> dict[str, dict[str, Any]]:
@@ -75,6 +79,13 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
         "POST /v1/score": {
             "One against two": {"model": model, "text_1": _QUERY, "text_2": _DOCUMENTS[:2]},
         },
+        "POST /v1/batches": {
+            "Chats": {
+                "input_file_id": _IDS["file_id"],
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+            },
+        },
         "POST /v1/models/load": {
             "Wait until it is ready": {"model_name": model},
             "Answer at once": {"model_name": model, "wait": False},
@@ -135,7 +146,8 @@ def ollamas_bodies(model: str) -> dict[str, dict[str, Any]]:
 
 def add(document: Mapping[str, Any], model: str) -> None:
     """Put them into an OpenAPI ``document``."""
-    known, names = bodies(model) | ollamas_bodies(model), {"model": model, "name": _UPSTREAM}
+    known = bodies(model) | ollamas_bodies(model)
+    names = {"model": model, "name": _UPSTREAM, "adapter": _ADAPTER, **_IDS}
     for path, item in document["paths"].items():
         for method, operation in item.items():
             for parameter in operation.get("parameters", ()):

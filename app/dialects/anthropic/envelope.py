@@ -25,6 +25,8 @@ def envelope(err: ApiError, request_id: str) -> tuple[int, dict[str, Any]]:
     status = OVERLOADED if err.status == 503 else err.status
     default = "api_error" if status >= 500 else "invalid_request_error"
     told = error_body(err)["error"]
-    code = told.pop("code")
+    code, param = told.pop("code"), told["param"]
+    if param is not None and param not in told["message"]:
+        told["message"] = f"{param}: {told['message']}"  # Anthropic's has no field of its own for it
     error = {**told, "type": _TYPES.get(status, default), "details": {"error_code": code}}
     return status, {"type": "error", "error": error, "request_id": request_id or None}

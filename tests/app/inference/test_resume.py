@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from support.mark_reader import MarkReader
 
 from app.dialects.openai.chat import write as chat_writer
 from app.dialects.openai.completions import write as completion_writer
@@ -28,6 +27,7 @@ from engines.base import Chunk, GenerationRequest, Prompt, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
 from support.clock import Clock
+from support.marks import MarkReader
 
 Asked = tuple[GeneratingDialect, dict[str, Any]]
 
