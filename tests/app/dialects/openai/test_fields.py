@@ -33,10 +33,6 @@ URL = {"type": "url", "url": "https://example.org/a.png"}
 TEXT_SOURCE = {"type": "text", "data": "a"}
 # Of schemas, what their fields' types do not tell.
 NEEDED: dict[str, dict[str, Any]] = {
-    "OllamaNamed": {"name": "a"},
-    "OllamaPullRequest": {"name": "a"},
-    "OllamaShowRequest": {"name": "a"},
-    "OllamaToolCall": {"function": {"name": "a", "arguments": {}}},
     "ChatCompletionRequest": CHAT,
     "CompletionRequest": TEXT,
     "RerankRequest": {"documents": ["a"]},
