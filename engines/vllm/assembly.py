@@ -48,6 +48,7 @@ class Assembled:
         reasoning, wherever that parser sees its end."""
         return not (isinstance(self.plans, AnswerParsers) and self.plans.reasoning)
 
+
 def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     """Raises `ModelLoadError`, and has closed ``launched`` then."""
     try:
