@@ -71,13 +71,14 @@ class BatchingEngine(ABC, Generic[S]):
         stall_timeout: float,
         allow_special_tokens: bool = False,
         answer_format: str | None = None,
+        response_template: Mapping[str, Any] | None = None,
         grammar_vocabulary: GrammarVocabulary | None = None,
         rerank_template: str | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
-        ``grammar_vocabulary`` is that of an engine with the capability "structured". ``rerank_template``
-        replaces the model's own."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` and ``response_template``: see
+        `choose_format`. ``grammar_vocabulary`` is that of an engine with the capability "structured".
+        ``rerank_template`` replaces the model's own."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -90,7 +91,7 @@ class BatchingEngine(ABC, Generic[S]):
         self._template = (
             ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
         )
-        self._format = choose_format(source, answer_format) if source else None
+        self._format = choose_format(source, answer_format, response_template) if source else None
         self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
         self._tools = ToolTemplate(self._render_probe, call_writer(self._format or GENERIC))
         self._info = self._described(info)
