@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
 from engines.lifecycle.states import LoadOptions
 from engines.machine import memory, platform
-from engines.models.catalog import parse_duration
+from engines.models.catalog import AdapterEntry, parse_duration
 from engines.models.library import Library
 from engines.models.model import Model
 from engines.registry import EngineRegistry, needs_file
@@ -29,11 +30,12 @@ CATALOG = "models.yaml"
 
 @dataclass(frozen=True, slots=True)
 class WorkerModel:
-    """The one model that a worker serves, at ``path`` if no catalog has it."""
+    """The one model that a worker serves, at ``path`` if no catalog has it, with further ``adapters``."""
 
     model: str
     path: str | None
     options: LoadOptions
+    adapters: Sequence[AdapterEntry] = ()
 
 
 def open_library(settings: Settings) -> Library:
@@ -70,6 +72,8 @@ def response_store(settings: Settings, database: Database) -> ResponseStore:
 
 def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
     """Raises `ModelFileNotFound` or `ModelLoadError`."""
+    for adapter in wanted.adapters:
+        library.adapters.add(wanted.model, adapter)
     if not needs_file(settings.inference_engine):
         return library.add_without_file(wanted.model)
     if wanted.path is None:

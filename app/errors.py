@@ -58,6 +58,8 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     balancer_errors.BalancerError: (503, "no_backend"),
     operation_errors.UnknownInstance: (404, "instance_not_found"),
     operation_errors.UnknownUpstream: (404, "upstream_not_found"),
+    operation_errors.UnknownAdapter: (404, "adapter_not_found"),
+    operation_errors.AdapterExists: (409, "adapter_exists"),
     operation_errors.UpstreamExists: (409, "upstream_exists"),
     operation_errors.UpstreamNotAllowed: (403, "upstream_not_allowed"),
     operation_errors.TooManyUpstreams: (409, "too_many_upstreams"),
@@ -129,7 +131,9 @@ def to_api_error(exc: Exception) -> ApiError:
     cause = exc.reason if isinstance(exc, balancer_errors.CannotServe) else exc
     for cls in type(cause).__mro__:
         if cls in _TABLE:
-            return _from_table(exc, *_TABLE[cls])
+            error = _from_table(exc, *_TABLE[cls])
+            error.__cause__ = cause
+            return error
     return ApiError(500, "internal_error", "The server failed to answer this request. Its log says why.")
 
 

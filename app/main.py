@@ -12,9 +12,12 @@ from app import __version__, error_responses, middleware
 from app.configuration import WorkerModel
 from app.routers import (
     absent,
+    adapters,
+    batches,
     cluster,
     docs,
     events,
+    files,
     home,
     inference,
     lifecycle,
@@ -76,7 +79,8 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     ours = (*inference.BODIES, *responses.BODIES, *messages.BODIES)
     docs.install(app, (*ours, *(ollama.BODIES if has_ollama else ())), server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    modules = [inference, responses, messages, pulls, lifecycle, models, events, cluster, system, home]
+    modules = [inference, responses, messages, files, batches, pulls, adapters]
+    modules += [lifecycle, models, events, cluster, system, home]
     for module in [*modules, *((ollama, ollama_models) if has_ollama else ())]:
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.types import Scope
 
 API = "/v1"
+# Of an upload, what may be around the file.
+FORM_BYTES = 64 * 2**10
 # Where OpenAI's API, its neighbours' and Ollama's are.
 _GUARDED = (API, "/api")
 _ANTHROPIC = b"anthropic-version"
@@ -16,6 +18,12 @@ def is_api(scope: Scope) -> bool:
     """Whether the request is for a path under /v1 or /api, seen from below the app's root path."""
     path = route_path(scope)
     return any(path == start or path.startswith(f"{start}/") for start in _GUARDED)
+
+
+def is_upload(method: str, path: str) -> bool:
+    """Whether such a request carries a file, which goes to the disk as it comes. However ``path`` is spelt:
+    where there is no such route, nothing is read either."""
+    return method == "POST" and path.rstrip("/").endswith("/files")
 
 
 def is_probe(scope: Scope) -> bool:

@@ -235,6 +235,27 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(
         10 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
     )
+    max_file_bytes: int = Field(
+        512 * 2**20, ge=1024, description="Largest file that may be uploaded; a larger one gets 413."
+    )
+    max_stored_bytes: int = Field(
+        20 * 2**30, ge=1024, description="Bytes that the files of each key, or of all without keys, may take."
+    )
+    file_retention: str = Field(
+        "720h",
+        description="How long files for batches and from batches are kept that do not say it themselves; "
+        "-1: until they are deleted.",
+    )
+    batch_concurrency: int = Field(
+        16, ge=1, le=1024, description="Requests of batches that run at once while nobody else asks."
+    )
+    batch_concurrency_busy: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="As many run beside other requests, which they slow down: on a GPU with room to spare, "
+        "some do no harm. 0: one begins each minute, all go on once the others have ended (docs/batches.md).",
+    )
     strict_requests: bool = Field(
         False,
         description="Refuse with 400 what is made to fit otherwise: fields that this server does not know, "
@@ -435,7 +456,7 @@ class Settings(BaseSettings):
         parse_sources(value)
         return value
 
-    @field_validator("keep_alive")
+    @field_validator("keep_alive", "file_retention")
     @classmethod
     def _duration(cls, value: str) -> str:
         parse_duration(value)

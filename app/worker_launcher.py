@@ -99,6 +99,7 @@ class WorkerLauncher:
             key=self._key,
             settings=self._settings_of(instance),
             options=asdict(options),
+            adapters=[each.model_dump() for each in self._library.adapters.added_to(instance.model)],
             environment={} if devices is None else {"CUDA_VISIBLE_DEVICES": devices},
         )
 

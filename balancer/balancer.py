@@ -97,7 +97,7 @@ class Balancer:
         return self._total
 
     def ongoing(self, model: str) -> int:
-        """Calls for ``model`` that run or wait."""
+        """Calls for ``model``, or for an adapter by its canonical name, that run or wait."""
         return self._running[model] + self._waiting.of(model)
 
     def statuses(self) -> list[BackendStatus]:
@@ -215,7 +215,7 @@ class Balancer:
         backend = self._pool.select(call.model, candidates, call)
         assert backend is not None
         self._total += 1
-        self._running[call.model] += 1
+        self._running.update(call.target.counted)
         self.foreground.begin(call)
         return Lease(backend, call, lambda lease: self._released(call, lease), self._clock)
 
@@ -248,9 +248,7 @@ class Balancer:
 
     def _released(self, call: Call, lease: Lease) -> None:
         self._total -= 1
-        self._running[call.model] -= 1
-        if not self._running[call.model]:
-            del self._running[call.model]
+        self._running -= Counter(call.target.counted)  # what is none is gone
         self._rates.released(call.model, lease.began, self._clock())
         self.foreground.end(call)
         self.changed()

@@ -31,6 +31,11 @@ class Target:
         return self.model if self.adapter is None else adapter_name(self.model, self.adapter)
 
     @property
+    def counted(self) -> tuple[str, ...]:
+        """The names that its calls count for: the model's, and the adapter's."""
+        return (self.model,) if self.adapter is None else (self.model, self.name)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names by which upstreams may know it: other servers call adapters by their own names."""
         return (self.name,) if self.adapter is None else (self.name, self.adapter)
@@ -121,12 +126,14 @@ class WireFormat:
     ``is_end``: whether the last bytes of an event stream end it as they should. ``find_usage``: the token
     counts in the last bytes of an answer. ``count_tokens``: how many tokens a piece of an event stream
     carries, taking an event with text for one. An event has ``event_lines``, with the empty one behind it.
+    ``ping`` is the event that says that a silent stream goes on, if there is one.
     """
 
     is_end: Callable[[bytes], bool]
     find_usage: Callable[[bytes], Usage | None]
     count_tokens: Callable[[bytes], int]
     event_lines: int = 2
+    ping: bytes = b""
 
 
 Run = Callable[[Resident, ResumePoint | None], Awaitable[Reply]]

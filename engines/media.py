@@ -5,16 +5,21 @@ Nothing here waits for a network. Decoding takes time with the number of pixels:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import ExifTags, Image, ImageOps
 
 from engines.base import EngineInfo, Media, MediaKind
 from engines.base.media import SENSES
 from engines.errors import RequestError, UnsupportedFeature
+
+MOST_MEDIA = 64
+"""Images and sounds of one request."""
 
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 25_000_000
@@ -25,6 +30,7 @@ LONGEST_SIDE = 16_384
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 # Orientations of pictures that lie on a side, as cameras store them.
 _ON_A_SIDE = (5, 6, 7, 8)
+_THREADS = ThreadPoolExecutor(2, "media-decode")
 _NAMED = "PNG, JPEG, WebP or GIF"
 _SOUNDS_NAMED = "WAV, MP3 or FLAC"
 
@@ -60,11 +66,18 @@ def decoded(media: Media) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(media.data), formats=_FORMATS) as found:
+                is_upright = _orientation(found) in (None, 1)
                 found.load()
-                upright = ImageOps.exif_transpose(found)
-                return _on_white(upright)
+                return _on_white(found if is_upright else ImageOps.exif_transpose(found))
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise RequestError(f"an image is damaged or cut off: {error}") from None
+
+
+async def decoded_all(media: Sequence[Media]) -> list[Image.Image]:
+    """The pictures ``media``, one after the other, as each takes as many bytes as it has pixels three times;
+    of all requests a few at once. Raises `RequestError`."""
+    loop = asyncio.get_running_loop()
+    return [await loop.run_in_executor(_THREADS, decoded, each) for each in media]
 
 
 def check_kinds(media: Sequence[Media], info: EngineInfo) -> None:
@@ -73,6 +86,11 @@ def check_kinds(media: Sequence[Media], info: EngineInfo) -> None:
         if SENSES[each.kind] not in info.capabilities:
             what = "images" if each.kind == "image" else "audio"
             raise UnsupportedFeature(f"model {info.model} takes no {what}", param="messages")
+
+
+def _orientation(picture: Image.Image) -> int | None:
+    """By what stands in front of its pixels: Pillow would decode a PNG file to look behind them."""
+    return picture.getexif().get(ExifTags.Base.Orientation) if "exif" in picture.info else None
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
@@ -98,8 +116,7 @@ def _dimensions(data: bytes, param: str | None) -> tuple[int, int]:
             warnings.simplefilter("ignore")  # of large ones, which are refused here by their size
             with Image.open(io.BytesIO(data), formats=_FORMATS) as found:
                 width, height = found.size
-                lies = found.getexif().get(ExifTags.Base.Orientation) in _ON_A_SIDE
-                return (height, width) if lies else (width, height)
+                return (height, width) if _orientation(found) in _ON_A_SIDE else (width, height)
     except Image.DecompressionBombError:
         raise RequestError(
             f"the image has too many pixels: at most {MOST_PIXELS // 1_000_000} million are read", param=param

@@ -33,9 +33,8 @@ def memory_of(spec: LoadSpec, *, weights_loaded: bool = False) -> int:
     facts = describe(spec.path)
     context = spec.context_length or auto_context(facts.context_length)
     kv = (spec.kv_cache_tokens or 2 * context) * facts.kv_bytes_per_token
-    seen = 0 if weights_loaded else _memory_to_see(spec, facts)
     weights = facts.weight_bytes + sum(adapter.nbytes for adapter in spec.adapters)
-    return (0 if weights_loaded else weights) + seen + kv + WORK_SPACE
+    return (0 if weights_loaded else weights + _memory_to_see(spec, facts)) + kv + WORK_SPACE
 
 
 def _memory_to_see(spec: LoadSpec, facts: ModelFacts) -> int:

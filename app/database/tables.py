@@ -95,6 +95,8 @@ jobs = Table(
     Column("number", _NUMBER, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False, unique=True),
     Column("kind", Text, nullable=False),
+    # The folder for state that it works on.
+    Column("place", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("state", Text, nullable=False),
     # What the kind needs to run it, and how far it is.

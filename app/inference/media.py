@@ -8,9 +8,7 @@ from typing import Any
 
 from engines.base.media import SENSES, MediaKind
 from engines.errors import RequestError
-
-MOST_MEDIA = 64
-"""Images and sounds of one request."""
+from engines.media import MOST_MEDIA
 
 
 @dataclass(frozen=True, slots=True)

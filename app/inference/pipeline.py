@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -22,7 +23,7 @@ from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
 from balancer.errors import BadAnswer
-from engines.base import AnswerPlan, Engine, GenerationRequest, Prompt, Resident, Structure
+from engines.base import AnswerPlan, Engine, GenerationRequest, Prompt, Resident
 from engines.errors import RequestError
 
 # A whole answer that has more bytes is not kept for whoever wants it in one piece.
@@ -199,13 +200,15 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
         prompts = await prompts_of(task, engine, execution.media)
         plan = None
         if task.messages is not None:
-            plan = engine.answer_plan(task.tools, prompts[0], task.structure)
+            with _told_of_structure(task):
+                plan = engine.answer_plan(task.tools, prompts[0], task.structure)
         structure = task.structure if plan is None else plan.structure
         resumable = is_resumable(task) and engine.can_resume(structure, plan)
         if resume_point is not None and not resumable:
             raise cannot_resume()
         if structure is not None:
-            await _prepare(engine, structure, task)
+            with _told_of_structure(task):
+                await engine.prepare(structure)
         asked = task if structure is task.structure else replace(task, structure=structure)
         sequences = generation_requests(asked, prompts, request, resume_point, plan)
         generation = merge.start(engine, sequences, record, answers=task.candidates)
@@ -217,7 +220,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
             has_parts=plan is not None,
             prompts=[prompt for prompt in prompts for _ in range(task.n)],
             resume_point=resume_point,
-            begun=engine.retell(sequences[0]) if resume_point is not None else None,
+            begun=engine.retell(sequences[0]) if resume_point is not None else (),
         ),
     )
     if not task.stream:
@@ -231,12 +234,14 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
     )
 
 
-async def _prepare(engine: Engine, structure: Structure, task: Task) -> None:
-    """Have ``engine`` compile ``structure``; a refusal names the field that asked for it."""
+@contextmanager
+def _told_of_structure(task: Task) -> Iterator[None]:
+    """A structure that is refused is told of by the field of ``task`` that asked for it."""
     try:
-        await engine.prepare(structure)
+        yield
     except RequestError as error:
-        error.param = task.needs.get("structured", error.param)
+        if error.param == "response_format":
+            error.param = task.needs.get("structured", "tools" if task.tools is not None else error.param)
         raise
 
 

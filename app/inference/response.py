@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.errors import to_api_error
 from app.inference.disconnect import while_connected
 from app.inference.ignored import HEADER as IGNORED_HEADER
+from app.inference.pings import Pings
 from app.inference.pipeline import Inference
 from app.inference.translation import Translation
 from app.telemetry.logs import get_logger
@@ -63,6 +64,7 @@ class InferenceResponse(Response):
         self._ignored = ignored
         self._observer = observer
         self._first = self._sent = b""  # the last
+        self._pings: Pings | None = None
         self._dispatch = inference.dispatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,14 +72,30 @@ class InferenceResponse(Response):
         await while_connected(receive, self._serve(send), self._release)
 
     async def _serve(self, send: Send) -> None:
+        pings = self._pings = self._pings_to(send)
         try:
             reply, first = await self._inference.open()
-            await self._answer(send, reply, first)
+            await self._answer(pings or send, reply, first)
         except Exception as error:
             self._inference.end(to_api_error(error).status, str(error))
-            raise
+            if pings is None or not pings.has_opened:
+                raise
+            await pings.fail(error)
         finally:
             self._release()
+
+    def _pings_to(self, send: Send) -> Pings | None:
+        """A worker's parent has its own."""
+        inference, dispatch = self._inference, self._dispatch
+        ping = inference.call.wire.ping
+        if not ping or not inference.call.stream or inference.for_parent:
+            return None
+        return Pings(
+            send,
+            ping,
+            is_served=lambda: bool(dispatch.backend),
+            error_event=lambda error: inference.dialect.error_event(error, b""),
+        )
 
     async def _answer(self, send: Send, reply: Reply, first: bytes) -> None:
         """Send the whole reply, from several backends if one breaks off."""
@@ -171,4 +189,6 @@ class InferenceResponse(Response):
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _release(self) -> None:
+        if self._pings is not None:
+            self._pings.stop()
         self._inference.close()

@@ -101,7 +101,7 @@ class Targets:
                 return foreign
             self._library.find(name)  # raises: it says which names there are
         assert known is not None
-        target = Target(known.name, self._library.adapter(name), name)
+        target = Target(known.name, self._library.adapters.named(name), name)
         is_elsewhere = any(map(self._is_upstream, target.names))
         if known.is_absent and not is_elsewhere:
             self._library.on_disk(known.name)  # raises: it says how to get the model

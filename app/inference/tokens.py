@@ -16,8 +16,8 @@ from app.inference.pieces import PiecesBody
 from app.inference.prompting import longer, prompts_of, told_of
 from app.inference.task import BaseTask, Task
 from balancer.call import Reply
-from engines.base import Embeds, Encodes, Engine, Media
-from engines.errors import ContextLengthExceeded, UnsupportedFeature
+from engines.base import Encodes, Engine, Media
+from engines.errors import ContextLengthExceeded
 from engines.limits import check_prompt_length
 
 # Tokens that are named between two looks at other requests.
@@ -82,7 +82,7 @@ WriteTokens = Callable[[TokensTask, Tokens, str], Iterator[bytes]]
 
 async def run(task: TokensTask, write: WriteTokens, execution: Execution) -> Reply:
     """The reply of an engine of this process to ``task``."""
-    engine = cast(Encodes | Embeds, execution.resident)
+    engine = cast(Encodes, execution.resident)
     info = execution.resident.info
     capabilities.check(task.needs, info)
     if task.chat is None:
@@ -94,11 +94,6 @@ async def run(task: TokensTask, write: WriteTokens, execution: Execution) -> Rep
     else:
         tokens = await _of_chat(task.chat, cast(Engine, execution.resident), execution.media)
     if task.tell_texts:
-        if not isinstance(engine, Encodes):
-            raise UnsupportedFeature(
-                f"model {info.model} does not tell the text of its tokens yet: leave return_token_strs out",
-                param="return_token_strs",
-            )
         texts = await _texts(engine, tokens.token_ids)
         tokens = Tokens(tokens.token_ids, tokens.context_length, tokens.text, texts)
     return _reply(write(task, tokens, execution.request.own_id))
@@ -124,7 +119,7 @@ async def _of_chat(chat: Task, engine: Engine, media: Sequence[Media]) -> Tokens
     return Tokens(prompt.token_ids, engine.info.context_length, known)
 
 
-async def _of_parts(task: TokensTask, engine: Encodes | Embeds, context_length: int) -> list[int]:
+async def _of_parts(task: TokensTask, engine: Encodes, context_length: int) -> list[int]:
     found: list[int] = []
     for index, part in enumerate(task.parts or ("",)):
         if index % STEP == STEP - 1:

@@ -34,7 +34,6 @@ _ASSISTANTS = f"OpenAI's Assistants API {_LATER}: {_CHAT}"
 _EMBEDDINGS = "for embeddings use POST /v1/embeddings"
 _CLASSES = "classes of texts are not served by this version"
 _TUNING = "fine-tuning is not served by this version"
-_FILES = "files are not served by this version"
 
 # By the first part of the path, below /v1, /v2 or nothing.
 _OTHERS = {
@@ -48,7 +47,6 @@ _OTHERS = {
     "api/extra": _LM_STUDIO,
     "assistants": _ASSISTANTS,
     "audio": "speech and transcription are not served by this version",
-    "batches": f"OpenAI's Batch API {_LATER}: {_CHAT}",
     "classify": _CLASSES,
     "complete": "Anthropic's Text Completions API is gone: use POST /v1/messages",
     "completion": _LLAMA_SERVER,
@@ -60,7 +58,6 @@ _OTHERS = {
     "embeddings": _EMBEDDINGS,
     "engines": f"OpenAI's Engines API is gone: {_CHAT}",
     "evals": f"OpenAI's Evals API {_LATER}",
-    "files": _FILES,
     "fine-tunes": _TUNING,
     "fine_tuning": _TUNING,
     "generate": _TGI,
@@ -81,7 +78,7 @@ _OTHERS = {
     "GET and DELETE /v1/responses/{id}, and GET /v1/responses/{id}/input_items",
     "slots": _LLAMA_SERVER,
     "threads": _ASSISTANTS,
-    "uploads": _FILES,
+    "uploads": "uploads in parts are not served by this version: POST /v1/files takes whole files",
     "v1beta": _GEMINI,
     "vector_stores": f"OpenAI's Vector Stores API {_LATER}",
     "videos": "making videos is not served by this version",

@@ -96,7 +96,7 @@ async def pull(body: OllamaPullRequest, request: Request) -> Any:
     """A model of the catalog, or what Hugging Face has: `org/name`, `hf.co/org/name:Q4_K_M`. Ollama's own
     registry is not asked."""
     server: Server = request.app.state.server
-    watch = server.pull(body.model, None, None, ()).watch()
+    watch = server.pulls.start(body.model).watch()
     if body.stream:
         return _LineResponse(_PullLines(watch))
     return WholePull(watch, lambda done: OllamaStatus().model_dump())
@@ -117,7 +117,7 @@ async def delete(body: OllamaNamed, request: Request) -> Response:
         raise ApiError(400, "invalid_request_error", str(error), "model") from None
     except OSError as error:
         raise ApiError(500, "internal_error", f"not all of {model.name} could be deleted: {error}") from None
-    server.reload()
+    server.library_watch.reload()
     return Response()
 
 

@@ -17,13 +17,11 @@ from starlette.types import Receive, Scope, Send
 from app import json_body
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
-from app.inference.ignored import refuse
 from app.inference.response import AnswerObserver, InferenceResponse
 from app.inference.translation import Translated, Translation
 from app.inference.wire_request import WireRequest
 from app.schemas.unknown_fields import UnknownField
 from app.server import Server
-from balancer.call import spliced
 from balancer.proxy.hops import read_hops
 from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
 from engines.errors import RequestError
@@ -128,42 +126,10 @@ def _begin(
     unknown: tuple[UnknownField, ...] = (),
 ) -> Response:
     """``client`` is what `AuthMiddleware` says of it."""
-    pipeline, grants, told = server.pipeline, server.grants, server.ignored
-    beyond = () if client.admin else grants.ignored(document)
-    if beyond:
-        wire = grants.limit_wire(wire, document)
-    if dialect.has_default_model:
-        wire, document = _with_model(wire, document, server.default.name)
-    name = document.get("model") if isinstance(document, dict) else None
-    foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
-    if foreign is not None:
-        ignored = told.tell(client.client, beyond) if beyond else ""
-        relayed = pipeline.relay(foreign, dialect, wire, document)
-        return InferenceResponse(relayed, ignored, observer, translation)
-    try:
-        task = dialect.parse(document, server.targets.resolve)
-    except ValidationError as error:
-        raise invalid_value(error, document) from None
-    if not client.admin:
-        task = grants.limit_task(task)
-    if unknown:
-        task = replace(task, unknown=(*unknown, *task.unknown))
-    if server.settings.strict_requests:
-        refuse(task.unknown)
-        task = replace(task, must_fit=True)
-    names = (*beyond, *(field.name for field in task.unknown))
-    # A worker's parent has told it.
-    ignored = told.tell(client.client, names) if names and not server.is_worker else ""
-    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored, observer, translation)
-
-
-def _with_model(wire: WireRequest, document: Any, default: str) -> tuple[WireRequest, Any]:
-    """The request with the ``default`` model, if it names none: backends have other ones."""
-    if not isinstance(document, dict) or document.get("model") is not None:
-        return wire, document
-    named = {"model": default}
-    body = spliced(wire.body, named) or json.dumps({**document, **named}).encode()
-    return replace(wire, body=body), {**document, **named}
+    inference, ignored = server.intake.begin(
+        dialect, wire, document, client=client.client, admin=client.admin, unknown=unknown
+    )
+    return InferenceResponse(inference, ignored, observer, translation)
 
 
 async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:

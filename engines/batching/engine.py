@@ -29,6 +29,7 @@ from engines.base import (
     ToolUse,
 )
 from engines.batching.adapters import AdapterShelf, no_adapters
+from engines.batching.chats import ChatPrompts
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
 from engines.batching.vocabulary import ModelVocabulary
@@ -43,16 +44,10 @@ from engines.media import check_kinds
 from engines.stream import ChunkStream, ended, resume, retell
 from engines.text.answer_grammar.plans import AnswerPlans
 from engines.text.answers.choice import choose_format
-from engines.text.answers.examples import call_writer
-from engines.text.answers.formats import GENERIC
 from engines.text.answers.output import Output, output_of
 from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
 from engines.text.ranking.judge import judge_of
-from engines.text.templates.chat_prompt import OpenEnd, variables
-from engines.text.templates.content_parts import ContentForm, with_marks
-from engines.text.templates.media_marks import MediaMarks
-from engines.text.templates.renderer import ChatTemplate, TemplateWorker
-from engines.text.templates.tool_template import ToolTemplate
+from engines.text.templates.renderer import TemplateWorker
 from engines.text.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger("engines.batching")
@@ -76,14 +71,15 @@ class BatchingEngine(ABC, Generic[S]):
         stall_timeout: float,
         allow_special_tokens: bool = False,
         answer_format: str | None = None,
+        response_template: Mapping[str, Any] | None = None,
         grammar_vocabulary: GrammarVocabulary | None = None,
         rerank_template: str | None = None,
         adapters: AdapterShelf[Any] | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
-        ``grammar_vocabulary`` is that of an engine with the capability "structured", ``adapters`` are those
-        of one with "adapters". ``rerank_template`` replaces the model's own."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` and ``response_template``: see
+        `choose_format`. ``grammar_vocabulary`` is that of an engine with the capability "structured",
+        ``adapters`` are those of one with "adapters". ``rerank_template`` replaces the model's own."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -92,14 +88,22 @@ class BatchingEngine(ABC, Generic[S]):
         self._compiler = None if grammar_vocabulary is None else Compiler(grammar_vocabulary)
         self._templates = templates
         self._stall_timeout = stall_timeout
-        source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
-        self._template = (
-            ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
-        )
-        self._format = choose_format(source, answer_format) if source else None
+        source = vocabulary.chat_template
+        self._format = choose_format(source, answer_format, response_template) if source else None
         self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
-        self._content = ContentForm(self._render_plainly)
-        self._tools = ToolTemplate(self._render_probe, call_writer(self._format or GENERIC))
+        self._chats = (
+            None
+            if not source
+            else ChatPrompts(
+                source,
+                vocabulary,
+                self._tokenizer,
+                templates,
+                self._format,
+                lacks_special=self._lacks_special,
+                media_ids=self._media_ids,
+            )
+        )
         self._info = self._described(info)
         pairs = rerank_template or vocabulary.rerank_template
         self._judge = judge_of(pairs, vocabulary, self._tokenizer, templates, self._lacks_special)
@@ -116,29 +120,10 @@ class BatchingEngine(ABC, Generic[S]):
     ) -> Prompt:
         if self._closed:
             raise EngineError("the engine is closed")
-        if self._template is None:
+        if self._chats is None:
             raise no_chat_template(self._info.model)
         check_kinds(media, self._info)
-        marks = MediaMarks(len(media))
-        messages, tools = await self._tools.adapt(with_marks(messages, marks.marks), tools)
-        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
-        end = OpenEnd.of(rendering)
-        text = await self._template.render(
-            await self._content.adapt(chat.messages if end is None else end.mark(chat.messages)),
-            tools=chat.tools,
-            add_generation_prompt=rendering.add_generation_prompt,
-            template_args=variables(rendering, chat.template_args, self._template.source),
-        )
-        if end is not None:
-            text = end.cut(text)
-        add_special = self._lacks_special(text)
-        if not media:
-            return await self._tokenizer.prompt(text, chat, add_special=add_special)
-        shown = marks.split(text)
-        ids = [await self._media_ids(each) for each in media]
-        parts = [each if isinstance(each, str) else ids[each] for each in shown]
-        prompt = await self._tokenizer.prompt(parts, chat, add_special=add_special)
-        return replace(prompt, media=tuple(media[each] for each in shown if isinstance(each, int)))
+        return await self._chats.prompt(messages, tools, rendering, media)
 
     async def render_infill(self, prefix: str | Seq[int], suffix: str, files: Seq[SourceFile] = ()) -> Prompt:
         return await self._tokenizer.infill(self._vocabulary.fim, prefix, suffix, files)
@@ -204,7 +189,7 @@ class BatchingEngine(ABC, Generic[S]):
     def _note_memory(self, more: int) -> None:
         self._info = replace(self._info, memory=self._info.memory + more)
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Seq[AnswerDelta]:
         return retell(request, self._vocabulary)
 
     def _mask(self, request: GenerationRequest) -> TokenMask | None:
@@ -225,17 +210,6 @@ class BatchingEngine(ABC, Generic[S]):
         if self._judge is None:
             raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
         return await self._judge.score(self, pairs, most=most, request_id=request_id)
-
-    async def _render_probe(
-        self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None
-    ) -> str:
-        return await self._render_plainly(await self._content.adapt(messages), tools)
-
-    async def _render_plainly(
-        self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None
-    ) -> str:
-        assert self._template is not None
-        return await self._template.render(messages, tools=tools, add_generation_prompt=False)
 
     def _described(self, info: EngineInfo) -> EngineInfo:
         """``info`` with what the chat template is the reason for."""

@@ -140,8 +140,8 @@ DESCRIPTOR = EngineDescriptor(
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
         {
-            *("adapters", "chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep"),
-            *("structured", "tools", "vision", "audio"),
+            *("adapters", "audio", "chat", "completion", "embeddings", "fim", "reasoning", "rerank"),
+            *("sleep", "structured", "tools", "vision"),
         }
     ),
     help={

@@ -20,8 +20,8 @@ class LlamaSequence(Sequence):
     ``computed`` tokens are in KV slot ``slot``. While running at least one is pending: exactly one means
     decode, more mean prefill. ``waits_for`` is a running sequence and how many tokens of it are to be
     computed before this one is admitted, to share them. ``drafter`` guesses tokens; None: nobody does.
-    ``spans`` are where media stand in the prompt. ``adapter`` is the LoRA adapter that it is computed with,
-    which prefixes are shared by too.
+    ``adapter`` is the LoRA adapter that it is computed with, which prefixes are shared by too. ``spans`` are
+    where media stand in the prompt.
     """
 
     __slots__ = ("adapter", "arrival", "computed", "drafter", "sampler", "slot", "spans", "waits_for")
@@ -34,14 +34,14 @@ class LlamaSequence(Sequence):
         limit: int,
         sampler: Sampler,
         drafter: NgramDrafter | None = None,
-        spans: Spans = NO_SPANS,
         adapter: LlamaAdapter | None = None,
+        spans: Spans = NO_SPANS,
     ) -> None:
         super().__init__(request, stream, output, limit)
         self.sampler = sampler
         self.drafter = drafter
-        self.spans = spans
         self.adapter = adapter
+        self.spans = spans
         self.computed = 0
         self.slot = NO_SLOT
         self.arrival = 0

@@ -190,6 +190,7 @@ def _of_folder(path: Path) -> ModelFacts:
             has_chat_template=bool(template),
             reasons=_reasons(template),
             has_fim=has_fim(hf.special_names(path)),
+            senses=hf.senses(folder.config),
             quantization=hf.quantization(folder.config),
             sampling=sampling.of_folder(path),
             purpose=made_for,

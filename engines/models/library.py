@@ -9,14 +9,14 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from engines.base import Adapter
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
+from engines.models.adapter_book import AdapterBook
 from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
 from engines.models.gguf import part_paths
 from engines.models.merger import Merger, without_file
-from engines.models.model import Changes, Model, adapter_name, compare, missing
+from engines.models.model import Changes, Model, compare, missing
 from engines.models.store import ModelFile
 from engines.models.survey import Skipped, Survey, look_into
 
@@ -56,7 +56,7 @@ class Library:
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
         self._by_any_name: dict[str, Model] = {}
-        self._by_adapter: dict[str, tuple[Model, str]] = {}
+        self.adapters = AdapterBook(base, self._merge)
         self.catalog_error: CatalogError | None = None
         self.reload()
 
@@ -83,18 +83,8 @@ class Library:
 
     def get(self, wanted: str) -> Model | None:
         """The model of this name, alias, or adapter, if there is one."""
-        name = wanted.lower()
-        adapted = self._by_adapter.get(name)
-        return self._by_any_name.get(name) if adapted is None else adapted[0]
-
-    def adapter(self, wanted: str) -> str | None:
-        """The canonical name of the adapter that ``wanted`` means, by its own name or with the model's."""
-        adapted = self._by_adapter.get(wanted.lower())
-        return None if adapted is None else adapted[1]
-
-    def adapters_of(self, model: Model) -> list[Adapter]:
-        """The LoRA adapters of ``model``, as it is loaded with them."""
-        return [Adapter(each.name, self.base / each.path, each.scale) for each in model.entry.adapters]
+        adapted = self.adapters.find(wanted)
+        return self._by_any_name.get(wanted.lower()) if adapted is None else adapted[0]
 
     def on_disk(self, wanted: str) -> Model:
         """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""
@@ -251,18 +241,12 @@ class Library:
         """Make the models anew from the catalog, what was registered, and what is on disk."""
         registered = {key: file for key, file in self._registered.items() if file.path.exists()}
         merger = Merger(self._catalog, registered, self._survey.models, self.base)
-        self._models = {model.name.lower(): model for model in merger.models()}
+        self._models = {model.name.lower(): self.adapters.complete(model) for model in merger.models()}
         self._by_any_name = dict(self._models)
         for model in self._models.values():
             for alias in model.aliases:
                 self._by_any_name.setdefault(alias.lower(), model)
-        self._by_adapter = {}
-        for model in self._models.values():
-            for adapter in model.entry.adapters:
-                self._by_adapter[adapter.name.lower()] = model, adapter.name
-                for full in (adapter_name(name, adapter.name).lower() for name in model.names):
-                    if full not in self._by_any_name:
-                        self._by_adapter.setdefault(full, (model, adapter.name))
+        self.adapters.index(self._models.values(), self._by_any_name.keys())
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long

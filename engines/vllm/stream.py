@@ -38,6 +38,7 @@ class VllmStream:
         "_start",
         "_vocabulary",
         "_wholeness",
+        "adapter",
     )
 
     def __init__(
@@ -52,6 +53,7 @@ class VllmStream:
         """``output`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
         called once; True means that vLLM must be told. ``wholeness`` is that of an answer with a structure.
         """
+        self.adapter = request.adapter
         self._request = request
         self._vocabulary = vocabulary
         self._start = start
@@ -177,13 +179,15 @@ class VllmStream:
         return released.chunk(token_ids, finish_of(reason, self._output), self._usage(output))
 
     def _logprob(self, token: int, position: Any, wanted: int) -> TokenLogprob:
-        ranked = sorted(position.items(), key=lambda item: item[1].rank)
-        piece = self._vocabulary.label
-        top = [Candidate(i, piece(i), found.logprob) for i, found in ranked if found.rank <= wanted]
+        piece, named = self._vocabulary.label, self._request.logprob_token_ids
+        if named:
+            ranked = [(i, position[i]) for i in named]
+        else:
+            ranked = sorted(position.items(), key=lambda item: item[1].rank)
+            ranked = [item for item in ranked if item[1].rank <= wanted][:wanted]
+        top = [Candidate(i, piece(i), found.logprob) for i, found in ranked]
         chosen = position[token]
-        return TokenLogprob(
-            Candidate(token, piece(token), chosen.logprob), tuple(top[:wanted]), chosen.rank or 0
-        )
+        return TokenLogprob(Candidate(token, piece(token), chosen.logprob), tuple(top), chosen.rank or 0)
 
     def _usage(self, output: Any) -> Usage:
         prompt = len(self._request.prompt.token_ids)

@@ -42,7 +42,8 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 
 async def test_every_example_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(_env_file=None, inference_engine="fake", model_base_path=tmp_path)  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {"inference_engine": "fake", "model_base_path": tmp_path, "ollama_api": True}
+    settings = Settings(_env_file=None, **chosen)
     app = create_app(settings)
     tried, refused = 0, {}
     transport = httpx.ASGITransport(app)

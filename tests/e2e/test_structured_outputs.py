@@ -128,6 +128,14 @@ async def test_a_refusal_names_the_field_and_the_place(client: AsyncOpenAI, mode
     with pytest.raises(openai.BadRequestError) as error:
         await ask(client, model, stream=True, extra_body={"guided_json": schema})
     assert error.value.param == "guided_json"
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
+    asked = {"extra_body": {"guided_json": schema}, "tools": [{**tool, "function": {"name": "f"}}]}
+    with pytest.raises(openai.BadRequestError, match=r"properties\.a") as error:
+        await ask(client, model, stream=False, **asked)
+    assert error.value.param == "guided_json"
+    with pytest.raises(openai.BadRequestError, match=r"properties\.a") as error:
+        await ask(client, model, stream=False, tools=[tool], extra_body={"guided_regex": "a"})
+    assert error.value.param == "tools.0.function.parameters"
     lenient = strict({**schema, "required": ["a"], "additionalProperties": False})
     lenient["json_schema"]["strict"] = False
     text, _ = await ask(client, model, stream=True, response_format=lenient, max_tokens=20)

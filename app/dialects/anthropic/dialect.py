@@ -18,15 +18,12 @@ from app.inference.tokens import TokensTask
 from app.sse import sse
 from balancer.call import Reply, WireFormat
 
-PING = sse({"type": "ping"}, "ping")
-
 
 class Anthropic:
     """Base of all: the wire format, and errors in Anthropic's envelope."""
 
     wire: WireFormat = WIRE
     has_default_model = False
-    ping = PING
 
     def error_event(self, error: Exception, sent: bytes) -> bytes:
         _, body = envelope(to_api_error(error), "")

@@ -26,12 +26,12 @@ def _is_object_schema(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-class OfferedTool(Block):
+class MessageTool(Block):
     """A tool of the client's own, or by its `type` one of Anthropic's, which are not shown to the model."""
 
     type: str = Field("custom", description="`custom`; tools of other types are skipped.")
-    name: ToolName = Field("", validate_default=False)
-    description: str | None = None
+    name: ToolName = Field("", validate_default=False, description="What the model calls it.")
+    description: str | None = Field(None, description="What it does, for the model.")
     input_schema: Annotated[JsonObject, AfterValidator(_is_object_schema)] | None = Field(
         None, description="JSON schema of an object. Unset: no parameters."
     )
@@ -48,20 +48,20 @@ class OfferedTool(Block):
         return self.type == "custom"
 
 
-class ChosenTool(WireModel):
+class MessageToolChoice(WireModel):
     type: Literal["auto", "any", "tool", "none"] = Field(
         description="`auto`: the model may call tools; `any`: it must; `tool`: it must call the one of "
         "`name`; `none`: it is not shown any."
     )
-    name: str | None = None
+    name: str | None = Field(None, description="Of `tool`: the one that is called.")
     disable_parallel_tool_use: bool = Field(False, description="true: at most one call an answer.")
 
 
-Tools = Annotated[list[OfferedTool], Field(fail_fast=True, max_length=MAX_TOOLS)]
+Tools = Annotated[list[MessageTool], Field(fail_fast=True, max_length=MAX_TOOLS)]
 
 
 def tool_use(
-    tools: Tools | None, choice: ChosenTool | None, referenced: Mapping[str, bool]
+    tools: Tools | None, choice: MessageToolChoice | None, referenced: Mapping[str, bool]
 ) -> tuple[ToolUse | None, tuple[UnknownField, ...]]:
     """The tools that the model is shown, and those that are skipped.
 
@@ -89,7 +89,7 @@ def tool_use(
     return ToolUse(tuple(map(_definition, shown)), required, named, parallel), skipped
 
 
-def _check_names(tools: Collection[OfferedTool]) -> None:
+def _check_names(tools: Collection[MessageTool]) -> None:
     names: set[str] = set()
     for tool in tools:
         if not tool.name:
@@ -99,7 +99,9 @@ def _check_names(tools: Collection[OfferedTool]) -> None:
         names.add(tool.name)
 
 
-def _named(choice: ChosenTool | None, tools: Collection[OfferedTool], shown: Collection[str]) -> str | None:
+def _named(
+    choice: MessageToolChoice | None, tools: Collection[MessageTool], shown: Collection[str]
+) -> str | None:
     """The tool that must be called."""
     if choice is None or choice.type != "tool":
         return None
@@ -116,7 +118,7 @@ def _named(choice: ChosenTool | None, tools: Collection[OfferedTool], shown: Col
     raise RequestError(f"tool_choice names {choice.name!r}, which is none of the tools", param="tool_choice")
 
 
-def _definition(tool: OfferedTool) -> dict[str, Any]:
+def _definition(tool: MessageTool) -> dict[str, Any]:
     """A tool as templates and grammars take it."""
     function: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.dialects.openai.wire import count_of, detail_of, usage_objects
+from app.sse import sse
 from balancer.call import WireFormat
 from engines.base import Usage
 
@@ -49,4 +50,10 @@ def _usage(counts: Mapping[str, Any], last: Mapping[str, Any]) -> Usage:
     )
 
 
-WIRE = WireFormat(is_end=is_end, find_usage=find_usage, count_tokens=count_tokens, event_lines=_LINES)
+WIRE = WireFormat(
+    is_end=is_end,
+    find_usage=find_usage,
+    count_tokens=count_tokens,
+    event_lines=_LINES,
+    ping=sse({"type": "ping"}, "ping"),
+)

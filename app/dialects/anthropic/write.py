@@ -31,7 +31,7 @@ class MessageWriter:
         self._most_tokens = task.max_tokens
         self._prompt_tokens = len(context.prompts[0].token_ids)
         self._head = {
-            "id": f"msg_{context.answer_id}",
+            "id": f"msg_{context.answer_id.removeprefix('req_')}",
             "type": "message",
             "role": "assistant",
             "model": task.target.name,
@@ -41,8 +41,8 @@ class MessageWriter:
         self._frame = b""  # in front of the text of a delta of the open block
         self._finish_reason: FinishReason | None = None
         self._stop = ""
-        if context.begun is not None:
-            for piece in self._blocks.feed(context.begun):
+        for part in context.begun:
+            for piece in self._blocks.feed(part):
                 self._set_open(piece.block)
 
     # -- streams -----------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class MessageWriter:
         return data
 
     def closing(self, usage: Usage) -> bytes:
-        reason, stop = self._end(self._finish_reason, self._stop, usage)
+        reason, stop = self._end(self._blocks, self._finish_reason, self._stop, usage)
         delta = {"stop_reason": reason, "stop_sequence": stop}
         return sse({"type": "message_delta", "delta": delta, "usage": _usage(usage)}, "message_delta") + _STOP
 
@@ -85,7 +85,7 @@ class MessageWriter:
     def document(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
         (answer,) = answers
         assert isinstance(answer, MessageAnswer)
-        reason, stop = self._end(answer.finish_reason, answer.stop, usage)
+        reason, stop = self._end(answer.blocks, answer.finish_reason, answer.stop, usage)
         content = [document_of(block, tells_thinking=self._tells_thinking) for block in answer.blocks.all]
         ended = {"stop_reason": reason, "stop_sequence": stop, "usage": _usage(usage)}
         return {**self._head, "content": content, **ended}
@@ -122,14 +122,17 @@ class MessageWriter:
             signed = sse(event, "content_block_delta")
         return signed + sse({"type": "content_block_stop", "index": block.index}, "content_block_stop")
 
-    def _end(self, finish_reason: str | None, stop: str, usage: Usage) -> tuple[str, str | None]:
+    def _end(
+        self, blocks: AnswerBlocks, finish_reason: str | None, stop: str, usage: Usage
+    ) -> tuple[str, str | None]:
         """Why the answer ended, and the stop string that ended it."""
-        if finish_reason == "tool_calls":
-            return "tool_use", None
         if finish_reason == "length":
             is_full = self._most_tokens is not None and usage.completion_tokens < self._most_tokens
             return "model_context_window_exceeded" if is_full else "max_tokens", None
-        return ("stop_sequence", stop) if stop else ("end_turn", None)
+        if stop:
+            return "stop_sequence", stop
+        # Also where a call was forced, of which engines say that the answer just ended.
+        return "tool_use" if blocks.has_calls else "end_turn", None
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

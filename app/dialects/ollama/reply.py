@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.answer_bytes import error_message
+from app.dialects.ollama.envelope import sentence
 from app.errors import to_api_error
 from app.sse import to_json
 from balancer.errors import BadAnswer
@@ -47,7 +48,7 @@ class OllamaTranslation:
     def error(self, error: Exception) -> bytes:
         if self._content_type != NDJSON:
             return b""
-        return to_json({"error": to_api_error(error).message}) + b"\n"
+        return to_json({"error": sentence(to_api_error(error))}) + b"\n"
 
     def _read(self, data: bytes) -> bytes:
         raise NotImplementedError

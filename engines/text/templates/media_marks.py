@@ -21,12 +21,17 @@ class MediaMarks:
 
         Raises `RequestError` if some medium is not in it.
         """
-        parts: list[str | int] = [*self._any.split(text)]
-        parts[1::2] = [int(str(index)) for index in parts[1::2]]
+        parts = self.parts(text)
         if set(parts[1::2]) != set(range(len(self.marks))):
             raise RequestError(
                 "the model's chat template leaves out an image or sound of the messages: put it into a "
                 "message of the user",
                 param="messages",
             )
+        return parts
+
+    def parts(self, text: str) -> list[str | int]:
+        """``text`` as `split` gives it, whatever media are in it."""
+        parts: list[str | int] = [*self._any.split(text)]
+        parts[1::2] = [int(str(index)) for index in parts[1::2]]
         return parts

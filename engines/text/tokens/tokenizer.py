@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from engines.base import Prompt, SourceFile
@@ -17,6 +16,7 @@ from engines.limits import check_prompt_length, check_token_ids
 from engines.text.claims import Check, Claims
 from engines.text.json_values import size_of, texts_of
 from engines.text.tokens.fim import FimTokens, Part
+from engines.text.tokens.guarded_chat import GuardedChat
 from engines.text.tokens.special_tokens import SpecialTokens, unbroken_runs
 
 T = TypeVar("T")
@@ -47,17 +47,6 @@ class TextVocabulary(Protocol):
     def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]: ...
 
     def detokenize(self, token_ids: Sequence[int]) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GuardedChat:
-    """A chat as its template is given it: what comes out is cut at ``mark``, if there is one, before it is
-    tokenised."""
-
-    messages: Sequence[Mapping[str, Any]]
-    tools: Sequence[Mapping[str, Any]] | None
-    template_args: Mapping[str, Any]
-    mark: str = ""
 
 
 class Tokenizer:

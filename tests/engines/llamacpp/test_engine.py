@@ -400,7 +400,8 @@ async def test_a_hostile_chat_template_neither_runs_nor_hangs() -> None:
         from engines.text.templates.renderer import ChatTemplate
 
         def use(source: str) -> None:
-            ours._template = ChatTemplate(
+            assert ours._chats is not None
+            ours._chats.template = ChatTemplate(
                 source, bos_token="", eos_token="", timeout=0.5, worker=ours._templates
             )
 

@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),
         sa.Column("id", sa.Text, nullable=False, unique=True),
         sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("place", sa.Text, nullable=False),
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("arguments", sa.JSON, nullable=False),

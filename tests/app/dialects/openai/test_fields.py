@@ -55,6 +55,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "DocumentBlock": {"source": TEXT_SOURCE},
     "SearchResultBlock": {"content": []},
     "ToolUseBlock": {"input": {}},
+    "OllamaCalledFunction": {"arguments": {}},
+    "OllamaToolCall": {"function": {"name": "f", "arguments": {}}},
+    "OllamaNamed": {"model": "m", "name": "m"},
+    "OllamaShowRequest": {"model": "m", "name": "m"},
+    "OllamaPullRequest": {"model": "m", "name": "m"},
     "ToolChange": {"tool": {"type": "tool_reference", "name": "t"}},
 }
 
