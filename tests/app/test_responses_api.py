@@ -419,6 +419,15 @@ def test_what_is_refused(client: httpx.Client, fields: dict[str, Any], code: str
     assert answer.status_code == (404 if code.endswith("_not_found") else 400)
 
 
+def test_conversations_are_not_served(client: httpx.Client) -> None:
+    assert refusal(client.post("/v1/conversations", json={}))[:2] == (404, "unsupported_endpoint")
+    compact = client.post(f"{PATH}/compact", json={})
+    assert (compact.status_code, "there are POST /v1/responses" in compact.text) in [
+        (404, True),
+        (405, False),
+    ]
+
+
 def test_what_clients_always_send_is_accepted(server: LiveServer, client: httpx.Client) -> None:
     says(server, "Hello.")
     fields = {
