@@ -55,7 +55,7 @@ async def test_it_is_asked_for_the_canonical_name(target: Target, name: str) -> 
 async def test_it_gets_the_fields_that_are_for_workers() -> None:
     proxy = Proxy()
     asked = call(
-        Target("Model", None, "Model"), stream=False, worker_fields={"previous_response_id": "resp_1"}
+        Target("Model", None, "ALIAS"), stream=False, worker_fields={"previous_response_id": "resp_1"}
     )
     await backend(proxy).run(asked)
     assert json.loads(proxy.posts[0][1]) == {**BODY, "model": "Model", "previous_response_id": "resp_1"}
