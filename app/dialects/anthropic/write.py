@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from app.dialects.anthropic.answer_blocks import (
@@ -42,7 +42,7 @@ class MessageWriter:
             "role": "assistant",
             "model": task.target.name,
         }
-        kept: Collection[BlockKind] = () if task.tell_reasoning else ("thinking",)
+        kept: list[BlockKind] = [] if task.tell_reasoning else ["thinking"]
         self._blocks = AnswerBlocks(kept)
         self._open: AnswerBlock | None = None
         self._frame = b""  # in front of the text of a delta of the open block
