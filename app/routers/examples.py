@@ -15,6 +15,7 @@ _ADAPTER = "pirate"
 _IDS = {
     "file_id": "file-0123456789abcdef0123456789abcdef",
     "batch_id": "batch_0123456789abcdef0123456789abcdef",
+    "response_id": "resp_0123456789abcdef01234567",
 }
 
 

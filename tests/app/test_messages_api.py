@@ -437,6 +437,7 @@ def many(count: int) -> list[Any]:
             "context_length_exceeded",
             "tokens > 2048 maximum",
         ),
+        ({"messages": [{"role": "system", "content": ""}]}, "invalid_request_error", "nothing to answer"),
         ({"model": "plain", "tools": [CLOCK]}, "unsupported_feature", "tool calling"),
         (
             {"model": "plain", "messages": [{"role": "user", "content": [IMAGE]}]},
