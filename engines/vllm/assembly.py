@@ -75,7 +75,8 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     plans: AnswerParsers | VllmPlans | None = parsers
     write: WriteCall = hermes_call
     if plans is None and template is not None:
-        found = choose_format(template, spec.answer_format)
+        response = getattr(renderer.tokenizer, "response_template", None)
+        found = choose_format(template, spec.answer_format, response)
         plans, write = VllmPlans(found, vocabulary, uses_llguidance=is_ours), call_writer(found)
     pairs = spec.rerank_template or vocabulary.rerank_template
     said = answer_tokens(spec.path) if spec.path is not None else None

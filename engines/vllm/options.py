@@ -95,6 +95,8 @@ def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
     if pools(spec):
         _, pooling = purpose(spec)
         kind = {} if pooling in (None, "rank") else {"seq_pooling_type": str(pooling).upper()}
+        if spec.cache_prefixes and "enable_prefix_caching" not in spec.options:
+            args = {**args, "enable_prefix_caching": None}  # vLLM knows: encoders have nothing to cache
         args = {"runner": "pooling", "pooler_config": PoolerConfig(**kind), **args}
     return args
 
