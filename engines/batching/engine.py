@@ -77,15 +77,9 @@ class BatchingEngine(ABC, Generic[S]):
         adapters: AdapterShelf[Any] | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-<<<<<<< HEAD
-        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
-        ``grammar_vocabulary`` is that of an engine with the capability "structured", ``adapters`` are those
-        of one with "adapters". ``rerank_template`` replaces the model's own."""
-=======
         as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` and ``response_template``: see
-        `choose_format`. ``grammar_vocabulary`` is that of an engine with the capability "structured".
-        ``rerank_template`` replaces the model's own."""
->>>>>>> h
+        `choose_format`. ``grammar_vocabulary`` is that of an engine with the capability "structured",
+        ``adapters`` are those of one with "adapters". ``rerank_template`` replaces the model's own."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -94,16 +88,8 @@ class BatchingEngine(ABC, Generic[S]):
         self._compiler = None if grammar_vocabulary is None else Compiler(grammar_vocabulary)
         self._templates = templates
         self._stall_timeout = stall_timeout
-<<<<<<< HEAD
         source = vocabulary.chat_template
-        self._format = choose_format(source, answer_format) if source else None
-=======
-        source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
-        self._template = (
-            ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
-        )
         self._format = choose_format(source, answer_format, response_template) if source else None
->>>>>>> h
         self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
         self._chats = (
             None

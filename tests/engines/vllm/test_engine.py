@@ -16,20 +16,17 @@ import psutil
 import pytest
 import pytest_asyncio
 
-<<<<<<< HEAD
 from engines.base import (
     Adapter,
     AnswerDelta,
     GenerationRequest,
+    Pair,
     Prompt,
     Rendering,
     Sampling,
     Structure,
     ToolUse,
 )
-from engines.errors import CannotLoad, EngineError, ModelLoadError, RequestError, UnsupportedFeature
-=======
-from engines.base import AnswerDelta, GenerationRequest, Pair, Prompt, Rendering, Sampling, Structure, ToolUse
 from engines.errors import (
     CannotLoad,
     ContextLengthExceeded,
@@ -38,17 +35,13 @@ from engines.errors import (
     RequestError,
     UnsupportedFeature,
 )
->>>>>>> h
 from engines.load_spec import LoadSpec
 from engines.vllm.engine import VllmEngine
 from engines.vllm.parsers import AnswerParsers
 from engines.vllm.sampling import sampling_params
 from engines.vllm.structures import structured_outputs
-<<<<<<< HEAD
-from support.lora import lora_folder
-=======
 from support.judging import PLAIN, log_odds
->>>>>>> h
+from support.lora import lora_folder
 from support.models import smollm2_folder
 from support.structures import CASES, REFUSED, check
 
@@ -71,12 +64,8 @@ def spec(**options: object) -> LoadSpec:
         context_length=1024,
         kv_cache_tokens=16 * 1024,
         max_sequences=16,
-<<<<<<< HEAD
-        options={"enforce_eager": True, "enable_lora": True, "tool_call_parser": "hermes", **options},
-=======
         rerank_template=PLAIN,
-        options={"enforce_eager": True, "tool_call_parser": "hermes", **options},
->>>>>>> h
+        options={"enforce_eager": True, "enable_lora": True, "tool_call_parser": "hermes", **options},
     )
 
 
@@ -131,11 +120,7 @@ async def test_adapters_come_and_go(engine: VllmEngine, tmp_path: Path) -> None:
 
 
 async def test_it_says_what_it_is(engine: VllmEngine) -> None:
-<<<<<<< HEAD
-    assert {"adapters", "chat", "completion", "structured", "tools"} == engine.info.capabilities
-=======
-    assert {"chat", "completion", "rerank", "structured", "tools"} == engine.info.capabilities
->>>>>>> h
+    assert {"adapters", "chat", "completion", "rerank", "structured", "tools"} == engine.info.capabilities
     assert engine.info.devices == ("cpu",)
     assert engine.info.details["kv_tokens"] >= 16 * 1024
     assert engine.info.memory > 200 * 2**20
