@@ -104,7 +104,7 @@ def test_the_version(client: httpx.Client) -> None:
         ("POST", "/embeddings", "use POST /v1/embeddings"),
         ("POST", "/v1/messages", "Anthropic's API"),
         ("POST", "/v1/responses/", "Responses API is not served by this version: use POST /v1/chat"),
-        ("POST", "/v1/audio/transcriptions", "speech"),
+        ("POST", "/v1/audio/speech", "no speech"),
         ("POST", "/classify", "classes of texts"),
         ("POST", "/completion", "llama-server's"),
         ("POST", "/openai/deployments/x/classify", "classes of texts"),
