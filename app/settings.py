@@ -246,6 +246,16 @@ class Settings(BaseSettings):
         description="How long files for batches and from batches are kept that do not say it themselves; "
         "-1: until they are deleted.",
     )
+    batch_concurrency: int = Field(
+        16, ge=1, le=1024, description="Requests of batches that run at once while nobody else asks."
+    )
+    batch_concurrency_busy: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="As many run beside other requests, which they slow down: on a GPU with room to spare, "
+        "some do no harm. 0: one begins each minute, all go on once the others have ended (docs/batches.md).",
+    )
     strict_requests: bool = Field(
         False,
         description="Refuse with 400 what is made to fit otherwise: fields that this server does not know, "

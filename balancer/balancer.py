@@ -248,10 +248,7 @@ class Balancer:
 
     def _released(self, call: Call, lease: Lease) -> None:
         self._total -= 1
-        for name in call.target.counted:
-            self._running[name] -= 1
-            if not self._running[name]:
-                del self._running[name]
+        self._running -= Counter(call.target.counted)  # what is none is gone
         self._rates.released(call.model, lease.began, self._clock())
         self.foreground.end(call)
         self.changed()

@@ -17,13 +17,12 @@ BatchStatus = Literal[
     "cancelled",
 ]
 ENDED: frozenset[BatchStatus] = frozenset({"failed", "completed", "expired", "cancelled"})
-BEGUN: tuple[BatchStatus, ...] = ("validating", "in_progress", "finalizing", "cancelling")
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch. ``total``, ``completed`` and ``failed`` count its lines; times are Unix seconds. ``errors`` are
-    what is wrong with its input, ``usage`` the tokens that it took."""
+class StoredBatch:
+    """A batch. ``total``, ``completed`` and ``failed`` count its lines, times are Unix seconds. ``errors`` is
+    what is wrong with its input, ``usage`` which tokens it took."""
 
     id: str
     owner: str

@@ -84,7 +84,7 @@ class FileStore:
         life: int | None,
     ) -> StoredFile:
         """Keep what is at ``source`` as file ``id``, as a part of a transaction; done twice it is as once."""
-        size = await asyncio.to_thread(_link, source, self.path(id))
+        size = await asyncio.to_thread(link_file, source, self.path(id))
         file = self._new(id, owner, purpose, filename, size, life)
         known = await connection.execute(sa.select(files.c.id).where(files.c.id == id))
         if known.first() is None:
@@ -173,7 +173,7 @@ def _move(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _link(source: Path, target: Path) -> int:
+def link_file(source: Path, target: Path) -> int:
     """Have the file at ``target`` as well, without copying it where the disk can do without; its size."""
     if target.exists():
         return target.stat().st_size

@@ -26,7 +26,7 @@ _ENDS = frozenset({"response.completed", "response.incomplete"})
 _CARRIED = 64
 
 
-class Exchange:
+class ResponseExchange:
     """The store, for the requests of one ``owner``. A request becomes ``most_bytes`` long at most."""
 
     def __init__(self, store: ResponseStore, owner: str, most_bytes: int) -> None:

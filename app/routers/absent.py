@@ -47,7 +47,6 @@ _OTHERS = {
     "api/extra": _LM_STUDIO,
     "assistants": _ASSISTANTS,
     "audio": "of OpenAI's Audio API there is POST /v1/audio/transcriptions, and no speech",
-    "batches": f"OpenAI's Batch API {_LATER}: {_CHAT}",
     "classify": _CLASSES,
     "complete": "Anthropic's Text Completions API is gone: use POST /v1/messages",
     "completion": _LLAMA_SERVER,

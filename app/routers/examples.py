@@ -16,6 +16,11 @@ _RED_SQUARE = (
 )
 _PULLED = "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF"
 _ADAPTER = "pirate"
+_IDS = {
+    "file_id": "file-0123456789abcdef0123456789abcdef",
+    "batch_id": "batch_0123456789abcdef0123456789abcdef",
+    "response_id": "resp_0123456789abcdef01234567",
+}
 
 
 def bodies(model: str) -> dict[str, dict[str, Any]]:
@@ -44,6 +49,17 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
                 "max_tokens": 64,
             },
         },
+        "POST /v1/messages": {
+            "A question": {"model": model, "messages": _QUESTION, "max_tokens": 64},
+            "Streamed": {"model": model, "messages": _QUESTION, "max_tokens": 64, "stream": True},
+            "With a system message": {
+                "model": model,
+                "system": "You answer in one sentence.",
+                "messages": _QUESTION,
+                "max_tokens": 64,
+            },
+        },
+        "POST /v1/messages/count_tokens": {"A question": {"model": model, "messages": _QUESTION}},
         "POST /v1/responses": {
             "A question": {"model": model, "input": _QUERY, "max_output_tokens": 64},
             "Streamed": {"model": model, "input": _QUERY, "max_output_tokens": 64, "stream": True},
@@ -91,6 +107,13 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
         },
         "POST /v1/score": {
             "One against two": {"model": model, "text_1": _QUERY, "text_2": _DOCUMENTS[:2]},
+        },
+        "POST /v1/batches": {
+            "Chats": {
+                "input_file_id": _IDS["file_id"],
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+            },
         },
         "POST /v1/models/load": {
             "Wait until it is ready": {"model_name": model},
@@ -152,7 +175,8 @@ def ollamas_bodies(model: str) -> dict[str, dict[str, Any]]:
 
 def add(document: Mapping[str, Any], model: str) -> None:
     """Put them into an OpenAPI ``document``."""
-    known, names = bodies(model) | ollamas_bodies(model), {"model": model, "name": _UPSTREAM}
+    known = bodies(model) | ollamas_bodies(model)
+    names = {"model": model, "name": _UPSTREAM, "adapter": _ADAPTER, **_IDS}
     for path, item in document["paths"].items():
         for method, operation in item.items():
             for parameter in operation.get("parameters", ()):

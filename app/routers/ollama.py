@@ -11,7 +11,7 @@ from starlette.datastructures import State
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.dialects.ollama.answers import Piece
+from app.dialects.ollama.answers import AnswerPiece
 from app.dialects.ollama.parse import OllamaParser, Unload
 from app.dialects.ollama.schema import (
     OllamaChatAnswer,
@@ -122,7 +122,7 @@ class _Unloading(Response):
             raise client.admin_refusal()
         self._server = server
         self._model = server.library.find(asked.model)
-        self._told = {"model": asked.asked, "created_at": now(), **asked.shape(Piece())}
+        self._told = {"model": asked.asked, "created_at": now(), **asked.shape(AnswerPiece())}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._server.unload(self._model, force=False)

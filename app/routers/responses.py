@@ -19,7 +19,7 @@ from app.dialects.openai.responses.document import (
 from app.dialects.openai.responses.schema import ResponseRequest
 from app.inference.response import AnswerObserver
 from app.inference.wire_request import WireRequest
-from app.response_store.exchange import Exchange
+from app.response_store.exchange import ResponseExchange
 from app.response_store.record import conversation
 from app.routers.serving import BareRoute, described_body, serve
 from app.schemas.common import ERROR_RESPONSES
@@ -118,7 +118,7 @@ async def list_input_items(
     response_id: str,
     request: Request,
     after: Annotated[str | None, Query(description="The id of the item that the list begins behind.")] = None,
-    limit: Annotated[int, Query(ge=1, le=_MOST_ITEMS)] = 20,
+    limit: Annotated[int, Query(ge=1, le=_MOST_ITEMS, description="Items at once.")] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="desc: the last item first.")] = "desc",
 ) -> Response:
     """With those of the responses that it follows, and their output."""
@@ -144,6 +144,6 @@ async def _prepare(
     return *whole, exchange.keeper(document) if keeps else None
 
 
-def _exchange(request: Request) -> Exchange:
+def _exchange(request: Request) -> ResponseExchange:
     server: Server = request.app.state.server
-    return Exchange(server.responses, request.state.owner, server.settings.max_request_bytes)
+    return ResponseExchange(server.responses, request.state.owner, server.settings.max_request_bytes)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from engines.llamacpp.model import LlamaModel, ReportLoading
 from engines.llamacpp.threads import usable_cores
+from engines.models import projectors
 from engines.text.templates.renderer import TemplateWorker
 from engines.text.tokens.special_tokens import SpecialTokens
 
@@ -113,6 +114,7 @@ class ModelCache:
 def _open_projector(model: LlamaModel, projector: Path, threads: int | None) -> None:
     """Half the threads are for it: it works beside the model."""
     try:
+        projectors.read(projector)  # refuses files that libmtmd would not refuse, but die of
         model.open_projector(projector, max(1, (threads or usable_cores()) // 2))
     except BaseException:
         model.close()

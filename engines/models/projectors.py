@@ -60,18 +60,20 @@ def is_projector(name: str) -> bool:
 
 
 def beside(path: Path) -> Path | None:
-    """The projector in the folder of the GGUF model at ``path`` that is this one's by its name."""
-    folder = path.parent
-    try:
-        names = _names_in(folder, os.stat(folder).st_mtime_ns)
-    except OSError:
-        return None
-    found = choose(path.name, names)
-    return None if found is None else folder / found
+    """The projector in the folder of the GGUF model at ``path``, or in the one above, that is this one's by
+    its name."""
+    for folder in (path.parent, path.parent.parent):
+        try:
+            names = _names_in(folder, os.stat(folder).st_mtime_ns)
+        except OSError:
+            return None
+        if (found := choose(path.name, names)) is not None:
+            return folder / found
+    return None
 
 
 def choose(model: str, names: Sequence[str]) -> str | None:
-    """The projector of the file ``model`` among ``names``, which are all in its folder.
+    """The projector of the file ``model`` among ``names``, which are all in its folder, or the one above.
 
     It is called like the model, or it is in a folder with this one model, in whatever quantisations.
     """

@@ -102,8 +102,6 @@ def test_the_version(client: httpx.Client) -> None:
     ("method", "path", "words"),
     [
         ("POST", "/embeddings", "use POST /v1/embeddings"),
-        ("POST", "/v1/messages", "Anthropic's API"),
-        ("POST", "/v1/responses/", "Responses API is not served by this version: use POST /v1/chat"),
         ("POST", "/v1/audio/speech", "no speech"),
         ("POST", "/classify", "classes of texts"),
         ("POST", "/completion", "llama-server's"),

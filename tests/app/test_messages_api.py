@@ -18,7 +18,6 @@ from anthropic import Anthropic
 from anthropic.types import RawMessageStreamEvent
 from PIL import Image
 from pydantic import BaseModel, TypeAdapter
-from support.mark_reader import MarkReader
 
 from app.dialects.anthropic.tools import MAX_TOOLS
 from app.inference import response
@@ -29,6 +28,7 @@ from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
 from engines.registry import ENGINES
+from support.marks import MarkReader
 from support.server import LiveServer, live_server
 
 ALL = ("chat", "completion", "tools", "reasoning", "structured", "vision")
@@ -58,7 +58,7 @@ IMAGE: Any = {
 async def load_fake(spec: LoadSpec, progress: Progress | None) -> Engine:
     if spec.name == "able":
         return FakeEngine(spec.name, capabilities=ALL, make_reader=MarkReader, context_length=2048)
-    return FakeEngine(spec.name)
+    return FakeEngine(spec.name, capabilities=("chat", "completion"))
 
 
 @pytest.fixture(scope="module")
@@ -432,7 +432,12 @@ def many(count: int) -> list[Any]:
             "invalid_request_error",
             "output_config.format",
         ),
-        ({"messages": [{"role": "user", "content": "word " * 5000}]}, "context_length_exceeded", "2048"),
+        (
+            {"messages": [{"role": "user", "content": "word " * 5000}]},
+            "context_length_exceeded",
+            "tokens > 2048 maximum",
+        ),
+        ({"messages": [{"role": "system", "content": ""}]}, "invalid_request_error", "nothing to answer"),
         ({"model": "plain", "tools": [CLOCK]}, "unsupported_feature", "tool calling"),
         (
             {"model": "plain", "messages": [{"role": "user", "content": [IMAGE]}]},
@@ -507,3 +512,27 @@ def test_a_long_silence_is_broken(
     assert answer.startswith('event: ping\ndata: {"type":"ping"}\n\n')
     assert 'ping"}\n\nevent: message_start' in answer
     assert answer.endswith('{"type":"message_stop"}\n\n')
+
+
+def test_models_in_anthropics_form(sdk: Anthropic, client: httpx.Client) -> None:
+    names = [model.id for model in sdk.models.list()]
+    assert names[0] == "able"
+    assert {"able", "plain"} <= set(names)
+    paged = [model.id for model in sdk.models.list(limit=1)]
+    assert paged == names
+    page = sdk.models.list(before_id=names[2], limit=1)
+    assert ([model.id for model in page.data], page.has_more, page.first_id) == ([names[1]], True, names[1])
+    one = sdk.models.retrieve("able")
+    assert (one.type, one.id, one.max_input_tokens, one.created_at.year > 2000) == (
+        "model",
+        "able",
+        2048,
+        True,
+    )
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        sdk.models.retrieve("nope")
+    assert missing.value.type == "not_found_error"
+    headers = {"anthropic-version": "2023-06-01"}
+    refused = client.get("/v1/models", params={"limit": "x"}, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "limit")
+    assert "object" in client.get("/v1/models").json()

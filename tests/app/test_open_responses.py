@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from support.mark_reader import MarkReader
 
 from engines.base import Engine
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
 from engines.registry import ENGINES
+from support.marks import MarkReader
 from support.open_responses import ResponseResource, StreamingEvent
 from support.server import LiveServer, live_server
 

@@ -31,6 +31,7 @@ NEEDS = {
     "images": "vision",
     "reasoning": "reasoning",
     "rerank": "rerank",
+    "responses": "tools",
     "structured_output": "structured",
     "token_counts": "/v1/tokenize",
     "tools": "tools",

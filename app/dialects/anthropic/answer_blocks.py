@@ -30,7 +30,7 @@ class AnswerBlock:
         return "".join(self.pieces)
 
 
-class Piece(NamedTuple):
+class BlockPiece(NamedTuple):
     """A piece of a block; ``is_first``: the block begins with it."""
 
     block: AnswerBlock
@@ -44,7 +44,7 @@ class AnswerBlocks:
     def __init__(self) -> None:
         self.all: list[AnswerBlock] = []
 
-    def feed(self, chunk: Chunk | AnswerDelta) -> Iterator[Piece]:
+    def feed(self, chunk: Chunk | AnswerDelta) -> Iterator[BlockPiece]:
         text = chunk.text if isinstance(chunk, Chunk) else chunk.content
         if chunk.reasoning:
             yield self._add("thinking", chunk.reasoning)
@@ -53,7 +53,7 @@ class AnswerBlocks:
         for call in chunk.tool_calls:
             if call.name is not None:
                 call_id = f"toolu_{(call.id or '').removeprefix(_OF_CALLS)}"
-                yield Piece(self._begin("tool_use", call_id, call.name), "", is_first=True)
+                yield BlockPiece(self._begin("tool_use", call_id, call.name), "", is_first=True)
             if call.arguments:
                 yield self._add("tool_use", call.arguments)
 
@@ -61,12 +61,12 @@ class AnswerBlocks:
     def has_calls(self) -> bool:
         return any(block.kind == "tool_use" for block in self.all)
 
-    def _add(self, kind: Literal["text", "thinking", "tool_use"], text: str) -> Piece:
+    def _add(self, kind: Literal["text", "thinking", "tool_use"], text: str) -> BlockPiece:
         last = self.all[-1] if self.all else None
         is_first = last is None or last.kind != kind
         block = self._begin(kind) if last is None or is_first else last
         block.pieces.append(text)
-        return Piece(block, text, is_first)
+        return BlockPiece(block, text, is_first)
 
     def _begin(
         self, kind: Literal["text", "thinking", "tool_use"], id: str = "", name: str = ""

@@ -19,7 +19,7 @@ from engines.base import Usage
 
 
 @dataclass(slots=True)
-class Piece:
+class AnswerPiece:
     """A piece of an answer, or all of it."""
 
     text: str = ""
@@ -31,18 +31,18 @@ class Piece:
     def is_empty(self) -> bool:
         return not (self.text or self.thinking or self.calls or self.logprobs)
 
-    def add(self, other: Piece) -> None:
+    def add(self, other: AnswerPiece) -> None:
         self.text += other.text
         self.thinking += other.thinking
         self.calls += other.calls
         self.logprobs += other.logprobs
 
 
-Shape = Callable[[Piece], dict[str, Any]]
+Shape = Callable[[AnswerPiece], dict[str, Any]]
 """Makes the fields of a route's answers that hold what was generated."""
 
 
-def chat_shape(piece: Piece) -> dict[str, Any]:
+def chat_shape(piece: AnswerPiece) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": piece.text}
     if piece.thinking:
         message["thinking"] = piece.thinking
@@ -51,7 +51,7 @@ def chat_shape(piece: Piece) -> dict[str, Any]:
     return {"message": message}
 
 
-def generate_shape(piece: Piece) -> dict[str, Any]:
+def generate_shape(piece: AnswerPiece) -> dict[str, Any]:
     return {"response": piece.text, **({"thinking": piece.thinking} if piece.thinking else {})}
 
 
@@ -73,7 +73,7 @@ class GenerationTranslation(OllamaTranslation):
         self._is_load = is_load
         self._lines = LineSplitter()
         self._calls = StreamedCalls()
-        self._whole = Piece()
+        self._whole = AnswerPiece()
         self._usage = Usage(0, 0)
         self._reason = ""
 
@@ -113,18 +113,18 @@ class GenerationTranslation(OllamaTranslation):
         self._whole.add(piece)
         return None
 
-    def _read_choice(self, choice: Mapping[str, Any]) -> Piece:
+    def _read_choice(self, choice: Mapping[str, Any]) -> AnswerPiece:
         delta, reason = choice.get("delta"), choice.get("finish_reason")
         self._reason = reason or self._reason
         if delta is None:  # of a completion
-            return Piece(choice.get("text") or "", logprobs=_of_completion(choice.get("logprobs")))
+            return AnswerPiece(choice.get("text") or "", logprobs=_of_completion(choice.get("logprobs")))
         for call in delta.get("tool_calls") or ():
             self._timing.note_first()
             self._calls.add(call)
         calls, text = self._calls.whole(is_over=bool(reason))
         thinking = delta.get("reasoning_content") or delta.get("reasoning") or ""
         logprobs = _of_chat(choice.get("logprobs"))
-        return Piece((delta.get("content") or "") + text, thinking, calls, logprobs)
+        return AnswerPiece((delta.get("content") or "") + text, thinking, calls, logprobs)
 
     def _finish(self) -> bytes:
         usage = self._usage
@@ -140,7 +140,7 @@ class GenerationTranslation(OllamaTranslation):
             }
         return self._line({**self._told(self._whole), "done": True, **took})
 
-    def _told(self, piece: Piece) -> dict[str, Any]:
+    def _told(self, piece: AnswerPiece) -> dict[str, Any]:
         told = {"model": self._model, "created_at": now(), **self._shape(piece)}
         return {**told, "logprobs": piece.logprobs} if piece.logprobs else told
 

@@ -12,7 +12,7 @@ import pytest
 from app.database.address import Address, read_address
 from app.database.database import Database
 from app.errors import ApiError
-from app.response_store.exchange import Exchange
+from app.response_store.exchange import ResponseExchange
 from app.response_store.kept import KeptResponses
 from app.response_store.recent import RecentResponses
 from app.response_store.record import StoredResponse
@@ -171,7 +171,7 @@ async def test_an_answer_is_kept_from_its_bytes_however_they_are_cut() -> None:
     )
     for size in (1, 7, 33, 1000):
         store = in_memory()
-        keeper = Exchange(store, "o", 10**6).keeper({"input": "Hi", "previous_response_id": "resp_6"})
+        keeper = ResponseExchange(store, "o", 10**6).keeper({"input": "Hi", "previous_response_id": "resp_6"})
         assert keeper is not None
         keeper.began(200, is_events=True)
         for begin in range(0, len(stream), size):
@@ -185,10 +185,10 @@ async def test_an_answer_is_kept_from_its_bytes_however_they_are_cut() -> None:
 @pytest.mark.parametrize("status", [200, 500])
 async def test_what_is_no_response_is_not_kept(status: int) -> None:
     store = in_memory()
-    keeper = Exchange(store, "o", 10**6).keeper({"input": "Hi"})
+    keeper = ResponseExchange(store, "o", 10**6).keeper({"input": "Hi"})
     assert keeper is not None
     keeper.began(status, is_events=False)
     keeper.saw(b'{"id": 7}' if status == 200 else json.dumps({"id": "resp_7"}).encode())
     keeper.ended()
     assert await ids(store, 7) == []
-    assert Exchange(store, "o", 1).keeper({"store": False}) is None
+    assert ResponseExchange(store, "o", 1).keeper({"store": False}) is None

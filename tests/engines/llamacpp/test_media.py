@@ -6,6 +6,8 @@ import asyncio
 import ctypes
 import io
 import math
+import threading
+import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from PIL import Image
 
 from engines import media
 from engines.base import Chunk, GenerationRequest, Media, Prompt, Sampling
+from engines.errors import BadModelFile, ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
 from engines.llamacpp.model_cache import ModelCache
-from support.tiny_vision import Family, tiny_vision
+from support.tiny_vision import Family, tiny_vision, write_ears, write_projector
 
 pytestmark = pytest.mark.real
 
@@ -125,6 +128,110 @@ async def test_all_of_it(engine: LlamaEngine, family: Family, tmp_path: Path) ->
     third = await ask(engine, await engine.render_chat(turn, media=[one]))
     assert cached_of(third) >= end
     assert engine.metrics()["media_encoded_total"] == 2
+
+
+async def test_what_runs_beside_an_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = await load(tmp_path, "qwen2vl", kv_cells=512, context_length=256, ngram_draft=7)
+    projector = engine._model.projector
+    assert projector is not None
+    gate, encode = threading.Event(), projector.encode
+    begun: list[str] = []
+
+    def encode_at_last(each: Media) -> Any:
+        begun.append(each.key)
+        gate.wait(10)
+        return encode(each)
+
+    monkeypatch.setattr(projector, "encode", encode_at_last)
+    one, other = picture(1), picture(2)
+    prompt = await engine.render_chat(SEEN, media=[one])
+    waiting = engine.generate(GenerationRequest("a", prompt, sampling=GREEDY, max_tokens=40, ignore_eos=True))
+    left = engine.generate(GenerationRequest("b", await engine.render_chat(SEEN, media=[other])))
+    plain = await engine.render_chat([{"role": "user", "content": "hello"}])
+    assert len(tokens_of(await ask(engine, plain, ignore_eos=True))) == 8  # while a picture is being encoded
+    assert engine.stats().waiting == 2
+    left.close()
+    gate.set()
+    alone = tokens_of([chunk async for chunk in waiting])
+    assert (begun, engine.stats().waiting) == ([one.key], 0)
+    broken = media.image(one.data[: len(one.data) // 2])
+    cut_off = await engine.render_chat(SEEN, media=[broken])
+    with pytest.raises(RequestError, match="damaged"):
+        await ask(engine, cut_off)
+    # Too little room for all at once: some are preempted, and computed again from what they hold.
+    sampling = Sampling(temperature=0.0, repetition_penalty=1.01)  # looks at the prompt's tokens
+    crowd = [await engine.render_chat(SEEN, media=[picture(seed)]) for seed in (1, 3, 4, 5)]
+    answers = await asyncio.gather(*(ask(engine, each, max_tokens=150, ignore_eos=True) for each in crowd))
+    assert engine.stats().preemptions > 0
+    assert tokens_of(answers[0])[:8] == alone[:8]
+    assert len(tokens_of(await ask(engine, prompt, sampling=sampling, ignore_eos=True))) == 8
+    with pytest.raises(RequestError, match="prompt_logprobs"):
+        await ask(engine, prompt, prompt_logprobs=0)
+    with pytest.raises(ContextLengthExceeded):
+        await engine.render_chat(SEEN, media=[picture(1, 256, 256)])
+    # Unloading gives up what waits for its turn.
+    gate.clear()
+    last = [
+        engine.generate(GenerationRequest("c", each))
+        for each in (await many(engine, 6), await many(engine, 7))
+    ]
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(engine.close())
+    await asyncio.sleep(0)
+    gate.set()
+    await closing
+    for stream in last:
+        with pytest.raises(EngineError, match="unloaded"):
+            await anext(stream)
+
+
+async def many(engine: LlamaEngine, seed: int) -> Prompt:
+    return await engine.render_chat(SEEN, media=[picture(seed)])
+
+
+async def test_sounds(tmp_path: Path) -> None:
+    model, _ = tiny_vision(tmp_path, "qwen2vl")
+    ears = write_ears(tmp_path / "mmproj-ears.gguf")
+    options = LlamaOptions(name="m", path=model, projector=ears, context_length=2048, threads=1)
+    engine = await LlamaEngine.load(options, ModelCache())
+    assert {"vision", "audio"} & engine.info.capabilities == {"audio"}
+    heard = [{"role": "user", "content": [{"type": "audio", "index": 0}, {"type": "text", "text": "what?"}]}]
+    answers = []
+    for sound in (tone(440), tone(880), tone(440), tone(440, rate=8000, channels=2, width=3)):
+        prompt = await engine.render_chat(heard, media=[sound])
+        assert sum(token < 0 for token in prompt.token_ids) > 100
+        answers.append(logprobs_of(await ask(engine, prompt, ignore_eos=True)))
+    assert answers[0] == answers[2]
+    assert answers[1] != pytest.approx(answers[0], abs=1e-3)
+    assert engine.metrics() == {"media_encoded_total": 3, "media_cached_total": 1}
+    for damaged in (tone(440).data[:60], tone(440).data[:20], b"ID3" + bytes(99)):
+        with pytest.raises(RequestError, match="WAV"):
+            await engine.render_chat(heard, media=[media.audio(damaged)])
+    with pytest.raises(UnsupportedFeature, match="takes no images"):
+        await engine.render_chat(SEEN, media=[picture(1)])
+    await engine.close()
+
+
+def tone(pitch: int, *, rate: int = 16000, channels: int = 1, width: int = 2) -> Media:
+    wave_form = np.sin(np.arange(rate) * 2 * np.pi * pitch / rate) * (2 ** (8 * width - 1) - 1)
+    raw = np.repeat(wave_form.astype("<i4"), channels).view(np.uint8).reshape(-1, 4)[:, :width].tobytes()
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(channels)
+        sound.setsampwidth(width)
+        sound.setframerate(rate)
+        sound.writeframes(raw)
+    return media.audio(file.getvalue())
+
+
+async def test_a_projector_that_does_not_fit(tmp_path: Path) -> None:
+    model, _ = tiny_vision(tmp_path, "gemma3")
+    other = write_projector(tmp_path / "mmproj-other.gguf", "gemma3", width=32)
+    with pytest.raises(BadModelFile, match="mismatch between text model"):
+        await LlamaEngine.load(LlamaOptions(name="m", path=model, projector=other), ModelCache())
+    other.write_bytes(other.read_bytes()[:-64])
+    with pytest.raises(BadModelFile, match="cut off"):
+        await LlamaEngine.load(LlamaOptions(name="m", path=model, projector=other), ModelCache())
 
 
 def reference(

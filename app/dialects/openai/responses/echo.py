@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.dialects.openai.responses.schema import ResponseRequest, SchemaFormat
-from app.dialects.openai.responses.tools import ChosenTool, CustomTool, FunctionTool, NamespaceTool
+from app.dialects.openai.responses.tools import CustomTool, FunctionTool, NamespaceTool, ResponseChoice
 
 # What a format is made of besides.
 _DUMPED: Any = {"by_alias": True, "exclude_none": True}
@@ -53,8 +53,8 @@ def _format(body: ResponseRequest) -> dict[str, Any]:
     return told
 
 
-def _choice(choice: str | ChosenTool | None) -> Any:
-    if isinstance(choice, ChosenTool):
+def _choice(choice: str | ResponseChoice | None) -> Any:
+    if isinstance(choice, ResponseChoice):
         return choice.model_dump(exclude_none=True)
     return choice or "auto"
 

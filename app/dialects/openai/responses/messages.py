@@ -29,7 +29,7 @@ _TEXTS = frozenset({"input_text", "output_text", "text", "reasoning_text", "summ
 _KINDS = {"input_file": "a file that is no text in a data URL", "input_video": "video input"}
 
 
-class Conversation:
+class ItemHistory:
     """The messages of a request, item by item: what an assistant said in a row is one message.
 
     ``media`` are the images and sounds in them, and ``skipped`` the items that nothing can be read from.

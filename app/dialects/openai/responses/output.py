@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from app.dialects.openai.events import token_logprob
 from app.dialects.openai.responses.custom_input import CustomInput
 from app.dialects.openai.responses.reasoning import sealed
-from app.dialects.openai.responses.tools import OfferedTool, Toolbox
+from app.dialects.openai.responses.tools import ShownTool, Toolbox
 from engines.base import AnswerDelta, Chunk, TokenLogprob, ToolCallDelta
 
 ItemKind = Literal["reasoning", "message", "function_call", "custom_tool_call"]
@@ -30,7 +30,7 @@ class OutputItem:
     id: str
     index: int
     call_id: str = ""
-    tool: OfferedTool | None = None
+    tool: ShownTool | None = None
     parts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     input: CustomInput | None = None
@@ -72,7 +72,7 @@ class OutputListener(Protocol):
     def closed(self, item: OutputItem, status: ItemStatus) -> None: ...
 
 
-class Output:
+class ResponseOutput:
     """The output of one answer. At most its last item is open.
 
     With a ``raw`` tool in the box, content is that tool's input.
@@ -152,7 +152,7 @@ class Output:
         if text:
             self._write(called.kind, text)
 
-    def _begin(self, kind: ItemKind, tool: OfferedTool | None = None, call_id: str = "") -> OutputItem:
+    def _begin(self, kind: ItemKind, tool: ShownTool | None = None, call_id: str = "") -> OutputItem:
         self._end("completed")
         index = len(self._items)
         name = f"{_PREFIXES[kind]}_{self._answer}_{index}"

@@ -8,10 +8,10 @@ from typing import Any
 
 from app.dialects.openai.responses.echo import echo_of
 from app.dialects.openai.responses.items import CustomCallItem, FunctionCallItem
-from app.dialects.openai.responses.messages import Conversation
+from app.dialects.openai.responses.messages import ItemHistory
 from app.dialects.openai.responses.refusals import refuse_in_response
 from app.dialects.openai.responses.schema import ResponseRequest, SchemaFormat
-from app.dialects.openai.responses.tools import OfferedTool, Toolbox, toolbox
+from app.dialects.openai.responses.tools import ShownTool, Toolbox, toolbox
 from app.dialects.openai.sampling import check_min_tokens, with_defaults
 from app.dialects.openai.structure import exclusive, of_response_format, of_structured_outputs, only_one
 from app.dialects.openai.tools import check_arguments
@@ -116,8 +116,8 @@ def _of_format(body: ResponseRequest) -> Structure | None:
     return of_response_format(format)
 
 
-def _conversation(body: ResponseRequest, box: Toolbox) -> Conversation:
-    conversation = Conversation(box)
+def _conversation(body: ResponseRequest, box: Toolbox) -> ItemHistory:
+    conversation = ItemHistory(box)
     if body.instructions:
         conversation.instruct(body.instructions)
     if box.raw is not None:
@@ -128,7 +128,7 @@ def _conversation(body: ResponseRequest, box: Toolbox) -> Conversation:
     return conversation
 
 
-def _only_input_of(tool: OfferedTool) -> str:
+def _only_input_of(tool: ShownTool) -> str:
     """The instruction that makes an answer the input of ``tool``, whose grammar holds it to its form."""
     told = tool.definition["function"].get("description", "")
     return f"Answer with the input for the tool {tool.name}, and with nothing else.\n\n{told}".strip()

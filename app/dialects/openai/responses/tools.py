@@ -109,24 +109,28 @@ ResponseTools = Annotated[
 ]
 
 
-class ChosenTool(WireModel):
+class ResponseChoice(WireModel):
     """`function` or `custom`: this tool must be called. `allowed_tools`: only those, as `mode` says."""
 
-    type: str
-    name: str | None = None
-    namespace: str | None = None
-    mode: Literal["auto", "required"] | None = None
-    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_FUNCTIONS)] | None = None
+    type: str = Field(description="The kind of tool, or `allowed_tools`.")
+    name: str | None = Field(None, description="The tool's name.")
+    namespace: str | None = Field(None, description="The namespace that it belongs to.")
+    mode: Literal["auto", "required"] | None = Field(
+        None, description="Of `allowed_tools`: whether one must be called."
+    )
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_FUNCTIONS)] | None = Field(
+        None, description="Of `allowed_tools`: the tools."
+    )
 
 
 ResponseToolChoice = (
     Literal["none", "auto", "required"]
-    | Annotated[ChosenTool, BeforeValidator(_flat, json_schema_input_type=ChosenTool)]
+    | Annotated[ResponseChoice, BeforeValidator(_flat, json_schema_input_type=ResponseChoice)]
 )
 
 
 @dataclass(frozen=True, slots=True)
-class OfferedTool:
+class ShownTool:
     """A tool of a request: ``shown`` is the name that the model knows it by."""
 
     kind: Literal["function", "custom"]
@@ -148,34 +152,34 @@ class Toolbox:
     """The tools of one response. ``use`` is what the model may call, and how; with ``raw`` the whole answer
     is the input of that tool."""
 
-    tools: Mapping[str, OfferedTool] = field(default_factory=dict)
+    tools: Mapping[str, ShownTool] = field(default_factory=dict)
     use: ToolUse | None = None
-    raw: OfferedTool | None = None
+    raw: ShownTool | None = None
 
     def shown(self, name: str, namespace: str | None, kind: str) -> str:
         """The name by which the model knows a tool that an earlier call names."""
         found = self._find(name, namespace, kind)
         return found.shown if found is not None else shown_name(name, namespace)
 
-    def offered(self, shown: str) -> OfferedTool:
+    def offered(self, shown: str) -> ShownTool:
         """The tool that the model calls ``shown``."""
-        return self.tools.get(shown) or OfferedTool("function", shown, shown)
+        return self.tools.get(shown) or ShownTool("function", shown, shown)
 
-    def _find(self, name: str | None, namespace: str | None, kind: str) -> OfferedTool | None:
+    def _find(self, name: str | None, namespace: str | None, kind: str) -> ShownTool | None:
         wanted = (kind, name, namespace)
         return next((t for t in self.tools.values() if (t.kind, t.name, t.namespace) == wanted), None)
 
 
 def toolbox(
     tools: Iterable[Any] | None,
-    choice: Literal["none", "auto", "required"] | ChosenTool | None,
+    choice: Literal["none", "auto", "required"] | ResponseChoice | None,
     parallel: bool,
 ) -> Toolbox:
     """The tools of a request. Raises `RequestError` for a choice that cannot be met, and
     `UnsupportedFeature` for one of a tool that runs at OpenAI."""
     offered = _offered(tools or ())
     named = None
-    if isinstance(choice, ChosenTool):
+    if isinstance(choice, ResponseChoice):
         if choice.type == "allowed_tools":
             offered, choice = _allowed(offered, choice), choice.mode or "auto"
         else:
@@ -200,8 +204,8 @@ def shown_name(name: str, namespace: str | None) -> str:
     return f"{_OTHERS.sub('_', full)[:_KEPT]}_{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
-def _offered(tools: Iterable[Any]) -> dict[str, OfferedTool]:
-    found: dict[str, OfferedTool] = {}
+def _offered(tools: Iterable[Any]) -> dict[str, ShownTool]:
+    found: dict[str, ShownTool] = {}
     for tool in tools:
         members = tool.tools if isinstance(tool, NamespaceTool) else [tool]
         namespace = tool.name if isinstance(tool, NamespaceTool) else None
@@ -217,7 +221,7 @@ def _offered(tools: Iterable[Any]) -> dict[str, OfferedTool]:
     return found
 
 
-def _offer(tool: _Callable, namespace: str | None) -> OfferedTool:
+def _offer(tool: _Callable, namespace: str | None) -> ShownTool:
     shown = shown_name(tool.name, namespace)
     if isinstance(tool, FunctionTool):
         function = {"parameters": tool.parameters, "strict": tool.strict}
@@ -230,7 +234,7 @@ def _offer(tool: _Callable, namespace: str | None) -> OfferedTool:
         function = {"parameters": INPUT_SCHEMA}
     whole = {"name": shown, "description": description, **function}
     definition = {"type": "function", "function": {k: v for k, v in whole.items() if v is not None}}
-    return OfferedTool(kind, shown, tool.name, namespace, definition, form)
+    return ShownTool(kind, shown, tool.name, namespace, definition, form)
 
 
 INPUT_SCHEMA = {
@@ -261,7 +265,7 @@ def _told(tool: CustomTool) -> str | None:
     return f"{tool.description or ''}\n\nThe input must match this {kind}:\n{form.value}".strip()
 
 
-def _allowed(offered: Mapping[str, OfferedTool], choice: ChosenTool) -> dict[str, OfferedTool]:
+def _allowed(offered: Mapping[str, ShownTool], choice: ResponseChoice) -> dict[str, ShownTool]:
     box, allowed = Toolbox(offered), {}
     for entry in choice.tools or ():
         flat = _flat(entry)
@@ -270,7 +274,7 @@ def _allowed(offered: Mapping[str, OfferedTool], choice: ChosenTool) -> dict[str
     return {shown: tool for shown, tool in offered.items() if shown in allowed}
 
 
-def _named(box: Toolbox, kind: str, name: Any, namespace: Any) -> OfferedTool:
+def _named(box: Toolbox, kind: str, name: Any, namespace: Any) -> ShownTool:
     if kind not in ("function", "custom"):
         raise UnsupportedFeature(
             f"tools of type {kind[:64]} do not run here: leave them out of tool_choice", param="tool_choice"

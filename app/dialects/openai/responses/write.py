@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.dialects.openai.events import now, token_logprob
-from app.dialects.openai.responses.output import ItemStatus, Output, OutputItem, Unheard
+from app.dialects.openai.responses.output import ItemStatus, OutputItem, ResponseOutput, Unheard
 from app.dialects.openai.responses.parse import ResponseTask
 from app.dialects.openai.wire import DONE
 from app.inference.answer import Answer
@@ -38,7 +38,7 @@ class ResponseAnswer(Answer):
 
     __slots__ = ("output",)
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: ResponseOutput) -> None:
         super().__init__()
         self.output = output
 
@@ -69,8 +69,8 @@ class ResponseWriter:
         self._delta = b""  # the beginning of the open item's deltas
         self._finish_reason: str | None = None
         self._output = self._new_output(self)
-        if context.begun is not None:
-            self._output.begin_with(context.begun)
+        for part in context.begun:
+            self._output.begin_with(part)
 
     # -- streams -----------------------------------------------------------------------------------
 
@@ -133,9 +133,11 @@ class ResponseWriter:
 
     # ----------------------------------------------------------------------------------------------
 
-    def _new_output(self, listener: ResponseWriter | Unheard) -> Output:
+    def _new_output(self, listener: ResponseWriter | Unheard) -> ResponseOutput:
         task = self._task
-        return Output(self._answer, task.toolbox, listener, reasons=task.tell_reasoning, seals=task.seals)
+        return ResponseOutput(
+            self._answer, task.toolbox, listener, reasons=task.tell_reasoning, seals=task.seals
+        )
 
     def _tell(self, kind: bytes, fields: Mapping[str, Any]) -> None:
         self._events.append(self._event(kind, to_json(fields)))

@@ -56,10 +56,10 @@ NEEDED: dict[str, dict[str, Any]] = {
     "SearchResultBlock": {"content": []},
     "ToolUseBlock": {"input": {}},
     "OllamaCalledFunction": {"arguments": {}},
-    "OllamaToolCall": {"function": {"name": "f"}},
-    "OllamaNamed": {"model": "m"},
-    "OllamaShowRequest": {"model": "m"},
-    "OllamaPullRequest": {"model": "m"},
+    "OllamaToolCall": {"function": {"name": "f", "arguments": {}}},
+    "OllamaNamed": {"model": "m", "name": "m"},
+    "OllamaShowRequest": {"model": "m", "name": "m"},
+    "OllamaPullRequest": {"model": "m", "name": "m"},
     "ToolChange": {"tool": {"type": "tool_reference", "name": "t"}},
 }
 
