@@ -79,6 +79,7 @@ class RequestMedia:
         _check_pixels(found.values(), first)
         self._fetched = {each.source: found[_key(each)] for each in remote}
         self.loaded = tuple(found[_key(each)] for each in self._references)
+        self._references = ()
 
     async def inline(self, body: bytes) -> bytes:
         """The request's ``body`` with what was fetched in it, for a process of ours that fetches nothing."""
