@@ -77,7 +77,7 @@ async def list_files(
     request: Request,
     purpose: Annotated[str | None, Query(description="Only those for this.")] = None,
     after: Annotated[str | None, Query(description="The id behind which the list goes on.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_FILES)] = MOST_FILES,
+    limit: Annotated[int, Query(ge=1, le=MOST_FILES, description="Files at once.")] = MOST_FILES,
     order: Annotated[Order, Query(description="By their age; `desc`: the newest first.")] = "desc",
 ) -> FileList:
     server: Server = request.app.state.server

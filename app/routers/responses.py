@@ -118,7 +118,7 @@ async def list_input_items(
     response_id: str,
     request: Request,
     after: Annotated[str | None, Query(description="The id of the item that the list begins behind.")] = None,
-    limit: Annotated[int, Query(ge=1, le=_MOST_ITEMS)] = 20,
+    limit: Annotated[int, Query(ge=1, le=_MOST_ITEMS, description="Items at once.")] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="desc: the last item first.")] = "desc",
 ) -> Response:
     """With those of the responses that it follows, and their output."""

@@ -65,6 +65,8 @@ def _task(
     """``generated``: what says how an answer is generated."""
     media = MediaList()
     messages = chat_messages(body.system, body.messages, media)
+    if not messages:
+        raise RequestError("there is nothing to answer: no message has any text", param="messages")
     tools, skipped = tool_use(body.tools, body.tool_choice, referenced_tools(body.messages))
     forced = tools is not None and tools.is_forced
     structure, asked_in = _structure(body)

@@ -17,7 +17,9 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 
 
 class Thinking(WireModel):
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
+        description="Whether the model thinks."
+    )
     budget_tokens: int | None = Field(None, ge=0, description="Accepted and not used.")
     display: Literal["summarized", "omitted"] | None = Field(
         None, description="`omitted`: thinking is not told; its signature keeps it for the next request."
@@ -26,7 +28,7 @@ class Thinking(WireModel):
 
 class OutputFormat(WireModel):
     type: Literal["json_schema"]
-    schema_: JsonObject = Field(alias="schema")
+    schema_: JsonObject = Field(alias="schema", description="The JSON schema that the answer matches.")
 
 
 class OutputConfig(WireModel):
@@ -43,38 +45,42 @@ class CountTokensRequest(ServedFields):
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)] = Field(
         description=f"At most {MAX_MESSAGES}; an answer goes on with an assistant's that is last."
     )
-    system: str | Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_BLOCKS)] | None = None
-    tools: Tools | None = None
-    tool_choice: MessageToolChoice | None = None
+    system: str | Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_BLOCKS)] | None = Field(
+        None, description="What stands in front of the conversation: a text, or blocks of text."
+    )
+    tools: Tools | None = Field(None, description="What the model may call.")
+    tool_choice: MessageToolChoice | None = Field(None, description="Whether, and what, the model must call.")
     thinking: Thinking | None = Field(
         None,
         description="`enabled`, `adaptive`: models reason whose chat template can switch that; unset or "
         "`disabled`: they do not.",
     )
-    output_config: OutputConfig | None = None
+    output_config: OutputConfig | None = Field(
+        None, description="What the answer is to look like, and how much the model thinks."
+    )
     output_format: OutputFormat | None = Field(None, description="Another name of output_config.format.")
 
     # What becomes of these says the table in app/dialects/anthropic/unsupported.py.
-    cache_control: Any = None
-    compaction: Any = None
-    container: Any = None
-    context_management: Any = None
-    diagnostics: Any = None
-    fallback_credit_token: Any = None
-    fallbacks: Any = None
-    inference_geo: Any = None
-    mcp_servers: Any = None
-    metadata: Any = None
-    service_tier: Any = None
-    speed: Any = None
-    thread: Any = None
-    user_profile_id: Any = None
-    workspace_id: Any = None
+    cache_control: Any = Field(None, description="Accepted and not used: the prefix cache needs no marks.")
+    compaction: Any = Field(None, description="Refused where it asks for something.")
+    container: Any = Field(None, description="Refused where it asks for something.")
+    context_management: Any = Field(None, description="Accepted and not used.")
+    diagnostics: Any = Field(None, description="Accepted and not used.")
+    fallback_credit_token: Any = Field(None, description="Accepted and not used.")
+    fallbacks: Any = Field(None, description="Accepted and not used.")
+    inference_geo: Any = Field(None, description="Accepted and not used.")
+    mcp_servers: Any = Field(None, description="Refused where it asks for something.")
+    metadata: Any = Field(None, description="Accepted and not used.")
+    service_tier: Any = Field(None, description="Accepted and not used.")
+    speed: Any = Field(None, description="Accepted and not used.")
+    thread: Any = Field(None, description="Refused where it asks for something.")
+    user_profile_id: Any = Field(None, description="Accepted and not used.")
+    workspace_id: Any = Field(None, description="Accepted and not used.")
 
 
 class MessagesRequest(CountTokensRequest, DrawingFields):
     max_tokens: int = Field(ge=1, le=MAX_TOKENS, description="Most tokens to generate.")
-    stream: bool = False
+    stream: bool = Field(False, description="Send the answer as server-sent events while it is generated.")
     stop_sequences: Annotated[list[Stop], Field(fail_fast=True, max_length=MAX_STOPS)] | None = Field(
         None, description=f"Up to {MAX_STOPS} strings that end the answer; `stop_sequence` tells which did."
     )

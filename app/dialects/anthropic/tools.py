@@ -30,8 +30,8 @@ class MessageTool(Block):
     """A tool of the client's own, or by its `type` one of Anthropic's, which are not shown to the model."""
 
     type: str = Field("custom", description="`custom`; tools of other types are skipped.")
-    name: ToolName = Field("", validate_default=False)
-    description: str | None = None
+    name: ToolName = Field("", validate_default=False, description="What the model calls it.")
+    description: str | None = Field(None, description="What it does, for the model.")
     input_schema: Annotated[JsonObject, AfterValidator(_is_object_schema)] | None = Field(
         None, description="JSON schema of an object. Unset: no parameters."
     )
@@ -53,7 +53,7 @@ class MessageToolChoice(WireModel):
         description="`auto`: the model may call tools; `any`: it must; `tool`: it must call the one of "
         "`name`; `none`: it is not shown any."
     )
-    name: str | None = None
+    name: str | None = Field(None, description="Of `tool`: the one that is called.")
     disable_parallel_tool_use: bool = Field(False, description="true: at most one call an answer.")
 
 

@@ -56,8 +56,8 @@ class ServedFields(WireModel):
 class StreamedFields(ServedFields):
     """Fields of a request whose answer may come in pieces."""
 
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+    stream: bool = Field(False, description="Send the answer as server-sent events while it is generated.")
+    stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> Self:
@@ -90,9 +90,18 @@ class DrawingFields(WireModel):
         description=f"Drop tokens less likely than this part of the best one. {_UNSET}",
         **_OF_THE_MODEL,
     )
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    presence_penalty: float = Field(0.0, ge=-2, le=2)
-    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    seed: int | None = Field(
+        None,
+        ge=-(2**63),
+        le=2**63 - 1,
+        description="The same seed, prompt and settings give the same answer (docs/repeatability.md).",
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Lowers what was said before, once; 0 is off."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Lowers what was said before, each time that it was; 0 is off."
+    )
     repetition_penalty: float = Field(
         1.0, gt=0, le=10, description=f"1 is off; sees the prompt too. {_UNSET}", **_OF_THE_MODEL
     )

@@ -34,8 +34,8 @@ def _unique(tools: list[Tool]) -> list[Tool]:
 
 
 class Function(WireModel):
-    name: Identifier
-    description: str | None = None
+    name: Identifier = Field(description="What the model calls it.")
+    description: str | None = Field(None, description="What it does, for the model.")
     parameters: ObjectSchema | None = Field(
         None, description="JSON schema of an object. Unset: no parameters."
     )
@@ -48,20 +48,20 @@ class Function(WireModel):
 
 class Tool(WireModel):
     type: Literal["function"]
-    function: Function
+    function: Function = Field(description="The function.")
 
 
 class FunctionName(WireModel):
-    name: str
+    name: str = Field(description="One of the tools.")
 
 
 class NamedToolChoice(WireModel):
     type: Literal["function"]
-    function: FunctionName
+    function: FunctionName = Field(description="The one that is called.")
 
 
 class CalledFunction(WireModel):
-    name: str
+    name: str = Field(description="The function's name.")
     arguments: str = Field(description="A JSON object, as text, or what a model wrote for one.")
     parsed_arguments: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
@@ -69,9 +69,9 @@ class CalledFunction(WireModel):
 class ToolCall(WireModel):
     """A call that an earlier answer made."""
 
-    id: str
+    id: str = Field(description="By which its result names it.")
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: CalledFunction = Field(description="What was called.")
     index: int | None = Field(None, description="Accepted, as streamed calls have it, and not used.")
 
 

@@ -46,17 +46,17 @@ class ItemPart(WireModel):
         "input_audio",
         "input_file",
         "input_video",
-    ]
-    text: str | None = None
-    refusal: str | None = None
+    ] = Field(description="What it is: the field of that name has it.")
+    text: str | None = Field(None, description="Of a text.")
+    refusal: str | None = Field(None, description="Of a refusal that an answer had.")
     image_url: str | None = Field(None, description="Of an image: a data URL, or a URL.")
     detail: Any = Field(None, description="Accepted and not used.")
     input_audio: Any = Field(None, description="Of a sound: its `data` in base64, and its `format`.")
-    file_id: Any = None
-    file_data: Any = None
-    file_url: Any = None
-    filename: Any = None
-    video_url: Any = None
+    file_id: Any = Field(None, description="Of a file: its id.")
+    file_data: Any = Field(None, description="Of a file: what is in it.")
+    file_url: Any = Field(None, description="Of a file: where it is.")
+    filename: Any = Field(None, description="Of a file: its name.")
+    video_url: Any = Field(None, description="Refused.")
     annotations: Any = Field(None, description=_NOT_USED)
     logprobs: Any = Field(None, description=_NOT_USED)
     prompt_cache_breakpoint: Any = Field(None, description="Accepted and not used.")
@@ -82,8 +82,10 @@ class _Item(WireModel):
 
 class MessageItem(_Item):
     type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Contents
+    role: Literal["user", "assistant", "system", "developer"] = Field(
+        description="Who says it; `developer` is `system`."
+    )
+    content: Contents = Field(description="A text, or parts of several kinds.")
     phase: Any = Field(None, description="Accepted and not used.")
 
 
@@ -91,9 +93,9 @@ class FunctionCallItem(_Item):
     """A call that an earlier answer made."""
 
     type: Literal["function_call"]
-    call_id: str
-    name: str
-    namespace: str | None = None
+    call_id: str = Field(description="By which its result names it.")
+    name: str = Field(description="The function's name.")
+    namespace: str | None = Field(None, description="The namespace that the function belongs to.")
     arguments: str = Field(description="A JSON object, as text, or what a model wrote for one.")
     async_: Any = Field(None, alias="async", description="Accepted and not used.")
     parsed_arguments: Any = Field(None, description=_NOT_USED)
@@ -103,19 +105,21 @@ class CustomCallItem(_Item):
     """A call of a custom tool that an earlier answer made."""
 
     type: Literal["custom_tool_call"]
-    call_id: str
-    name: str
-    namespace: str | None = None
-    input: str
+    call_id: str = Field(description="By which its result names it.")
+    name: str = Field(description="The tool's name.")
+    namespace: str | None = Field(None, description="The namespace that the tool belongs to.")
+    input: str = Field(description="What the tool was given.")
     async_: Any = Field(None, alias="async", description="Accepted and not used.")
 
 
 class CallResultItem(_Item):
     """The result of a call."""
 
-    type: Literal["function_call_output", "custom_tool_call_output"]
-    call_id: str
-    output: Contents
+    type: Literal["function_call_output", "custom_tool_call_output"] = Field(
+        description="The kind of call that it answers."
+    )
+    call_id: str = Field(description="The call that it answers.")
+    output: Contents = Field(description="What the call gave: a text, or parts.")
     name: Any = Field(None, description="Accepted and not used.")
 
 
@@ -124,7 +128,7 @@ class ReasoningItem(_Item):
 
     type: Literal["reasoning"]
     summary: Any = Field(None, description="Accepted and not used, unless it is all there is.")
-    content: ItemParts | None = None
+    content: ItemParts | None = Field(None, description="The reasoning, as an answer had it.")
     encrypted_content: str | None = Field(
         None, description="What answers here have in it is read; what is from elsewhere cannot be."
     )
@@ -134,7 +138,7 @@ class ReferenceItem(_Item):
     """An item of a stored response, by its id."""
 
     type: Literal["item_reference"] = "item_reference"
-    id: str | None = None
+    id: str | None = Field(None, description="Of an item that an earlier response had.")
 
 
 _KINDS = frozenset(

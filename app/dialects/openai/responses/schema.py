@@ -35,9 +35,9 @@ class SchemaFormat(WireModel):
     """A JSON schema that the text matches."""
 
     type: Literal["json_schema"]
-    name: Identifier = "answer"
-    schema_: JsonObject = Field(alias="schema")
-    description: str | None = None
+    name: Identifier = Field("answer", description="What the schema is called.")
+    schema_: JsonObject = Field(alias="schema", description="The JSON schema.")
+    description: str | None = Field(None, description="What it is for.")
     strict: bool | None = Field(
         None,
         description="true: a schema that cannot be enforced in every part is refused. Otherwise such parts "
@@ -46,8 +46,10 @@ class SchemaFormat(WireModel):
 
 
 class TextOptions(WireModel):
-    format: Annotated[TextFormat | JsonObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
-    verbosity: Any = None
+    format: Annotated[TextFormat | JsonObjectFormat | SchemaFormat, Field(discriminator="type")] | None = (
+        Field(None, description="A text, a JSON object, or JSON that matches a schema.")
+    )
+    verbosity: Any = Field(None, description="`medium` only.")
 
 
 class ReasoningOptions(WireModel):
@@ -78,8 +80,10 @@ class ResponseRequest(PeerFields, TemplateFields):
         "them; `required`: it must call at least one; a tool: it must call this one; `allowed_tools`: some.",
     )
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call an answer.")
-    reasoning: ReasoningOptions | None = None
-    text: TextOptions | None = None
+    reasoning: ReasoningOptions | None = Field(
+        None, description="How much the model reasons, and what of it is told."
+    )
+    text: TextOptions | None = Field(None, description="What the answer is to look like.")
     max_output_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
         None,
         ge=1,
@@ -106,19 +110,19 @@ class ResponseRequest(PeerFields, TemplateFields):
     max_tool_calls: int | None = Field(None, description="Of tools that run at OpenAI. Told again.")
 
     # What becomes of these says the table in refusals.py.
-    access_programs: Any = None
-    background: Any = None
-    background_options: Any = None
-    client_metadata: Any = None
-    context_management: Any = None
-    conversation: Any = None
-    image: Any = None
-    moderation: Any = None
-    prompt: Any = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
-    service_tier: Any = None
-    truncation: Any = None
+    access_programs: Any = Field(None, description="Accepted and not used.")
+    background: Any = Field(None, description="false only: answers come to who waits for them.")
+    background_options: Any = Field(None, description="Accepted and not used.")
+    client_metadata: Any = Field(None, description="Accepted and not used.")
+    context_management: Any = Field(None, description="Refused where it asks for something.")
+    conversation: Any = Field(None, description="Refused: send `input`, or `previous_response_id`.")
+    image: Any = Field(None, description="Accepted and not used.")
+    moderation: Any = Field(None, description="Refused where it asks for something.")
+    prompt: Any = Field(None, description="Refused: prompts are not stored here.")
+    prompt_cache_options: Any = Field(None, description="Accepted and not used.")
+    prompt_cache_retention: Any = Field(None, description="Accepted and not used.")
+    service_tier: Any = Field(None, description="Accepted and not used.")
+    truncation: Any = Field(None, description="`disabled` only: what is too long is refused.")
 
     @model_validator(mode="after")
     def _limits_have_one_value(self) -> Self:

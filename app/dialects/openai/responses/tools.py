@@ -112,11 +112,15 @@ ResponseTools = Annotated[
 class ResponseChoice(WireModel):
     """`function` or `custom`: this tool must be called. `allowed_tools`: only those, as `mode` says."""
 
-    type: str
-    name: str | None = None
-    namespace: str | None = None
-    mode: Literal["auto", "required"] | None = None
-    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_FUNCTIONS)] | None = None
+    type: str = Field(description="The kind of tool, or `allowed_tools`.")
+    name: str | None = Field(None, description="The tool's name.")
+    namespace: str | None = Field(None, description="The namespace that it belongs to.")
+    mode: Literal["auto", "required"] | None = Field(
+        None, description="Of `allowed_tools`: whether one must be called."
+    )
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_FUNCTIONS)] | None = Field(
+        None, description="Of `allowed_tools`: the tools."
+    )
 
 
 ResponseToolChoice = (
