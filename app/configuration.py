@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import default_model
-from app.settings import Settings
+from app.body_memory import BodyMemory
+from app.database.database import Database
+from app.media.fetching import MediaFetcher
+from app.media.loading import MediaLoader
+from app.response_store.kept import KeptResponses
+from app.response_store.recent import RecentResponses
+from app.response_store.store import ResponseStore
+from app.settings import Settings, forward_proxies
 from engines import selection
 from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
@@ -55,6 +62,14 @@ def model_loader(library: Library, settings: Settings, facts: platform.Facts) ->
     )
 
 
+def response_store(settings: Settings, database: Database) -> ResponseStore:
+    """The store of responses; one that keeps none if they are not wanted."""
+    count, age = settings.stored_responses, settings.stored_responses_days * 86400.0
+    recent = RecentResponses(count, settings.stored_responses_bytes, age)
+    kept = KeptResponses(database, count, age, settings.stored_responses_bytes) if count else None
+    return ResponseStore(recent, kept)
+
+
 def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
     """Raises `ModelFileNotFound` or `ModelLoadError`."""
     for adapter in wanted.adapters:
@@ -64,6 +79,11 @@ def worker_library_model(library: Library, settings: Settings, wanted: WorkerMod
     if wanted.path is None:
         return library.find(wanted.model)
     return library.put(wanted.model, Path(wanted.path))
+
+
+def media_loader(settings: Settings) -> MediaLoader:
+    fetcher = MediaFetcher(settings.media_urls, forward_proxies())
+    return MediaLoader(fetcher, BodyMemory.for_bodies_of(settings.max_request_bytes))
 
 
 def load_defaults(settings: Settings) -> LoadDefaults:

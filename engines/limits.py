@@ -22,7 +22,8 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
     room = context_length - len(prompt)
     if room < 0 or (room == 0 and wanted != 0):
         raise ContextLengthExceeded(context_length, len(prompt))
-    check_token_ids(prompt, n_vocab)
+    # Engines give media ids of their own, outside the vocabulary.
+    check_token_ids([each for each in prompt if each >= 0] if request.prompt.media else prompt, n_vocab)
     check_token_ids([token for token, _ in request.sampling.logit_bias], n_vocab, param="logit_bias")
     if not prompt:
         raise RequestError("the prompt has no tokens", param="prompt")

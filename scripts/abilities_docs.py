@@ -25,6 +25,8 @@ ROWS = {
     "prompt_logprobs": "log probabilities of prompts (`echo` with `logprobs`, `prompt_logprobs`)",
     "embeddings": "embeddings, with models made for them",
     "rerank": "reranking, with models made for it",
+    "vision": "images in chats, with models that see ([docs/images.md](docs/images.md))",
+    "audio": "audio in chats, with models that hear",
     "adapters": "LoRA adapters",
     "sleep": "sleep in main memory (llama.cpp on CPUs, vLLM on GPUs)",
 }

@@ -55,12 +55,12 @@ class AdapterRemoved(BaseModel):
 class LoadLora(StrictModel):
     """vLLM's body. It has one model; here the default one is meant unless ``model`` names another."""
 
-    lora_name: Text
+    lora_name: Text = Field(description="What the adapter is called.")
     lora_path: Text = Field(description="In MODEL_BASE_PATH.")
-    model: Text | None = None
+    model: Text | None = Field(None, description="The model that it changes.")
 
 
 class UnloadLora(StrictModel):
-    lora_name: Text
+    lora_name: Text = Field(description="The adapter's name.")
     lora_int_id: int | None = Field(None, description="vLLM's own number of it: not looked at.")
-    model: Text | None = None
+    model: Text | None = Field(None, description="The model that it belongs to.")

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.cli.stream import DONE, LineSplitter, event_data
+from app.answer_bytes import DONE, LineSplitter, event_data
+from benchmarks.chaos.forms import FORMS, MOST_TOKENS, CallsSeen, Form, faults
 from benchmarks.harness.processes import BenchError
 from benchmarks.load.client import CLOSING, RequestFailed, connect, post_request
 
@@ -34,11 +35,13 @@ _STOPS: tuple[list[str], ...] = ([], [], [".\n"], ["3."], [])
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request, for chat completions or for completions; ``number`` tells it from the others."""
+    """One request, for chat completions or for completions; ``number`` tells it from the others. ``form`` is
+    that of its answer, if it must have one."""
 
     number: int
     path: str
     body: dict[str, Any]
+    form: Form | None = None
 
     @property
     def is_chat(self) -> bool:
@@ -51,7 +54,7 @@ class Question:
 
 @dataclass(slots=True)
 class Transcript:
-    """A streamed answer as its client saw it.
+    """A streamed answer as its client saw it; the ``text`` of a call are its arguments.
 
     ``arrivals`` are a `time.perf_counter` time and the length of the text from then on. ``faults`` are
     breaches of what every stream keeps to.
@@ -73,7 +76,8 @@ class Transcript:
 
 
 def questions(model: str, count: int, *, shortest: int, longest: int) -> list[Question]:
-    """``count`` different ones, chats and completions in turn, of ``shortest`` to ``longest`` tokens."""
+    """``count`` different ones, chats and completions in turn, of ``shortest`` to ``longest`` tokens; every
+    fourth is to be answered in one of `FORMS`."""
     return [_question(model, n, shortest + n * 37 % (longest - shortest + 1)) for n in range(count)]
 
 
@@ -91,7 +95,13 @@ def _question(model: str, number: int, max_tokens: int) -> Question:
         body["stop"] = stop
     if number % 2:
         return Question(number, "/v1/completions", {**body, "prompt": text})
-    return Question(number, "/v1/chat/completions", {**body, "messages": [{"role": "user", "content": text}]})
+    body["messages"] = [{"role": "user", "content": text}]
+    if number % 4 == 2:
+        form = FORMS[number // 4 % len(FORMS)]
+        body = {**body, **form.fields, "max_tokens": MOST_TOKENS}
+        body.pop("stop", None)
+        return Question(number, "/v1/chat/completions", body, form)
+    return Question(number, "/v1/chat/completions", body)
 
 
 class StreamLoad:
@@ -171,6 +181,8 @@ class _Follower:
         self._heads: set[tuple[str, int]] = set()
         self._openings = self._finishes = self._usages = 0
         self._is_done = False
+        self._content = ""
+        self._calls = CallsSeen()
 
     def feed(self, data: bytes) -> None:
         """Take a part of the body. Raises ValueError for an event that is no JSON."""
@@ -193,6 +205,8 @@ class _Follower:
         expected["one finish event"] = self._finishes == 1
         expected["one usage event"] = self._usages == 1
         answer.faults += [f"not {what}" for what, is_so in expected.items() if not is_so]
+        if answer.question.form is not None:
+            answer.faults += faults(answer.question.form, self._content, self._calls, answer.finish_reason)
         if not usage:
             return
         if usage["total_tokens"] != usage["prompt_tokens"] + answer.tokens:
@@ -218,7 +232,9 @@ class _Follower:
             self._fault("text after the finish event")
         delta = choice.get("delta", {})
         self._openings += "role" in delta
-        text = choice.get("text") or delta.get("content")
+        content = choice.get("text") or delta.get("content") or ""
+        self._content += content
+        text = content + self._calls.take(delta.get("tool_calls") or ())
         if text:
             answer.text += text
             answer.arrivals.append((time.perf_counter(), len(answer.text)))

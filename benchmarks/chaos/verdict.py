@@ -25,10 +25,13 @@ class Compared:
     """Answers held against those of a quiet run.
 
     ``tokens`` are those before texts part, of which ``seam_tokens`` lie at seams; ``gaps`` are the
-    seconds in which a client got nothing, at seams.
+    seconds in which a client got nothing, at seams. Of those in a form, and their seams, only the number is
+    told: a mask is no part of the model's own likelihoods.
     """
 
     answers: int
+    formed: int
+    formed_seams: int
     partings: list[Parting]
     at_seams: int
     seams: int
@@ -41,6 +44,8 @@ class Compared:
         margins = [parting.margin for parting in self.partings]
         return {
             "requests": self.answers,
+            "formed": self.formed,
+            "formed_seams": self.formed_seams,
             "seams": self.seams,
             "differ": len(self.partings),
             "differ_at_seams": self.at_seams,
@@ -80,12 +85,15 @@ async def compare(
     """Look at every difference from the ``quiet`` run; ``seams`` by request id, in tokens."""
     partings: list[Parting] = []
     gaps: list[float] = []
-    at_seams = all_seams = tokens = seam_tokens = 0
+    at_seams = all_seams = tokens = seam_tokens = formed = formed_seams = 0
     for answer in answers:
         if answer.faults:
             continue
         own, compared = seams.get(answer.request_id, ()), answer.tokens
         all_seams += len(own)
+        if answer.question.form is not None:
+            formed, formed_seams = formed + 1, formed_seams + len(own)
+            continue
         gaps += [gap for seam in own if (gap := await _gap(answer, seam, judge)) is not None]
         reference = quiet[answer.question.number]
         if answer.text != reference.text:
@@ -95,7 +103,9 @@ async def compare(
             at_seams += any(seam <= parting.tokens < seam + SEAM_TOKENS for seam in own)
         tokens += compared
         seam_tokens += sum(min(SEAM_TOKENS, max(0, compared - seam)) for seam in own)
-    result = Compared(len(answers), partings, at_seams, all_seams, tokens, seam_tokens, gaps, [])
+    result = Compared(
+        len(answers), formed, formed_seams, partings, at_seams, all_seams, tokens, seam_tokens, gaps, []
+    )
     result.misses.extend(_misses(result))
     return result
 

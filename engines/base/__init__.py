@@ -28,6 +28,7 @@ from engines.base.engine import (
     Resident,
     TokenStream,
 )
+from engines.base.media import Media, MediaKind
 from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
 from engines.base.sampling import (
     GREEDY_BELOW,
@@ -66,6 +67,8 @@ __all__ = [
     "LEAST_REPETITION_PENALTY",
     "LEAST_TOP_P",
     "MOST_TOP_K",
+    "Media",
+    "MediaKind",
     "NEW_ANSWER",
     "NOTHING_RARE",
     "Prompt",

@@ -62,6 +62,10 @@ class Embeds(Protocol):
         """Text of ``token_ids``; bytes that form no character become U+FFFD."""
         ...
 
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        """As `engines.base.Encodes.labels`."""
+        ...
+
     async def embed(self, inputs: Sequence[Sequence[int]], *, request_id: str = "") -> Embeddings:
         """Vectors of inputs, each the token ids of a text, special ones included.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 from engines.base import Embeddings, EngineInfo, EngineStats, Health, Pair, Scores
 from engines.batching.pooling import PoolingThread
@@ -16,6 +17,12 @@ from engines.vectors import normalise
 logger = logging.getLogger("engines.batching")
 
 
+class PooledVocabulary(TextVocabulary, Protocol):
+    """A vocabulary that names its tokens too."""
+
+    def label(self, token: int) -> bytes: ...
+
+
 class PoolingEngine:
     """A loaded model that pools texts (`engines.base.Embeds`, `Resident`).
 
@@ -23,7 +30,7 @@ class PoolingEngine:
     """
 
     def __init__(
-        self, thread: PoolingThread, info: EngineInfo, vocabulary: TextVocabulary, stall_timeout: float
+        self, thread: PoolingThread, info: EngineInfo, vocabulary: PooledVocabulary, stall_timeout: float
     ) -> None:
         """A pass that takes longer than ``stall_timeout`` seconds counts as hung."""
         self._thread = thread
@@ -44,6 +51,9 @@ class PoolingEngine:
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._tokenizer.detokenize(token_ids)
+
+    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
+        return [*map(self._vocabulary.label, token_ids)]
 
     async def embed(self, inputs: Sequence[Sequence[int]], *, request_id: str = "") -> Embeddings:
         if self._closed:

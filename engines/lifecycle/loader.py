@@ -203,6 +203,7 @@ class ModelLoader:
             matryoshka=entry.matryoshka or bool(entry.dimensions),
             dimensions=entry.dimensions,
             rerank_template=entry.rerank_template,
+            projector=file.projector,
             ngram_draft=defaults.ngram_draft if entry.ngram_draft is None else entry.ngram_draft,
             options=entry.options,
         )

@@ -19,7 +19,7 @@ from engines.progress import Progress
 from engines.sizing import may_use_cuda, memory_of
 
 if TYPE_CHECKING:
-    from engines.llamacpp.model import ModelCache
+    from engines.llamacpp.model_cache import ModelCache
 
 NAME = "llama_cpp"
 _INSTALL = "make serve"
@@ -95,7 +95,7 @@ def _opener() -> Load:
         nonlocal models
         try:
             from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-            from engines.llamacpp.model import ModelCache as Cache
+            from engines.llamacpp.model_cache import ModelCache as Cache
         except ImportError as error:
             raise CannotLoad(
                 f"llama-cpp-python cannot be imported ({error}): `{_INSTALL}` installs it"
@@ -120,6 +120,7 @@ def _opener() -> Load:
             matryoshka=spec.matryoshka,
             dimensions=spec.dimensions,
             rerank_template=spec.rerank_template,
+            projector=spec.projector,
             ngram_draft=spec.ngram_draft,
             adapters=spec.adapters,
         )
@@ -139,20 +140,14 @@ DESCRIPTOR = EngineDescriptor(
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
         {
-            "adapters",
-            "chat",
-            "completion",
-            "embeddings",
-            "fim",
-            "reasoning",
-            "rerank",
-            "sleep",
-            "structured",
-            "tools",
+            *("adapters", "audio", "chat", "completion", "embeddings", "fim", "reasoning", "rerank"),
+            *("sleep", "structured", "tools", "vision"),
         }
     ),
     help={
         "embeddings": "it was loaded to generate text; load an embedding model",
+        "vision": "it needs the projector (mmproj) that was published with the model, in the same folder",
+        "audio": "it needs the projector (mmproj) that was published with the model, in the same folder",
         "structured": f"the package llguidance is not installed: `{_INSTALL}` installs it",
     },
     request_fields=frozenset(

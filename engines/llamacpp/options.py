@@ -32,5 +32,6 @@ class LlamaOptions:
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
     rerank_template: str | None = None  # in the place of the file's own
+    projector: Path | None = None  # for images and sounds
     ngram_draft: int = 0  # most tokens that a step drafts
     adapters: tuple[Adapter, ...] = ()

@@ -12,11 +12,13 @@ from engines.batching.pooling import PoolingThread
 from engines.batching.pooling_engine import PoolingEngine
 from engines.batching.thread import on_new_thread
 from engines.errors import EngineError, UnsupportedFeature
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.options import LlamaOptions
-from engines.llamacpp.pairs import PairInputs, scores_of
+from engines.llamacpp.pairs import frame_of, labels_of
 from engines.llamacpp.pooled_opening import OpenedContext, load_pooled, open_pooled, pooling_of
 from engines.machine.dedicated_thread import in_own_thread
+from engines.text.ranking.labels import scores_of
+from engines.text.ranking.pair_inputs import PairInputs
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -30,7 +32,9 @@ class LlamaPooledEngine(PoolingEngine):
         self._options = options
         self._models = models
         self._model = opened.model
-        self._pairs = PairInputs(opened.model, self._tokenizer, opened.info.context_length)
+        self._pairs = PairInputs(
+            frame_of(opened.model), self._tokenizer, opened.info.context_length, opened.model.rerank_template
+        )
 
     @classmethod
     async def load(
@@ -57,15 +61,13 @@ class LlamaPooledEngine(PoolingEngine):
             load.add_done_callback(discard)
             raise
 
-    def labels(self, token_ids: Sequence[int]) -> list[bytes]:
-        return [*map(self._model.label, token_ids)]
-
     async def score(self, pairs: Sequence[Pair], *, most: int | None = None, request_id: str = "") -> Scores:
         if "rerank" not in self._info.capabilities:
             raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
         inputs = await self._pairs.of(pairs, most)
-        rows = await self._thread.pool(inputs)
-        return Scores(scores_of(self._model, rows), tuple(map(len, inputs)))
+        rows = await self._thread.pool([each.tokens for each in inputs])
+        scores = scores_of(labels_of(self._model), rows)
+        return Scores(scores, tuple(len(each.tokens) for each in inputs))
 
     async def sleep(self) -> None:
         """Free the work space; weights and vocabulary stay."""

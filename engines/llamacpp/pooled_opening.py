@@ -8,14 +8,16 @@ from typing import NamedTuple
 from engines.base import EngineInfo
 from engines.errors import CannotLoad
 from engines.llamacpp import threads
-from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
+from engines.llamacpp.model import LlamaModel, ReportLoading
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.opening import offloads
 from engines.llamacpp.options import LlamaOptions
-from engines.llamacpp.pairs import check_labels
+from engines.llamacpp.pairs import labels_of
 from engines.llamacpp.pooled_context import PooledContext
 from engines.llamacpp.pooled_sizes import pooled_size
 from engines.models.facts import describe
 from engines.models.purpose import Pooling, has_rank_head
+from engines.text.ranking.labels import check_labels
 
 logger = logging.getLogger("engines.llamacpp")
 
@@ -61,7 +63,7 @@ def open_pooled(
     """A context over weights that are loaded. Raises `ModelLoadError`."""
     offload = offloads(options)
     if pooling == "rank":
-        check_labels(model)
+        check_labels(model.path.name, labels_of(model))
     facts = describe(options.path)
     size = pooled_size(
         options.context_length, model.n_ctx_train, pooling, facts.architecture, offload=offload

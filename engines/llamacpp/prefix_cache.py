@@ -73,6 +73,7 @@ class LlamaPrefixCache:
         limit = len(sequence.tokens) - 1
         for slot, tokens, computed in self._holders(running, sequence.adapter):
             length = min(common_length(sequence.tokens, tokens), computed, limit)
+            length = sequence.spans.whole(length)
             if length > best.length:
                 best = SharedPrefix(slot, length)
         return max(best, self._stashed(sequence), key=lambda prefix: prefix.length)
@@ -88,7 +89,7 @@ class LlamaPrefixCache:
         for other in running:
             if not other.is_prefilling or other.adapter is not sequence.adapter:
                 continue
-            length = min(common_length(sequence.tokens, other.tokens), limit)
+            length = sequence.spans.whole(min(common_length(sequence.tokens, other.tokens), limit))
             if length - max(prefix.length, other.computed) >= WORTH_WAITING_FOR:
                 return other, length
         return None
@@ -120,7 +121,7 @@ class LlamaPrefixCache:
     def open_alone(self, sequence: LlamaSequence) -> SharedPrefix:
         """The same for a sequence beside which nothing runs, so that it always computes the same: it takes
         over a multiple of `ALIGNMENT`, and lies at the beginning of an empty pool."""
-        prefix = _aligned(self.longest(sequence, ()))
+        prefix = _aligned(self.longest(sequence, ()), sequence)
         if self._stash is None:
             return self.open(prefix, ())
         slot, length, _ = prefix
@@ -134,7 +135,7 @@ class LlamaPrefixCache:
             self._stash.put(other, tokens, adapter)
         self._cached.clear()
         self._stash.empty_pool()
-        opened = self.open(_aligned(self._stashed(sequence)), ())
+        opened = self.open(_aligned(self._stashed(sequence), sequence), ())
         self._alone = opened.slot
         return opened
 
@@ -187,6 +188,7 @@ class LlamaPrefixCache:
         best = SharedPrefix()
         for stashed in self._stash.kept if self._stash and self._enabled and not sequence.unscored else ():
             length = min(common_length(sequence.tokens, stashed.tokens), len(sequence.tokens) - 1)
+            length = sequence.spans.whole(length)
             if length > best.length and stashed.adapter is sequence.adapter:
                 best = SharedPrefix(NO_SLOT, length, stashed)
         return best
@@ -200,8 +202,8 @@ class LlamaPrefixCache:
         yield from ((s.slot, s.tokens, s.computed) for s in running if s.adapter is adapter)
 
 
-def _aligned(prefix: SharedPrefix) -> SharedPrefix:
-    length = prefix.length - prefix.length % ALIGNMENT
+def _aligned(prefix: SharedPrefix, sequence: LlamaSequence) -> SharedPrefix:
+    length = sequence.spans.aligned(prefix.length, ALIGNMENT)
     return prefix._replace(length=length) if length else SharedPrefix()
 
 

@@ -17,9 +17,10 @@ from engines.llamacpp.kv_cache import CellMemory, KvCache
 from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.pacing import LlamaPacer
 from engines.llamacpp.sampler import Row, draw_among, log_probabilities, token_logprob
-from engines.llamacpp.scheduler import LlamaScheduler, Work
+from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
 from engines.llamacpp.turns import by_adapter
+from engines.llamacpp.work import Work
 from engines.text import grammar
 
 logger = logging.getLogger("engines.llamacpp")
@@ -121,19 +122,23 @@ class LlamaStepper:
 
     def _parts(self, work: list[Work]) -> list[list[Work]]:
         """With cells of their own, sequences are padded to the longest in the pass: a long prompt must not
-        make every stream's decode as long as itself."""
-        if self._context.pooled:
-            return [work]
-        decode = [w for w in work if not w.sequence.is_prefilling]
-        prefill = [w for w in work if w.sequence.is_prefilling]
-        return [part for part in (decode, prefill) if part]
+        make every stream's decode as long as itself. Each medium has a pass of its own."""
+        media = [[w] for w in work if w.is_of_media]
+        text = [w for w in work if not w.is_of_media]
+        decode = [w for w in text if not w.sequence.is_prefilling]
+        prefill = [w for w in text if w.sequence.is_prefilling]
+        parts = [text] if self._context.pooled else [decode, prefill]
+        return [part for part in (*parts, *media) if part]
 
     def _run_pass(self, work: list[Work]) -> Results:
         try:
             logits = self._decode(work)
         except KvCacheFull as error:
             return self._relieve(work, error)
-        except Exception:
+        except Exception as error:
+            if work[0].is_of_media:  # what llama.cpp leaves of such a pass cannot be cut off
+                logger.exception("a forward pass of a picture or sound failed")
+                return [self._fail(work[0].sequence, EngineError(f"the forward pass failed: {error}"))]
             logger.exception("a forward pass failed; its sequences are tried one by one")
             return self._isolate(work)
         return self._postprocess(work, logits)
@@ -282,4 +287,4 @@ def _slice(work: Work) -> Slice:
     sequence = work.sequence
     start = sequence.computed
     tokens = sequence.tokens[start : start + work.count]
-    return Slice(sequence.slot, start, [*tokens, *work.draft], work.outputs)
+    return Slice(sequence.slot, start, [*tokens, *work.draft], work.outputs, sequence.run.span)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.llamacpp.adapters import LlamaAdapter
-from engines.llamacpp.scheduler import Work
+from engines.llamacpp.work import Work
 
 
 def by_adapter(work: list[Work], first: LlamaAdapter | None) -> list[list[Work]]:

@@ -57,6 +57,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             stall_timeout=stall_timeout,
             allow_special_tokens=allow_special_tokens,
             answer_format=answer_format,
+            response_template=vocabulary.response_template,
             grammar_vocabulary=vocabulary.grammar_vocabulary if grammar.is_installed() else None,
             rerank_template=rerank_template,
             adapters=AdapterShelf(self._load_adapter, self._free_adapter),

@@ -22,7 +22,7 @@ from engines.mlx.sequence import MlxSequence
 from engines.mlx.vocabulary import MlxVocabulary
 from engines.models.purpose import answer_tokens
 from engines.text import grammar
-from engines.text.ranking.judge import YesNo, can_judge
+from engines.text.ranking.judge import can_judge
 from engines.text.ranking.pair_template import is_for_pairs
 from engines.text.tokens.bad_words import token_runs
 
@@ -252,10 +252,11 @@ def _info(
     spec: LoadSpec, loaded: models.LoadedModel, context: int, budget: int, vocabulary: MlxVocabulary
 ) -> EngineInfo:
     template = vocabulary.chat_template
+    said = answer_tokens(spec.path) if spec.path is not None else None
     has = {
         "chat": template is not None and not is_for_pairs(template),
         "fim": vocabulary.fim is not None,
-        "rerank": _can_rerank(spec, vocabulary),
+        "rerank": can_judge(spec.rerank_template or vocabulary.rerank_template, vocabulary, said),
         "structured": grammar.is_installed(),
         "adapters": True,
     }
@@ -270,12 +271,3 @@ def _info(
         memory=loaded.size + budget,
         details=models.details(loaded, spec) | {"kv_budget": budget},
     )
-
-
-def _can_rerank(spec: LoadSpec, vocabulary: MlxVocabulary) -> bool:
-    """Whether the model generates the answers that are scored. Another model's words may be others."""
-    if not can_judge(spec.rerank_template or vocabulary.rerank_template, vocabulary):
-        return False
-    said = answer_tokens(spec.path) if spec.path is not None else None
-    answers = YesNo.of(vocabulary)
-    return said is None or answers is None or said == (answers.yes, answers.no)

@@ -22,7 +22,7 @@ logger = logging.getLogger("engines.mlx")
 MOST_FAILURES = 3
 
 
-class Batch(Protocol):
+class TokenGenerator(Protocol):
     """The part of a loaded model that a step needs; `engines.mlx.runtime.Runtime` is one."""
 
     info: EngineInfo
@@ -59,7 +59,7 @@ class Batch(Protocol):
 class MlxStepper:
     """Owns the batch and the scheduler; a `Stepper`."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: TokenGenerator) -> None:
         self.info = batch.info
         self.vocabulary = batch.vocabulary
         self._batch = batch

@@ -8,6 +8,7 @@ from typing import Any
 from engines.errors import BadModelFile
 from engines.text.grammar.hugging_face import lazy_tokenizer
 from engines.text.ranking import pair_template
+from engines.text.ranking.pair_template import template_of
 from engines.text.tokens.fim import find_fim
 from engines.text.tokens.special_tokens import SpecialTokens, added_tokens
 from engines.text.tokens.token_bytes import decoder_kinds, rule, sentence_piece
@@ -32,8 +33,9 @@ class MlxVocabulary:
         self.end_ids = tuple(sorted({i for i in end_ids if 0 <= i < n_vocab}))
         self.bos_text: str = tokenizer.bos_token or ""
         self.eos_text: str = tokenizer.eos_token or ""
-        self.chat_template = _template(tokenizer.chat_template, "default")
-        self.rerank_template = _template(tokenizer.chat_template, *pair_template.NAMES, "default")
+        self.chat_template = template_of(tokenizer.chat_template, "default")
+        self.rerank_template = template_of(tokenizer.chat_template, *pair_template.NAMES, "default")
+        self.response_template = getattr(tokenizer, "response_template", None)
         self.grammar_vocabulary = lazy_tokenizer(backend, n_vocab, self.end_ids)
         self._backend = backend
         kinds = decoder_kinds(backend)
@@ -68,12 +70,6 @@ class MlxVocabulary:
     def detokenize(self, token_ids: Sequence[int]) -> str:
         text = b"".join(map(self.label, token_ids)).decode("utf-8", "replace")
         return text.removeprefix(" ") if self._strips_space else text
-
-
-def _template(source: Any, *names: str) -> str | None:
-    """A model may have several templates by name: the first one of ``names`` that there is."""
-    found = [source.get(name) for name in names] if isinstance(source, dict) else [source]
-    return next((each for each in found if isinstance(each, str) and each), None)
 
 
 def _labels(

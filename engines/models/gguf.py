@@ -22,7 +22,7 @@ _FIM_KEY = "tokenizer.ggml.fim_pre_token_id"
 _OTHER_KINDS = {
     "adapter": "is a LoRA adapter, which changes another model and is none itself: name it under `adapters`"
     " of that model in models.yaml",
-    "mmproj": "is a projector for images or sound, which belongs to another model and is none itself",
+    "mmproj": "is a projector for images or sound, which belongs to the model beside it and is none itself",
     "imatrix": "is an importance matrix, a help for quantising, and no model",
 }
 
@@ -43,6 +43,11 @@ class GgufHeader:
     @property
     def architecture(self) -> str:
         return self._text("general.architecture")
+
+    @property
+    def size_label(self) -> str:
+        """How many parameters it has, as its maker writes it: ``7B``; empty if the file does not say."""
+        return self._text("general.size_label")
 
     @property
     def context_length(self) -> int:

@@ -76,11 +76,16 @@ def has_rank_head(path: Path) -> bool:
     return any(len(name).to_bytes(8, "little") + name in beginning for name in _HEADS)
 
 
+def has_classifier(architecture: str) -> bool:
+    """Whether a model of this ``architecture``, as Hugging Face names it, has a head that makes scores."""
+    return architecture.endswith(_CLASSIFIER)
+
+
 def purpose_in_folder(path: Path, config: Mapping[str, Any]) -> tuple[Purpose, Pooling | None]:
     """As `purpose_in_gguf`, of a Hugging Face folder, where files of sentence-transformers say it."""
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else ""
-    if architecture.endswith(_CLASSIFIER):
+    if has_classifier(architecture):
         return "rerank", "rank"
     settings = path / "1_Pooling" / "config.json"
     if settings.is_file():

@@ -9,14 +9,18 @@ from typing import Any
 from engines.base import EngineInfo
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
+from engines.models.purpose import answer_tokens
 from engines.text.answers.choice import choose_format
 from engines.text.answers.examples import call_writer
 from engines.text.grammar import GrammarVocabulary
+from engines.text.ranking.judge import can_judge
+from engines.text.ranking.pair_template import is_for_pairs
 from engines.text.templates.tool_prompt import WriteCall, hermes_call
 from engines.text.templates.tool_template import ToolTemplate
 from engines.vllm.adapters import VllmAdapters
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
+from engines.vllm.media import senses_of
 from engines.vllm.options import own_options
 from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
 from engines.vllm.plans import VllmPlans
@@ -37,6 +41,12 @@ class Assembled:
     adapters: VllmAdapters
     grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
+
+    @property
+    def binds_reasoning(self) -> bool:
+        """Whether a structure is that of all tokens: with a parser of vLLM's own it begins behind the
+        reasoning, wherever that parser sees its end."""
+        return not (isinstance(self.plans, AnswerParsers) and self.plans.reasoning)
 
 
 def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
@@ -65,9 +75,23 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     plans: AnswerParsers | VllmPlans | None = parsers
     write: WriteCall = hermes_call
     if plans is None and template is not None:
-        found = choose_format(template, spec.answer_format)
+        response = getattr(renderer.tokenizer, "response_template", None)
+        found = choose_format(template, spec.answer_format, response)
         plans, write = VllmPlans(found, vocabulary, uses_llguidance=is_ours), call_writer(found)
-    info = _describe(spec, launched, plans, has_template=template is not None, has_fim=bool(vocabulary.fim))
+    pairs = spec.rerank_template or vocabulary.rerank_template
+    said = answer_tokens(spec.path) if spec.path is not None else None
+    capabilities = {
+        "completion": True,
+        "structured": True,
+        "chat": template is not None and not is_for_pairs(template),
+        "tools": template is not None and plans is not None and plans.tools,
+        "reasoning": plans is not None and plans.reasoning,
+        "adapters": launched.config.lora_config is not None,
+        "fim": bool(vocabulary.fim),
+        "rerank": can_judge(pairs, vocabulary, said),
+    }
+    senses = senses_of(launched.llm) if capabilities["chat"] else set()
+    info = described(spec, launched, senses | {name for name, has in capabilities.items() if has})
     tools = ToolTemplate(renderer.render_probe, write)
     return Assembled(launched, renderer, vocabulary, tools, plans, adapters, grammar, info)
 
@@ -93,26 +117,6 @@ def _end_ids(llm: Any) -> set[int]:
     more = llm.input_processor.generation_config_fields.get("eos_token_id")
     ids = {own} if more is None else {own, more} if isinstance(more, int) else {own, *more}
     return ids - {None}
-
-
-def _describe(
-    spec: LoadSpec,
-    launched: Launched,
-    plans: AnswerParsers | VllmPlans | None,
-    *,
-    has_template: bool,
-    has_fim: bool,
-) -> EngineInfo:
-    capabilities = {
-        "completion": True,
-        "structured": True,
-        "chat": has_template,
-        "tools": has_template and plans is not None and plans.tools,
-        "reasoning": plans is not None and plans.reasoning,
-        "adapters": launched.config.lora_config is not None,
-        "fim": has_fim,
-    }
-    return described(spec, launched, {name for name, has in capabilities.items() if has})
 
 
 def described(spec: LoadSpec, launched: Launched, capabilities: set[str], **of_vectors: Any) -> EngineInfo:

@@ -123,7 +123,19 @@ DESCRIPTOR = EngineDescriptor(
     install="vLLM",
     formats=frozenset({"hf"}),
     capabilities=frozenset(
-        {"chat", "completion", "tools", "reasoning", "structured", "embeddings", "adapters", "fim", "sleep"}
+        {
+            "adapters",
+            "chat",
+            "completion",
+            "embeddings",
+            "fim",
+            "reasoning",
+            "rerank",
+            "sleep",
+            "structured",
+            "tools",
+            "vision",
+        }
     ),
     help={
         "tools": "vLLM knows no parser for its calls of tools: name one in models/models.yaml, such as "

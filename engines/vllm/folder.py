@@ -11,7 +11,7 @@ from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
 from engines.load_spec import LoadSpec
 from engines.models import hf
 from engines.models.facts import describe
-from engines.models.purpose import Pooling, Purpose, purpose_of
+from engines.models.purpose import Pooling, Purpose, has_classifier, purpose_of
 
 _METHODS = re.compile(r"^QuantizationMethods = Literal\[(.*?)\]", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r'"([\w.-]+)"')
@@ -70,6 +70,26 @@ def purpose(spec: LoadSpec) -> tuple[Purpose, Pooling | None]:
         return purpose_of(spec.pooling), spec.pooling
     facts = describe(check_folder(spec.path))
     return facts.purpose, facts.pooling
+
+
+def pools(spec: LoadSpec) -> bool:
+    """Whether whole texts become vectors or scores; a reranker that says yes or no generates tokens. Raises
+    `ModelLoadError`."""
+    made_for, pooling = purpose(spec)
+    return made_for == "embeddings" or pooling == "rank"
+
+
+def check_ranks(spec: LoadSpec) -> None:
+    """Raise `CannotLoad` for a model that is to rank and has no head that makes scores, nor gets one."""
+    if purpose(spec)[1] != "rank" or "hf_overrides" in spec.options:
+        return
+    folder = check_folder(spec.path)
+    names = hf.read_config(folder).get("architectures") or [""]
+    if not has_classifier(str(names[0])):
+        raise CannotLoad(
+            f"the model in {folder.name} has no head that makes scores ({names[0]}): if it says yes or no, "
+            "give it a `rerank_template` in models.yaml and no `pooling: rank`"
+        )
 
 
 def weight_bytes(path: Path) -> int:

@@ -11,8 +11,10 @@ from typing import Any
 
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
+from engines.media import MOST_MEDIA
+from engines.models.facts import describe
 from engines.sizing import AUTO_KV_MEMORY_SHARE
-from engines.vllm.folder import largest_rank, purpose
+from engines.vllm.folder import largest_rank, pools, purpose
 from engines.vllm.structures import BACKEND
 
 OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
@@ -78,7 +80,8 @@ def engine_args(spec: LoadSpec, known: Iterable[str], *, can_sleep: bool) -> dic
 
 def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
     """`engine_args` with vLLM's own objects where it wants them: for structures, for which, left to itself,
-    it takes the backend of the first request that has one, and for what makes vectors of states."""
+    it takes the backend of the first request that has one, and for what makes vectors of states; and with the
+    most media that a request has here."""
     from vllm.config import PoolerConfig, StructuredOutputsConfig
 
     structures = args.get("structured_outputs_config", {})
@@ -86,9 +89,14 @@ def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
         has_fast_tokenizer = (Path(args["model"]) / "tokenizer.json").is_file()
         chosen = {"backend": BACKEND} if has_fast_tokenizer else {}
         args = {**args, "structured_outputs_config": StructuredOutputsConfig(**{**chosen, **structures})}
-    made_for, pooling = purpose(spec)
-    if made_for != "text":
+    if describe(Path(args["model"])).senses and "limit_mm_per_prompt" not in args:
+        # Else it would keep room for the longest video, which nobody can send.
+        args = {**args, "limit_mm_per_prompt": {"image": MOST_MEDIA, "video": 0, "audio": 0}}
+    if pools(spec):
+        _, pooling = purpose(spec)
         kind = {} if pooling in (None, "rank") else {"seq_pooling_type": str(pooling).upper()}
+        if spec.cache_prefixes and "enable_prefix_caching" not in spec.options:
+            args = {**args, "enable_prefix_caching": None}  # vLLM knows: encoders have nothing to cache
         args = {"runner": "pooling", "pooler_config": PoolerConfig(**kind), **args}
     return args
 

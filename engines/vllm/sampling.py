@@ -39,7 +39,9 @@ def sampling_params(request: GenerationRequest, limit: int, *, uses_llguidance: 
             max_tokens=max(1, limit - len(request.generated)),  # what is too much is not told
             min_tokens=0 if is_bound else max(0, min(request.min_tokens, limit) - len(request.generated)),
             ignore_eos=request.ignore_eos and not is_bound,
-            logprobs=request.logprobs,
+            # vLLM has the one or the other.
+            logprobs=None if request.logprob_token_ids else request.logprobs,
+            logprob_token_ids=[*request.logprob_token_ids] or None,
             prompt_logprobs=request.prompt_logprobs,
             structured_outputs=structured_outputs(request.structure, uses_llguidance=uses_llguidance),
             detokenize=False,

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from engines.base import Candidate, Chunk, FinishReason, GenerationRequest, TokenLogprob, Usage
-from engines.errors import EngineError
+from engines.errors import EngineError, RequestError
 from engines.text.answers.assembler import Released
 from engines.text.answers.output import Output, finish_of
 from engines.vllm.sampling import is_request_fault, request_error
 from engines.vllm.vocabulary import VllmVocabulary
+from engines.vllm.wholeness import Wholeness
 
 DIED = "vLLM's engine process died"
 _REASONS: dict[str, FinishReason] = {"length": "length", "stop": "stop", "repetition": "stop"}
@@ -36,6 +37,7 @@ class VllmStream:
         "_scored",
         "_start",
         "_vocabulary",
+        "_wholeness",
         "adapter",
     )
 
@@ -46,9 +48,11 @@ class VllmStream:
         output: Output,
         start: asyncio.Task[Any],
         on_end: Callable[[VllmStream, bool], None],
+        wholeness: Wholeness | None = None,
     ) -> None:
         """``output`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
-        called once; True means that vLLM must be told."""
+        called once; True means that vLLM must be told. ``wholeness`` is that of an answer with a structure.
+        """
         self.adapter = request.adapter
         self._request = request
         self._vocabulary = vocabulary
@@ -56,6 +60,7 @@ class VllmStream:
         self._on_end: Callable[[VllmStream, bool], None] | None = on_end
         self._collector: Any = None
         self._output = output
+        self._wholeness = wholeness
         self._completion_tokens = len(request.generated)
         self._ended = False
         self._error: EngineError | None = None
@@ -78,7 +83,12 @@ class VllmStream:
             self._raise_end(error)
         if self._ended:
             self._raise_end()
-        return self._chunk(output)
+        chunk = self._chunk(output)
+        if self._wholeness is not None:
+            self._wholeness.take(output.outputs[0].token_ids)
+            if chunk.finish_reason in ("stop", "tool_calls") and not chunk.stop:
+                await self._wholeness.check_end()
+        return chunk
 
     def close(self) -> None:
         """Abort the sequence if it still runs and end the iteration. Synchronous, idempotent."""
@@ -127,7 +137,7 @@ class VllmStream:
         completion = output.outputs[0]
         reason = completion.finish_reason
         if reason is not None and reason not in _REASONS:
-            self._error = EngineError(f"vLLM ended the request: {reason}")
+            self._error = _ended_by_vllm(reason, self._request)
             self._end(abort=False)
             self._raise_end()
         tokens = tuple(completion.token_ids)
@@ -169,18 +179,30 @@ class VllmStream:
         return released.chunk(token_ids, finish_of(reason, self._output), self._usage(output))
 
     def _logprob(self, token: int, position: Any, wanted: int) -> TokenLogprob:
-        ranked = sorted(position.items(), key=lambda item: item[1].rank)
-        piece = self._vocabulary.label
-        top = [Candidate(i, piece(i), found.logprob) for i, found in ranked if found.rank <= wanted]
+        piece, named = self._vocabulary.label, self._request.logprob_token_ids
+        if named:
+            ranked = [(i, position[i]) for i in named]
+        else:
+            ranked = sorted(position.items(), key=lambda item: item[1].rank)
+            ranked = [item for item in ranked if item[1].rank <= wanted][:wanted]
+        top = [Candidate(i, piece(i), found.logprob) for i, found in ranked]
         chosen = position[token]
-        return TokenLogprob(
-            Candidate(token, piece(token), chosen.logprob), tuple(top[:wanted]), chosen.rank or 0
-        )
+        return TokenLogprob(Candidate(token, piece(token), chosen.logprob), tuple(top), chosen.rank or 0)
 
     def _usage(self, output: Any) -> Usage:
         prompt = len(self._request.prompt.token_ids)
         cached = min(output.num_cached_tokens or 0, prompt)
         return Usage(prompt, self._completion_tokens, cached, self._output.reasoning_tokens)
+
+
+def _ended_by_vllm(reason: str, request: GenerationRequest) -> EngineError:
+    if reason == "error" and request.structure is not None:  # so it ends what its grammar cannot follow
+        return RequestError(
+            "the answer cannot go on in the form that was asked for: its structure exceeds the limits that "
+            "vLLM has for one: make it simpler",
+            param="response_format",
+        )
+    return EngineError(f"vLLM ended the request: {reason}")
 
 
 def translate(error: Exception) -> EngineError:

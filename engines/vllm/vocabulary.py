@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engines.text.grammar.hugging_face import lazy_tokenizer
+from engines.text.ranking import pair_template
+from engines.text.ranking.pair_template import template_of
 from engines.text.tokens.fim import find_fim
 from engines.text.tokens.special_tokens import SpecialTokens, added_tokens
 from engines.text.tokens.token_bytes import decoder_kinds, rule
@@ -19,6 +21,11 @@ class VllmVocabulary:
     ) -> None:
         self.n_vocab = n_vocab
         self._end_ids = frozenset(end_ids)
+        self.bos_text: str = getattr(tokenizer, "bos_token", None) or ""
+        self.eos_text: str = getattr(tokenizer, "eos_token", None) or ""
+        self.rerank_template = template_of(
+            getattr(tokenizer, "chat_template", None), *pair_template.NAMES, "default"
+        )
         self._tokenizer = tokenizer
         self._pieces: dict[int, bytes] = {}
         self._labels: dict[int, bytes] = {}
@@ -62,6 +69,8 @@ class VllmVocabulary:
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """The text of tokens; bytes that form no character become U+FFFD."""
+        if self._to_bytes is None:  # what joins them is not known token by token
+            return str(self._tokenizer.decode([*token_ids], skip_special_tokens=bool(self._special)))
         return b"".join(map(self.piece, token_ids)).decode("utf-8", "replace")
 
     def _find(self, token: int) -> bytes:

@@ -144,6 +144,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("asked", ["Here-1B", "here", "HERE-1b"])
 def test_on_a_worker(worker: LiveServer, asked: str, stream: bool) -> None:

@@ -35,6 +35,7 @@ def test_streams_outlive_instances_that_are_killed(tmp_path: Path) -> None:
     assert figures["kill"]["faults"] >= 2
     assert figures["kill"]["seams"] == figures["failovers"]["resumed"] > 0
     assert figures["failovers"]["broken"] == 0
+    assert figures["kill"]["formed"] > 0
 
 
 def test_a_server_that_is_told_to_end_ends_its_answers_first(tmp_path: Path) -> None:

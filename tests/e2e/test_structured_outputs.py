@@ -13,16 +13,20 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
+from support.proofs import TIMEOUT
 from support.schemas import SchemaMaker
 from support.server import LiveServer
 
-SCHEMAS = 100
 AT_ONCE = 24
+
+
+def client_of(server: LiveServer) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT)
 
 
 @pytest.fixture
 async def client(server: LiveServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+    async with client_of(server) as client:
         yield client
 
 
@@ -47,10 +51,12 @@ async def ask(client: AsyncOpenAI, model: str, *, stream: bool, **fields: Any) -
     return text, reason
 
 
-async def test_strict_schemas_are_kept_streamed_and_not(client: AsyncOpenAI, model: str) -> None:
+@pytest.mark.timeout(TIMEOUT)
+async def test_strict_schemas_are_kept_streamed_and_not(each_server: LiveServer, answers: int) -> None:
     turn = asyncio.Semaphore(AT_ONCE)
+    model = each_server.house.default.name
 
-    async def check(seed: int) -> None:
+    async def check(client: AsyncOpenAI, seed: int) -> None:
         schema = SchemaMaker(seed, depth=2, short=True).schema()
         async with turn:
             text, reason = await ask(
@@ -64,7 +70,8 @@ async def test_strict_schemas_are_kept_streamed_and_not(client: AsyncOpenAI, mod
         assert reason == "stop", (schema, text)
         jsonschema.Draft202012Validator(schema).validate(json.loads(text))
 
-    await asyncio.gather(*(check(seed) for seed in range(SCHEMAS)))
+    async with client_of(each_server) as client:
+        await asyncio.gather(*(check(client, seed) for seed in range(answers)))
 
 
 class City(BaseModel):
@@ -121,6 +128,14 @@ async def test_a_refusal_names_the_field_and_the_place(client: AsyncOpenAI, mode
     with pytest.raises(openai.BadRequestError) as error:
         await ask(client, model, stream=True, extra_body={"guided_json": schema})
     assert error.value.param == "guided_json"
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
+    asked = {"extra_body": {"guided_json": schema}, "tools": [{**tool, "function": {"name": "f"}}]}
+    with pytest.raises(openai.BadRequestError, match=r"properties\.a") as error:
+        await ask(client, model, stream=False, **asked)
+    assert error.value.param == "guided_json"
+    with pytest.raises(openai.BadRequestError, match=r"properties\.a") as error:
+        await ask(client, model, stream=False, tools=[tool], extra_body={"guided_regex": "a"})
+    assert error.value.param == "tools.0.function.parameters"
     lenient = strict({**schema, "required": ["a"], "additionalProperties": False})
     lenient["json_schema"]["strict"] = False
     text, _ = await ask(client, model, stream=True, response_format=lenient, max_tokens=20)

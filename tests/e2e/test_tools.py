@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from canitoolcall.probe import BUILTIN_SCENARIOS, Scenario, probe
 from openai import AsyncOpenAI
 
+from support.proofs import TIMEOUT
 from support.server import LiveServer
 
 QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
@@ -29,13 +29,7 @@ WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters":
 CLOCK = {"type": "function", "function": {"name": "get_time"}}
 SCHEMAS: dict[str, Any] = {"get_weather": PARAMETERS, "get_time": {"type": "object", "maxProperties": 0}}
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
-EACH, AT_ONCE = 25, 32
-
-
-@pytest.fixture
-async def client(server: LiveServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300) as client:
-        yield client
+AT_ONCE = 32
 
 
 async def call(
@@ -68,19 +62,23 @@ async def call(
     return name, arguments, reason
 
 
-async def test_a_hundred_forced_calls(client: AsyncOpenAI, model: str) -> None:
+@pytest.mark.timeout(TIMEOUT)
+async def test_forced_calls_all_parse(each_server: LiveServer, answers: int) -> None:
     kinds = [(choice, stream) for choice in ("required", NAMED) for stream in (True, False)]
     room = asyncio.Semaphore(AT_ONCE)
+    model, each = each_server.house.default.name, answers // len(kinds)
 
-    async def one(seed: int, choice: Any, stream: bool) -> tuple[str, str, str]:
+    async def one(client: AsyncOpenAI, seed: int, choice: Any, stream: bool) -> tuple[str, str, str]:
         async with room:
             return await call(client, model, seed, choice, stream=stream)
 
-    calls = await asyncio.gather(
-        *(one(seed, choice, stream) for seed in range(EACH) for choice, stream in kinds)
-    )
-    assert len(calls) == 4 * EACH
-    for (name, arguments, reason), (choice, _) in zip(calls, kinds * EACH, strict=True):
+    async with AsyncOpenAI(
+        base_url=f"{each_server.url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT
+    ) as client:
+        asked = (one(client, seed, choice, stream) for seed in range(each) for choice, stream in kinds)
+        calls = await asyncio.gather(*asked)
+    assert len(calls) == answers
+    for (name, arguments, reason), (choice, _) in zip(calls, kinds * each, strict=True):
         jsonschema.validate(json.loads(arguments), SCHEMAS[name])
         assert reason == ("tool_calls" if choice == "required" else "stop")
         assert name == "get_weather" or choice == "required"

@@ -39,7 +39,7 @@ def live_server(**settings: Any) -> Iterator[LiveServer]:
     server.start()
     try:
         with httpx.Client(base_url=server.url) as client:
-            wait_until(lambda: client.get("/readyz").status_code == 200, seconds=60)
+            wait_until(lambda: client.get("/readyz").status_code == 200, seconds=170)
         yield server
     finally:
         server.stop()

@@ -1,5 +1,5 @@
-"""A cross-encoder in GGUF that llama.cpp runs: a BERT of two layers of random weights, with a pooler and one
-score."""
+"""Cross-encoders: BERTs of two layers of random weights, with a pooler and one score. One in GGUF that
+llama.cpp runs, and one as a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -82,6 +82,43 @@ def tiny_reranker(path: Path, *, labels: Sequence[str] = ("LABEL_0",)) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def tiny_cross_encoder(path: Path) -> Path:
+    """Written to the folder ``path``, with heads as wide as vLLM's kernels for CPUs want them."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    path.mkdir()
+    (path / "vocab.txt").write_text("\n".join(vocabulary()))
+    BertTokenizer(str(path / "vocab.txt"), model_max_length=CONTEXT).save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(vocabulary()),
+        hidden_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        intermediate_size=FEED,
+        max_position_embeddings=CONTEXT,
+        num_labels=1,
+        initializer_range=0.5,
+    )
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(path)
+    return path
+
+
+def cross_encoder_scores(path: Path, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """The logits that transformers gives to ``pairs``."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    with torch.no_grad():
+        return [
+            float(model(**tokenizer(text=query, text_pair=document, return_tensors="pt")).logits[0, 0])
+            for query, document in pairs
+        ]
 
 
 def _random(name: str, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -199,12 +199,14 @@ class ModelSettings(CatalogModel):
 
 
 class CatalogEntry(ModelSettings):
-    """One model: at ``path``, pulled from ``hub``, or, with neither, found on disk by its name."""
+    """One model: at ``path``, pulled from ``hub``, or, with neither, found on disk by its name. ``projector``
+    None: the one beside it; "none": no one."""
 
     name: Name
     aliases: Names = ()
     path: RelativePath | None = None
     hub: HubSource | None = None
+    projector: RelativePath | None = None
     adapters: Annotated[tuple[AdapterEntry, ...], Strict(False)] = ()
     description: str = ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,6 +16,9 @@ from engines.text.answers.plan import Plan
 from engines.text.answers.reader import answer_reader, opened_reasoning
 from engines.text.answers.tool_use import json_schema
 from engines.text.tokens.special_tokens import SpecialTokens
+
+# Structures kept for each model, those used last: of many tools one takes some ten milliseconds to write.
+KEPT = 32
 
 
 class Vocabulary(Protocol):
@@ -37,6 +42,7 @@ class AnswerPlans:
         self._vocabulary = vocabulary
         self._tokens: dict[str, int | None] = {}
         self._controls = vocabulary.special_tokens.controls
+        self._written: OrderedDict[object, Structure] = OrderedDict()
 
     def plan(self, tools: ToolUse | None, prompt: Prompt, structure: Structure | None) -> Plan | None:
         """None where all of the text is content, in whatever form is demanded of it."""
@@ -49,19 +55,26 @@ class AnswerPlans:
 
     def _structure(self, tools: ToolUse | None, prompt: str, content: Structure | None) -> Structure | None:
         """The form of the answer, reasoning aside; None if it is free."""
-        functions = _functions(tools)
-        parts = [("response_format", content)] if content is not None else []
+        if content is None and not _binds(tools):
+            return None
         demand = self._demand(prompt, content)
+        key = (_content(tools), content, demand.opening, demand.closing)
+        if (known := self._written.get(key)) is not None:
+            self._written.move_to_end(key)
+            return known
+        written = self._written[key] = self._write(tools, content, demand)
+        while len(self._written) > KEPT:
+            self._written.popitem(last=False)
+        return written
+
+    def _write(self, tools: ToolUse | None, content: Structure | None, demand: Demand) -> Structure:
+        parts = [("response_format", content)] if content is not None else []
         if tools is not None:
-            if content is None and not tools.is_forced and not any(map(_is_strict, functions)):
-                return None
             if tools.is_forced:
                 parts, demand = [], replace(demand, content=None, must_call=True)
             most = 1 if tools.named is not None or not tools.parallel else MOST_CALLS
-            demand = replace(demand, functions=functions, most_calls=most)
+            demand = replace(demand, functions=_functions(tools), most_calls=most)
             parts += _schemas(tools)
-        elif content is None:
-            return None
         grammar = write_grammar(self._format, demand, self._token_of)
         return Structure("grammar", grammar, parts=tuple(parts))
 
@@ -85,9 +98,19 @@ class AnswerPlans:
         return self._tokens[text]
 
 
-def _functions(tools: ToolUse | None) -> list[Mapping[str, Any]]:
+def _binds(tools: ToolUse | None) -> bool:
+    """Whether an answer that may call ``tools`` is held to a form by them."""
+    return tools is not None and (tools.is_forced or any(map(_is_strict, _functions(tools))))
+
+
+def _content(tools: ToolUse | None) -> object:
+    """What tells uses of tools apart, to be hashed."""
     if tools is None:
-        return []
+        return None
+    return json.dumps(tools.definitions), tools.required, tools.named, tools.parallel
+
+
+def _functions(tools: ToolUse) -> list[Mapping[str, Any]]:
     functions = [definition["function"] for definition in tools.definitions]
     return [each for each in functions if tools.named in (None, each["name"])]
 

@@ -82,7 +82,7 @@ class TokenMask:
             if not self._bits[token // 8] >> token % 8 & 1:
                 self._error = EngineError(f"token {token} was drawn, which the structure forbids")
             elif not self._matcher.consume_token(token) or self._matcher.is_error():
-                self._error = _broken(self._matcher, "the answer cannot go on in the form that was asked for")
+                self._error = broken(self._matcher, "the answer cannot go on in the form that was asked for")
         if self._error is not None:
             raise self._error
 
@@ -121,14 +121,14 @@ class TokenMask:
         if matcher is None:
             matcher = self._matcher = self._make()
             if self._generated and not matcher.consume_tokens(self._generated):
-                raise _broken(matcher, "what was generated before has another form than was asked for")
+                raise broken(matcher, "what was generated before has another form than was asked for")
         self._bits = matcher.compute_bitmask()
         if matcher.is_error() or not any(self._bits):
-            raise _broken(matcher, "the answer cannot go on in the form that was asked for")
+            raise broken(matcher, "the answer cannot go on in the form that was asked for")
 
 
-def _broken(matcher: LLMatcher, what: str) -> RequestError:
-    """The error of a matcher that will be of no more use: the grammar is at fault, not the engine."""
+def broken(matcher: LLMatcher, what: str) -> RequestError:
+    """The error of an answer that ``matcher`` cannot follow: the grammar is at fault, not the engine."""
     return RequestError(f"{what}: {reason(matcher.get_error())}", param="response_format")
 
 

@@ -58,9 +58,13 @@ class YesNo:
         return cls(yes[0], no[0]) if len(yes) == len(no) == 1 else None
 
 
-def can_judge(source: str | None, vocabulary: TextVocabulary) -> bool:
-    """Whether a model with the template ``source`` is a reranker that generates."""
-    return is_for_pairs(source) and YesNo.of(vocabulary) is not None
+def can_judge(
+    source: str | None, vocabulary: TextVocabulary, said: tuple[int | None, int | None] | None = None
+) -> bool:
+    """Whether a model with the template ``source`` is a reranker that generates those answers. Another
+    model's words may be others: its files may have ``said`` their tokens."""
+    answers = YesNo.of(vocabulary) if is_for_pairs(source) else None
+    return answers is not None and said in (None, (answers.yes, answers.no))
 
 
 def judge_of(

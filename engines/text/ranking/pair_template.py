@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 NAMES = ("rerank", "reranker")
 """What llama.cpp and transformers call the template of a model that has several."""
@@ -20,3 +21,9 @@ def is_plain(source: str) -> bool:
 def is_for_pairs(source: str | None) -> bool:
     """Whether a template takes a query and a document."""
     return source is not None and (is_plain(source) or all(role.search(source) for role in _ROLES))
+
+
+def template_of(templates: Any, *names: str) -> str | None:
+    """A model may have several templates by name: the first one of ``names`` that there is."""
+    found = [templates.get(name) for name in names] if isinstance(templates, dict) else [templates]
+    return next((each for each in found if isinstance(each, str) and each), None)

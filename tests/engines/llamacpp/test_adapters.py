@@ -13,7 +13,7 @@ from engines.base import Adapter, GenerationRequest, Prompt, Sampling
 from engines.errors import ModelLoadError, UnsupportedFeature
 from engines.llamacpp.adapter_file import check_adapters
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 from engines.load_spec import LoadSpec
 from support.lora import lora_gguf
 from support.tiny_gguf import WIDTH, tiny_gguf

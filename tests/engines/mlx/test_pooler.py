@@ -43,6 +43,7 @@ async def test_vectors_are_those_of_transformers(pooling: str, monkeypatch: pyte
     assert min(cosines(whole.vectors, reference(tiny_embedder(), texts, pooling))) > 0.999
     assert min(cosines(whole.vectors[1:2], again.vectors)) > 0.999
     assert whole.prompt_tokens == tuple(map(len, texts))
+    assert b"".join(engine.labels(texts[0])) == b"a ship"
     assert resident.stats().prompt_tokens == sum(map(len, [*texts, texts[1]]))
     await resident.close()
 

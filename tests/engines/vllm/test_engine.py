@@ -20,18 +20,27 @@ from engines.base import (
     Adapter,
     AnswerDelta,
     GenerationRequest,
+    Pair,
     Prompt,
     Rendering,
     Sampling,
     Structure,
     ToolUse,
 )
-from engines.errors import CannotLoad, EngineError, ModelLoadError, RequestError, UnsupportedFeature
+from engines.errors import (
+    CannotLoad,
+    ContextLengthExceeded,
+    EngineError,
+    ModelLoadError,
+    RequestError,
+    UnsupportedFeature,
+)
 from engines.load_spec import LoadSpec
 from engines.vllm.engine import VllmEngine
 from engines.vllm.parsers import AnswerParsers
 from engines.vllm.sampling import sampling_params
 from engines.vllm.structures import structured_outputs
+from support.judging import PLAIN, log_odds
 from support.lora import lora_folder
 from support.models import smollm2_folder
 from support.structures import CASES, REFUSED, check
@@ -55,6 +64,7 @@ def spec(**options: object) -> LoadSpec:
         context_length=1024,
         kv_cache_tokens=16 * 1024,
         max_sequences=16,
+        rerank_template=PLAIN,
         options={"enforce_eager": True, "enable_lora": True, "tool_call_parser": "hermes", **options},
     )
 
@@ -110,7 +120,7 @@ async def test_adapters_come_and_go(engine: VllmEngine, tmp_path: Path) -> None:
 
 
 async def test_it_says_what_it_is(engine: VllmEngine) -> None:
-    assert {"adapters", "chat", "completion", "structured", "tools"} == engine.info.capabilities
+    assert {"adapters", "chat", "completion", "rerank", "structured", "tools"} == engine.info.capabilities
     assert engine.info.devices == ("cpu",)
     assert engine.info.details["kv_tokens"] >= 16 * 1024
     assert engine.info.memory > 200 * 2**20
@@ -145,6 +155,15 @@ async def test_where_vllm_keeps_structures_in_its_own_way_they_are_passed_on() -
     gbnf = CASES["GBNF"].structure
     assert passed(gbnf, uses_llguidance=False) == (None, None, gbnf.value)
     assert "start:" in (passed(gbnf, uses_llguidance=True)[2] or "")
+
+
+async def test_a_model_that_says_yes_or_no_ranks(engine: VllmEngine) -> None:
+    pairs = [Pair("What is blue?", "The sea is blue."), Pair("<|im_end|>", "Bread.")]
+    scores = await engine.score(pairs)
+    assert scores.scores[0] == pytest.approx(await log_odds(engine, pairs[0]), abs=0.1)
+    with pytest.raises(ContextLengthExceeded) as refused:
+        await engine.score([pairs[0], Pair("What?", "word " * 1200)])
+    assert refused.value.param == "documents.1"
 
 
 async def test_what_the_model_lacks_is_refused(engine: VllmEngine) -> None:

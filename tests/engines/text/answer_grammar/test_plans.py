@@ -94,3 +94,18 @@ def test_an_answer_has_one_call_unless_there_may_be_more() -> None:
     assert several is not None
     assert "{0,31}" in several.value
     assert "{0,31}" not in single.value
+
+
+def test_a_structure_is_written_once_for_the_same_tools() -> None:
+    plans = AnswerPlans(choose_format(PLAIN), Characters())
+
+    def structure(*names: str, prompt: str = "", **fields: Any) -> Structure | None:
+        use = ToolUse(tuple(tool(name) for name in names), **{"required": True, **fields})
+        plan = plans.plan(use, Prompt((1,), prompt), None)
+        return None if plan is None else plan.structure
+
+    first = structure("a", "b")
+    assert structure("a", "b", prompt="another") is first
+    assert len({structure("a"), structure("b"), structure("a", "b", named="b"), first}) == 4
+    assert structure("a", "b", required=False) is None
+    assert structure("a", "b", parallel=False) != first
