@@ -23,11 +23,12 @@ from support.gguf import FILE
 from support.hub import Hub
 from support.hub import running as running_hub
 from support.marks import MarkReader
+from support.pictures import picture
 from support.server import LiveServer, live_server
 from support.stub_server import Stub
 
 QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
-ALL = ("chat", "completion", "tools", "reasoning", "structured", "embeddings", "fim")
+ALL = ("chat", "completion", "tools", "reasoning", "structured", "embeddings", "fim", "vision")
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
 CATALOG = """
@@ -41,7 +42,7 @@ models:
 async def load_fake(spec: LoadSpec, progress: Progress | None) -> Engine:
     if spec.name == "able":
         return FakeEngine(spec.name, capabilities=ALL, make_reader=MarkReader)
-    return FakeEngine(spec.name)
+    return FakeEngine(spec.name, capabilities=("chat", "completion"))
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +247,21 @@ def test_suffixes_fill_in_the_middle(server: LiveServer, client: ollama.Client) 
     assert "): pass" in told
 
 
+def test_pictures_are_seen(server: LiveServer, client: ollama.Client) -> None:
+    fake = engine(server, "A picture.")
+    red = picture("red")
+    client.chat("able", [{"role": "user", "content": "What is it?", "images": [red]}])
+    assert fake.last_request is not None
+    assert [each.data for each in fake.last_request.prompt.media] == [red]
+    client.generate("able", "What is it?", images=[red])
+    assert len(fake.last_request.prompt.media) == 1
+    for name, images in (("plain", [red]), ("able", [b"no picture"])):
+        with pytest.raises(ollama.ResponseError) as refused:
+            client.chat(name, [{"role": "user", "content": "What?", "images": images}])
+        assert refused.value.status_code == 400
+        assert "image" in refused.value.error
+
+
 def test_embeddings(server: LiveServer, client: ollama.Client) -> None:
     engine(server)
     found = client.embed("able", ["a b", "c"])
@@ -273,8 +289,8 @@ def test_models_are_listed_and_shown(server: LiveServer, client: ollama.Client, 
     names = {each.model for each in client.list().models}
     assert {"able", "plain", "SmolLM2-135M-Instruct", "stub-model"} <= names
     assert "small" not in names, "it is not on disk"
-    (able,) = [each for each in client.ps().models if each.name == "able"]
-    assert (able.context_length, able.expires_at.year > 2300) == (8192, True)
+    (loaded,) = [each for each in client.ps().models if each.name == "able"]
+    assert (loaded.context_length, loaded.expires_at.year > 2300) == (8192, True)
     shown = client.show("SmolLM2-135M-Instruct:latest")
     assert shown.modelinfo is not None
     assert shown.modelinfo["general.architecture"] == "llama"
@@ -286,7 +302,14 @@ def test_models_are_listed_and_shown(server: LiveServer, client: ollama.Client, 
     assert shown.details is not None
     assert (shown.details.family, shown.details.quantization_level) == ("llama", "Q4_1")
     assert shown.details.parameter_size == "135M"
-    assert client.show("able").capabilities == ["completion", "tools", "thinking", "embedding", "insert"]
+    assert client.show("able").capabilities == [
+        "completion",
+        "tools",
+        "thinking",
+        "vision",
+        "embedding",
+        "insert",
+    ]
     assert client.show("stub-model").modelinfo == {"general.architecture": "unknown"}
 
 
