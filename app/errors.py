@@ -131,7 +131,9 @@ def to_api_error(exc: Exception) -> ApiError:
     cause = exc.reason if isinstance(exc, balancer_errors.CannotServe) else exc
     for cls in type(cause).__mro__:
         if cls in _TABLE:
-            return _from_table(exc, *_TABLE[cls])
+            error = _from_table(exc, *_TABLE[cls])
+            error.__cause__ = cause
+            return error
     return ApiError(500, "internal_error", "The server failed to answer this request. Its log says why.")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from app.cluster import Cluster
 from app.configuration import (
@@ -29,7 +30,7 @@ from app.inference.targets import Targets
 from app.operations.adapters import AdapterOperations
 from app.operations.library_watch import LibraryWatch
 from app.operations.loads import Loads
-from app.operations.pulls import Pulls
+from app.operations.pulls import KEPT_AFTER, Pulls
 from app.pull_requests import usefulness
 from app.schemas.models import ModelReport
 from app.settings import Settings
@@ -51,6 +52,7 @@ from engines.machine.background import BackgroundTasks
 from engines.models import store
 from engines.models.facts import peek
 from engines.models.model import Model
+from engines.models.pull.jobs import PullJob
 
 if TYPE_CHECKING:
     from app.storage import Storage
@@ -90,7 +92,7 @@ class Server:
         )
         self.library_watch = LibraryWatch(self.library, self.manager, self.fleet)
         useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
-        self.pulls = Pulls(self.library, self.manager, useful, on_end=self.library_watch.reload)
+        self.pulls = Pulls(self.library, self.manager, useful, self.library_watch.reload, self._keep_pull)
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
         self.adapters = AdapterOperations(
             self.fleet, self.manager, self.library, loader, self.balancer.ongoing
@@ -172,9 +174,9 @@ class Server:
     async def stop(self) -> None:
         self._background.cancel()
         self.library_watch.stop()
-        await self.pulls.stop()
         if self._storage is not None:
             await self._storage.stop()
+        await self.pulls.stop()
         self.media.close()
         await self.cluster.stop()
         await self.responses.close()
@@ -196,7 +198,7 @@ class Server:
                     self._is_loaded,
                     self.large_bodies,
                 )
-                storage = await open_storage(self.settings, self.database, inferences)
+                storage = await open_storage(self.settings, self.database, inferences, self.pulls)
                 await storage.start()
                 self._storage = storage
         return self._storage
@@ -207,6 +209,19 @@ class Server:
         if model is None or self.is_elsewhere(name):
             return True
         return self.manager.status(model.name).state is ModelState.READY
+
+    def _keep_pull(self, pull: PullJob, arguments: Mapping[str, Any]) -> None:
+        self._background.start(self._note_pull(pull, arguments))
+
+    async def _note_pull(self, pull: PullJob, arguments: Mapping[str, Any]) -> None:
+        """Have a pull that takes its time go on after a restart."""
+        await asyncio.sleep(KEPT_AFTER)
+        if pull.ended:
+            return
+        try:
+            await (await self.storage()).note_pull(pull, arguments)
+        except DatabaseUnavailable as error:
+            logger.warning("the pull of %s would not outlive a restart: %s", pull.name, error.message)
 
     async def _open_storage(self) -> None:
         try:

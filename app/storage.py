@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from app.inference.wire_request import WireRequest
 from app.jobs.claims import RunnerClaim, place_of
 from app.jobs.runner import JobRunner
 from app.jobs.store import JobStore
+from app.operations.kept_pulls import PullKind, note_pull
+from app.operations.pulls import Pulls
 from app.response_store.exchange import ResponseExchange
 from app.response_store.store import ResponseStore
 from app.settings import Settings
@@ -32,6 +34,7 @@ from app.telemetry.logs import get_logger
 from balancer.foreground import Foreground
 from engines.machine.background import BackgroundTasks
 from engines.models.catalog import parse_duration
+from engines.models.pull.jobs import PullJob
 
 log = get_logger("storage")
 
@@ -55,8 +58,11 @@ class Inferences:
 class Storage:
     """The files, batches and jobs of one server. ``place`` names its folder for state."""
 
-    def __init__(self, settings: Settings, database: Database, place: str, inferences: Inferences) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, place: str, inferences: Inferences, pulls: Pulls
+    ) -> None:
         folder = settings.state_folder
+        self._database = database
         retention = parse_duration(settings.file_retention)
         self.files = FileStore(
             database,
@@ -90,8 +96,13 @@ class Storage:
             inferences.large_bodies,
         )
         self.jobs.register(kind)
+        self.jobs.register(PullKind(pulls))
         self.batches = Batches(database, batches, self.files, self.jobs, kind)
         self._background = BackgroundTasks()
+
+    async def note_pull(self, pull: PullJob, arguments: Mapping[str, Any]) -> None:
+        """Have ``pull`` go on after a restart. Returns when it has ended."""
+        await note_pull(self._database, self.jobs, pull, arguments)
 
     async def start(self) -> None:
         await self.jobs.start()
@@ -125,13 +136,15 @@ def _expand(responses: ResponseStore, most_bytes: int) -> Expand:
     return expand
 
 
-async def open_storage(settings: Settings, database: Database, inferences: Inferences) -> Storage:
+async def open_storage(
+    settings: Settings, database: Database, inferences: Inferences, pulls: Pulls
+) -> Storage:
     """Raises `DatabaseUnavailable`, also where the folder for state cannot be written to."""
     try:
         place = await asyncio.to_thread(place_of, settings.state_folder)
     except OSError as error:
         raise _no_folder(settings.state_folder, error) from error
-    return Storage(settings, database, place, inferences)
+    return Storage(settings, database, place, inferences, pulls)
 
 
 def _no_folder(folder: Path, error: OSError) -> DatabaseUnavailable:

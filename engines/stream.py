@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from engines.base import AnswerDelta, Chunk, FinishReason, GenerationRequest, ToolCallDelta, Usage
 from engines.errors import EngineError
-from engines.text.answers.assembler import Released
 from engines.text.answers.output import Output, TokenTexts, finish_of, output_of
 
 
@@ -65,12 +64,12 @@ def resume(
     return None
 
 
-def retell(request: GenerationRequest, vocabulary: TokenTexts) -> AnswerDelta:
+def retell(request: GenerationRequest, vocabulary: TokenTexts) -> tuple[AnswerDelta, ...]:
     """The parts of the answer that `resume` does not tell again."""
-    output, told = output_of(request, vocabulary), Released()
-    for token in request.generated:
-        told = told.then(output.push(token))
-    return AnswerDelta(told.text, told.reasoning, told.tool_calls)
+    output = output_of(request, vocabulary)
+    released = map(output.push, request.generated)
+    told = (AnswerDelta(each.text, each.reasoning, each.tool_calls) for each in released)
+    return tuple(each for each in told if each != AnswerDelta())
 
 
 def ended(last: Chunk) -> ChunkStream:

@@ -27,7 +27,7 @@ ROWS = {
     "rerank": "reranking, with models made for it",
     "vision": "images in chats, with models that see ([docs/images.md](docs/images.md))",
     "audio": "audio in chats, with models that hear",
-    "adapters": "LoRA adapters from the catalog",
+    "adapters": "LoRA adapters",
     "sleep": "sleep in main memory (llama.cpp on CPUs, vLLM on GPUs)",
 }
 """What each capability, or field of requests, is called there."""

@@ -35,6 +35,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     os.environ.pop("OPENAI_API_KEY", None)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_state_of_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The same for servers that several tests share, which begin before any test's own fixtures."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.getbasetemp() / "state-shared")
+
+
 @pytest.fixture(autouse=True)
 def _own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What a developer's own server has kept is left alone, and each test begins with nothing kept."""

@@ -16,8 +16,9 @@ T = TypeVar("T")
 QUIET, QUIET_FOR_LOAD = 1.0, 20.0
 # Seconds for which a request of others has to last before batches make way: many are over in less.
 NOTICE = 0.03
-# However busy the others are: one request of a batch begins in so many seconds.
-PATIENCE = 60.0
+# However busy the others are, a request that has waited so many seconds begins, one at a time; the second is
+# for those whose model would have to be loaded.
+PATIENCE, PATIENCE_FOR_LOAD = 60.0, 600.0
 _LOOK_AGAIN = 0.25
 
 
@@ -39,24 +40,22 @@ class Pace:
         idle: int,
         busy: int,
         clock: Callable[[], float],
-        patience: float = PATIENCE,
     ) -> None:
         self._foreground = foreground
         self._idle = idle
         self._busy = busy
         self._clock = clock
-        self._patience = patience
         self._running: list[_Turn] = []
-        self._waiting = 0
         self._changed = asyncio.Event()
-        self._last = clock() - patience + QUIET
+        self._last = clock() - PATIENCE
         self._notice: asyncio.TimerHandle | None = None
         foreground.listen(self._on_foreground)
 
     @asynccontextmanager
     async def turn(self, is_loaded: Callable[[], bool]) -> AsyncIterator[_Turn]:
         """A place for one request, once there is one. ``is_loaded``: whether its model is."""
-        while (turn := self._granted(is_loaded())) is None:
+        since = self._clock()
+        while (turn := self._granted(is_loaded(), since)) is None:
             await self._change()
         self._running.append(turn)
         self._last = self._clock()
@@ -66,12 +65,14 @@ class Pace:
             self._running.remove(turn)
             self._tell()
 
-    def _granted(self, is_loaded: bool) -> _Turn | None:
+    def _granted(self, is_loaded: bool, since: float) -> _Turn | None:
         quiet = self._foreground.quiet_seconds >= (QUIET if is_loaded else QUIET_FOR_LOAD)
         running = len(self._running)
         if running < (self._idle if quiet else self._busy):
             return _Turn()
-        if not quiet and not running and self._clock() - self._last >= self._patience:
+        waited = self._clock() - since
+        is_due = waited >= (PATIENCE if is_loaded else PATIENCE_FOR_LOAD)
+        if is_due and not running and self._clock() - self._last >= PATIENCE:
             return _Turn(is_patient=True)
         return None
 

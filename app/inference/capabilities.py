@@ -59,7 +59,7 @@ FEATURES = {
 HELP = {
     "tools": "its chat template shows no tools: use a model that was made to call them",
     "structured": "its vocabulary cannot be restricted: ask without it",
-    "adapters": "it was loaded without adapters: load it again with those of models/models.yaml",
+    "adapters": "it takes none: only models that generate text do",
     "reasoning": "its chat template knows of no reasoning: use a model that reasons",
     "vision": "it was made for text: GET /v1/models tells which models take images (`vision`)",
     "audio": "it was not made for that: GET /v1/models tells which models take audio (`audio`)",

@@ -43,8 +43,8 @@ class AnswerContext:
 
     ``answer_id`` is no other answer's. ``choices`` is how many answers there are; ``has_parts``: there may be
     more in them than content. ``prompts`` are what they answer, one for each.
-    An answer that another backend began, up to ``resume_point``, has been opened there; ``begun`` is what it
-    had by then.
+    An answer that another backend began, up to ``resume_point``, has been opened there; ``begun`` are the
+    parts that it had by then, in order.
     """
 
     answer_id: str
@@ -52,7 +52,7 @@ class AnswerContext:
     has_parts: bool = False
     prompts: Sequence[Prompt] = ()
     resume_point: ResumePoint | None = None
-    begun: AnswerDelta | None = None
+    begun: Sequence[AnswerDelta] = ()
 
 
 class AnswerWriter(Protocol):

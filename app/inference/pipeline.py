@@ -220,7 +220,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
             has_parts=plan is not None,
             prompts=[prompt for prompt in prompts for _ in range(task.n)],
             resume_point=resume_point,
-            begun=engine.retell(sequences[0]) if resume_point is not None else None,
+            begun=engine.retell(sequences[0]) if resume_point is not None else (),
         ),
     )
     if not task.stream:

@@ -15,6 +15,7 @@ _ADAPTER = "pirate"
 _IDS = {
     "file_id": "file-0123456789abcdef0123456789abcdef",
     "batch_id": "batch_0123456789abcdef0123456789abcdef",
+    "response_id": "resp_0123456789abcdef01234567",
 }
 
 
@@ -31,6 +32,17 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
                 "temperature": 0,
             },
         },
+        "POST /v1/messages": {
+            "A question": {"model": model, "messages": _QUESTION, "max_tokens": 64},
+            "Streamed": {"model": model, "messages": _QUESTION, "max_tokens": 64, "stream": True},
+            "With a system message": {
+                "model": model,
+                "system": "You answer in one sentence.",
+                "messages": _QUESTION,
+                "max_tokens": 64,
+            },
+        },
+        "POST /v1/messages/count_tokens": {"A question": {"model": model, "messages": _QUESTION}},
         "POST /v1/responses": {
             "A question": {"model": model, "input": _QUERY, "max_output_tokens": 64},
             "Streamed": {"model": model, "input": _QUERY, "max_output_tokens": 64, "stream": True},

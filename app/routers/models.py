@@ -31,8 +31,8 @@ async def list_models(
     all: Annotated[bool, Query(description="Also those of the catalog that are not on disk yet.")] = False,
 ) -> Response:
     """Another Enginehouse, which asks as an upstream's client, is told only of the models that are here: what
-    this server has from its own upstreams would go round in circles if two had each other. Who sends the
-    header `anthropic-version` gets Anthropic's form, with its `limit`, `after_id` and `before_id`."""
+    this server has from its own upstreams would go round in circles if two had each other. Who sends
+    `anthropic-version` gets those that chat, in Anthropic's form (`limit`, `after_id`, `before_id`)."""
     server: Server = request.app.state.server
     only_own = HOPS_HEADER.decode() in request.headers
     cards = (

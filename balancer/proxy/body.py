@@ -12,7 +12,7 @@ from balancer.call import ResumePoint, TokenMeter, WireFormat
 from balancer.errors import BackendFailed, BadAnswer
 from balancer.proxy.connection import Connection
 from balancer.proxy.masking import Mask
-from balancer.workers.protocol import END, LAST, usage_from
+from balancer.workers.protocol import END, LAST, TOGETHER, end_of_together, usage_from
 
 # Bytes from the end of a body in which its usage is looked for.
 EVENTS_KEPT = 16 * 1024
@@ -210,6 +210,8 @@ class WorkerBody(_Body):
                     self._rest = data[position:]
                     break
                 continue
+            if data.startswith(TOGETHER, position) and self._is_partial(data, position):
+                break
             stop = data.index(b"\n\n", position)
             if passed := self._read(data[position:stop]):
                 events += (passed, b"\n\n")
@@ -218,6 +220,17 @@ class WorkerBody(_Body):
             self._hold(self._rest)
         self._has_passed = self._has_passed or bool(events)
         return b"".join(events)
+
+    def _is_partial(self, data: bytes, position: int) -> bool:
+        """Whether of the events that belong together, from ``position`` on, some are yet to come."""
+        try:
+            is_partial = end_of_together(data, position) < 0
+        except ValueError as error:
+            self._failure = BackendFailed(f"a worker sent what makes no sense: {error}")
+            return True
+        if is_partial:
+            self._rest = data[position:]
+        return is_partial
 
     def _hold(self, data: bytes) -> bytes:
         self._rest = data

@@ -9,6 +9,7 @@ between the events of a stream, which it takes out before the client sees them:
 
     :begin {"prompt_tokens": 37, "created": 1764000000}    at first; ``created`` if the answer can be resumed
     :tokens 12,13                                           in front of the event that these tokens make
+    :together 3                                             in front of as many events that those tokens make
     :last                                                   what follows belongs together, up to ``:end``
     :usage {"prompt_tokens": …, …}                          the token counts of the whole answer
     :end                                                    the stream is complete
@@ -151,6 +152,7 @@ class WorkerStatus:
 PARENT_HEADER = b"x-enginehouse-parent"
 RESUME_HEADER = b"x-enginehouse-resume"
 
+TOGETHER = b":together "
 LAST = b":last\n\n"
 END = b":end\n\n"
 
@@ -186,6 +188,26 @@ def begin_comment(prompt_tokens: int, created: int | None) -> bytes:
 
 def tokens_comment(token_ids: Sequence[int]) -> bytes:
     return b":tokens %s\n" % ",".join(map(str, token_ids)).encode() if token_ids else b""
+
+
+def together_comment(events: bytes) -> bytes:
+    """In front of several ``events``: whoever reads only some of them does not know how far the answer is."""
+    count = events.count(b"\n\n")
+    return b"%b%d\n" % (TOGETHER, count) if count > 1 else b""
+
+
+def end_of_together(data: bytes, position: int) -> int:
+    """Where the events end that a `together_comment` at ``position`` speaks of; -1 if some are yet to come.
+
+    Raises `ValueError` for what is no such comment.
+    """
+    stop = data.index(b"\n", position)
+    count = int(data[position + len(TOGETHER) : stop])
+    for _ in range(count):
+        position = data.find(b"\n\n", position) + 2
+        if position < 2:
+            return -1
+    return position
 
 
 def usage_comment(usage: Usage) -> bytes:

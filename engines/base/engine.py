@@ -178,8 +178,9 @@ class Generates(Encodes, Protocol):
         on another engine of this model."""
         ...
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
-        """The parts of the answer that ``request.generated`` made, which `generate` does not tell again."""
+    def retell(self, request: GenerationRequest) -> Sequence[AnswerDelta]:
+        """The parts of the answer that ``request.generated`` made, in order, which `generate` does not tell
+        again."""
         ...
 
     async def prepare(self, structure: Structure) -> None:

@@ -71,14 +71,15 @@ class BatchingEngine(ABC, Generic[S]):
         stall_timeout: float,
         allow_special_tokens: bool = False,
         answer_format: str | None = None,
+        response_template: Mapping[str, Any] | None = None,
         grammar_vocabulary: GrammarVocabulary | None = None,
         rerank_template: str | None = None,
         adapters: AdapterShelf[Any] | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
-        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format``: see `choose_format`.
-        ``grammar_vocabulary`` is that of an engine with the capability "structured", ``adapters`` are those
-        of one with "adapters". ``rerank_template`` replaces the model's own."""
+        as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` and ``response_template``: see
+        `choose_format`. ``grammar_vocabulary`` is that of an engine with the capability "structured",
+        ``adapters`` are those of one with "adapters". ``rerank_template`` replaces the model's own."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -88,7 +89,7 @@ class BatchingEngine(ABC, Generic[S]):
         self._templates = templates
         self._stall_timeout = stall_timeout
         source = vocabulary.chat_template
-        self._format = choose_format(source, answer_format) if source else None
+        self._format = choose_format(source, answer_format, response_template) if source else None
         self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
         self._chats = (
             None
@@ -188,7 +189,7 @@ class BatchingEngine(ABC, Generic[S]):
     def _note_memory(self, more: int) -> None:
         self._info = replace(self._info, memory=self._info.memory + more)
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Seq[AnswerDelta]:
         return retell(request, self._vocabulary)
 
     def _mask(self, request: GenerationRequest) -> TokenMask | None:

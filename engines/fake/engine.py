@@ -184,7 +184,7 @@ class FakeEngine(FakeEmbeds):
         task.add_done_callback(self._tasks.pop)
         return stream
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Sequence[AnswerDelta]:
         return retell(request, self._vocabulary)
 
     async def health(self) -> Health:

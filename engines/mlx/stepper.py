@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from engines.base import EngineInfo
+from engines.base import Adapter, EngineInfo
 from engines.batching.stepper import Drawn, Failed, Gauges
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError
 from engines.mlx.memory import KvCost
 from engines.mlx.scheduler import MlxScheduler
 from engines.mlx.sequence import MlxSequence
+
+if TYPE_CHECKING:
+    from engines.mlx.adapters import MlxAdapter
 
 logger = logging.getLogger("engines.mlx")
 
@@ -43,6 +46,10 @@ class TokenGenerator(Protocol):
     def held_bytes(self) -> int:
         """The bytes of weights and cached prefixes."""
         ...
+
+    def load_adapter(self, adapter: Adapter) -> MlxAdapter: ...
+
+    def forget_adapter(self, adapter: MlxAdapter) -> None: ...
 
     def reset(self) -> None: ...
 
@@ -94,6 +101,14 @@ class MlxStepper:
             preemptions=scheduler.preemptions,
             memory=self._batch.held_bytes + scheduler.used_bytes,
         )
+
+    def load_adapter(self, adapter: Adapter) -> MlxAdapter:
+        """A LoRA adapter for sequences to be computed with. Raises `ModelLoadError`."""
+        return self._batch.load_adapter(adapter)
+
+    def forget_adapter(self, adapter: MlxAdapter) -> None:
+        """Let go of an adapter that no sequence has any more."""
+        self._batch.forget_adapter(adapter)
 
     def close(self) -> None:
         self._batch.close()

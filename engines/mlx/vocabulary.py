@@ -35,6 +35,7 @@ class MlxVocabulary:
         self.eos_text: str = tokenizer.eos_token or ""
         self.chat_template = template_of(tokenizer.chat_template, "default")
         self.rerank_template = template_of(tokenizer.chat_template, *pair_template.NAMES, "default")
+        self.response_template = getattr(tokenizer, "response_template", None)
         self.grammar_vocabulary = lazy_tokenizer(backend, n_vocab, self.end_ids)
         self._backend = backend
         kinds = decoder_kinds(backend)

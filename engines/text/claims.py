@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from engines.errors import EngineError
 
@@ -23,6 +23,12 @@ THREADS = 2
 _pool = ThreadPoolExecutor(THREADS, "engine-text")
 
 
+class Threads(Protocol):
+    """A pool of threads."""
+
+    def submit(self, work: Callable[[Check], T], check: Check, /) -> Future[T]: ...
+
+
 class CallerGone(Exception):
     """Nobody waits for the work any more; nobody sees this either."""
 
@@ -30,7 +36,7 @@ class CallerGone(Exception):
 class Claims:
     """The claims on one model. Belongs to an event loop."""
 
-    def __init__(self, pool: ThreadPoolExecutor = _pool) -> None:
+    def __init__(self, pool: Threads = _pool) -> None:
         self._pool = pool
         self._held: dict[Future[Any], asyncio.Future[Any]] = {}
         self._closed = False

@@ -15,6 +15,7 @@ from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
+    Adapter,
     AnswerDelta,
     AnswerPlan,
     GenerationRequest,
@@ -73,6 +74,7 @@ class VllmEngine(VllmResident):
         self._parts: Assembled | None = parts
         self._numbers = itertools.count()
         self._streams: set[VllmStream] = set()
+        self._stream_ended = asyncio.Event()
         self._starting: set[asyncio.Task[Any]] = set()
         self._aborting: set[asyncio.Task[None]] = set()
 
@@ -144,7 +146,7 @@ class VllmEngine(VllmResident):
     def labels(self, token_ids: Sequence[int]) -> list[bytes]:
         return [*map(self._open().vocabulary.label, token_ids)]
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Sequence[AnswerDelta]:
         return retell(request, self._open().vocabulary)
 
     async def prepare(self, structure: Structure) -> None:
@@ -157,7 +159,7 @@ class VllmEngine(VllmResident):
         parts = self._open()
         if self._llm.errored:
             raise EngineError(DIED)
-        adapter, vocabulary = parts.adapter(request.adapter), parts.vocabulary
+        adapter, vocabulary = parts.adapters.of(request.adapter), parts.vocabulary
         limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
         check_choice(request, vocabulary.is_end)
         output = output_of(request, vocabulary)
@@ -196,6 +198,19 @@ class VllmEngine(VllmResident):
             raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
         return await self._judge.score(self, pairs, most=most, request_id=request_id)
 
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """As `engines.base.Adapts`."""
+        await self._open().adapters.add(adapter, self._llm)
+
+    async def remove_adapter(self, name: str) -> None:
+        """As `engines.base.Adapts`."""
+        request = self._open().adapters.take_out(name)
+        while any(stream.adapter == name for stream in self._streams):
+            self._stream_ended.clear()
+            await self._stream_ended.wait()
+        if request is not None and not self._closed:
+            await self._llm.remove_lora(request.lora_int_id)
+
     async def _end_requests(self, reason: EngineError) -> None:
         for stream in tuple(self._streams):
             stream.fail(reason)
@@ -224,6 +239,7 @@ class VllmEngine(VllmResident):
 
     def _end(self, stream: VllmStream, start: asyncio.Task[Any], name: str, abort: bool) -> None:
         self._streams.discard(stream)
+        self._stream_ended.set()
         if not abort:
             return
         if not start.done():

@@ -21,6 +21,8 @@ OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
 """Options that configure what surrounds vLLM's engine, under the names that ``vllm serve`` gives them."""
 
 # Ranks that vLLM's kernels are built for.
+# Unless the options say otherwise: adapters in one step, and their largest rank, where none is known yet.
+ADDED_LORAS, ADDED_RANK = 4, 64
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 FIT_CONTEXT = -1  # vLLM: the model's own context, or what of it fits the KV cache
 
@@ -71,6 +73,8 @@ def engine_args(spec: LoadSpec, known: Iterable[str], *, can_sleep: bool) -> dic
             "max_loras": min(len(spec.adapters), 8),
             "max_lora_rank": _kernel_rank(largest_rank(spec.adapters)),
         }
+    elif spec.options.get("enable_lora") is True:  # for adapters that are added while it runs
+        args |= {"max_loras": ADDED_LORAS, "max_lora_rank": ADDED_RANK}
     return args | _extra_options(spec.options, set(known))
 
 
@@ -91,6 +95,8 @@ def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
     if pools(spec):
         _, pooling = purpose(spec)
         kind = {} if pooling in (None, "rank") else {"seq_pooling_type": str(pooling).upper()}
+        if spec.cache_prefixes and "enable_prefix_caching" not in spec.options:
+            args = {**args, "enable_prefix_caching": None}  # vLLM knows: encoders have nothing to cache
         args = {"runner": "pooling", "pooler_config": PoolerConfig(**kind), **args}
     return args
 

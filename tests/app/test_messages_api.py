@@ -432,7 +432,11 @@ def many(count: int) -> list[Any]:
             "invalid_request_error",
             "output_config.format",
         ),
-        ({"messages": [{"role": "user", "content": "word " * 5000}]}, "context_length_exceeded", "2048"),
+        (
+            {"messages": [{"role": "user", "content": "word " * 5000}]},
+            "context_length_exceeded",
+            "tokens > 2048 maximum",
+        ),
         ({"messages": [{"role": "system", "content": ""}]}, "invalid_request_error", "nothing to answer"),
         ({"model": "plain", "tools": [CLOCK]}, "unsupported_feature", "tool calling"),
         (

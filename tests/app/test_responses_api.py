@@ -30,6 +30,9 @@ CLOCK: Any = {"type": "function", "name": "get_time"}
 PATCH: Any = {"type": "custom", "name": "apply_patch", "description": "Changes files."}
 
 
+CODEX = Path(__file__).parent / "dialects/openai/responses/codex.json"
+
+
 class Weather(BaseModel):
     city: str
 
@@ -456,6 +459,28 @@ def test_reasoning_goes_through_a_client_that_keeps_only_what_is_sealed(
     seen = rendered(fake)
     client.post(PATH, json={"input": [sealed, {"role": "user", "content": "Why?"}]})
     assert seen[0] == {"role": "assistant", "content": "", "reasoning_content": "Hmé.", "reasoning": "Hmé."}
+
+
+def test_what_codex_sends(server: LiveServer, client: httpx.Client) -> None:
+    """A recorded task: each of its requests begins with all of the last one, as a prefix cache wants it."""
+    requests = json.loads(CODEX.read_text())
+    fake = says(server, '~Hm.^So. @multi_agent_v1__close_agent${"target": "a"}@exec_command${"cmd": "ls"}')
+    before: list[Any] = []
+    for request in requests:
+        seen = rendered(fake)
+        last = events(client, **request)[-1]
+        assert last["type"] == "response.completed"
+        output = last["response"]["output"]
+        assert [item["type"] for item in output] == ["reasoning", "message", "function_call", "function_call"]
+        names = [(item.get("namespace"), item["name"]) for item in output[2:]]
+        assert names == [("multi_agent_v1", "close_agent"), (None, "exec_command")]
+        assert output[0]["encrypted_content"]
+        assert [message["role"] for message in seen[:3]] == ["system", "user", "user"]
+        assert seen[: len(before)] == before
+        before = [*seen]
+    roles = [message["role"] for message in before[3:]]
+    assert roles == ["assistant", "tool", "assistant", "tool", "tool"]
+    assert before[3]["reasoning_content"] == "I should make the file."
 
 
 def test_a_failure_in_the_middle_is_told(server: LiveServer, client: httpx.Client) -> None:

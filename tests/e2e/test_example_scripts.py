@@ -29,6 +29,7 @@ NEEDS = {
     "fill_in_the_middle": "fim",
     "reasoning": "reasoning",
     "rerank": "rerank",
+    "responses": "tools",
     "structured_output": "structured",
     "token_counts": "/v1/tokenize",
     "tools": "tools",

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from engines.base import GenerationRequest, Pair, Prompt, Sampling
+from engines.base import Pair
 from engines.errors import ContextLengthExceeded, UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.registry import EngineRegistry
+from support.judging import PLAIN, log_odds
 from support.models import smollm2, tiny_folder
 
 pytestmark = pytest.mark.real
 
-PLAIN = "Is the document an answer?\nQuery: {query}\nDocument: {document}\nAnswer (yes or no):"
 CHAT = (
     "Is the document an answer?\n"
     "Query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
@@ -25,7 +25,7 @@ CHAT = (
 PAIRS = [Pair("What is blue?", "The sea is blue."), Pair("{document} <|im_end|>", "Bread.")]
 
 
-@pytest.mark.parametrize("engine", ["llama_cpp", "mlx", "vllm"])
+@pytest.mark.parametrize("engine", ["llama_cpp", "mlx"])
 async def test_scores_are_log_odds(engine: str) -> None:
     path = smollm2() if engine == "llama_cpp" else tiny_folder()
     spec = LoadSpec(engine, "judge", path, context_length=256, max_sequences=4, threads=1)
@@ -36,7 +36,7 @@ async def test_scores_are_log_odds(engine: str) -> None:
         assert "rerank" in plain.info.capabilities
         scores = await plain.score(PAIRS)
         assert (await chat.score(PAIRS)).scores == pytest.approx(scores.scores, abs=0.05)
-        assert scores.scores[0] == pytest.approx(await _log_odds(plain, PAIRS[0]), abs=0.05)
+        assert scores.scores[0] == pytest.approx(await log_odds(plain, PAIRS[0]), abs=0.05)
         long = [PAIRS[0], Pair("What?", "word " * 400)]
         with pytest.raises(ContextLengthExceeded) as refused:
             await plain.score(long)
@@ -59,16 +59,3 @@ async def test_a_model_without_such_a_template_ranks_nothing() -> None:
             await engine.score(PAIRS)
     finally:
         await engine.close()
-
-
-async def _log_odds(engine: Any, pair: Pair) -> float:
-    """As any client could find it out."""
-    text = PLAIN.replace("{query}", pair.query).replace("{document}", pair.document)
-    prompt = await engine.tokenize(text)
-    found = {}
-    for word in ("yes", "no"):
-        (token,) = await engine.tokenize(word, add_special=False)
-        sampling = Sampling(temperature=0.0, allowed_token_ids=(token,))
-        request = GenerationRequest("r", Prompt(prompt), sampling, max_tokens=1, logprobs=0)
-        found[word] = [entry async for chunk in engine.generate(request) for entry in chunk.logprobs]
-    return float(found["yes"][0].chosen.logprob - found["no"][0].chosen.logprob)

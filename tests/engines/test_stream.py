@@ -72,8 +72,8 @@ def test_what_is_not_told_again_can_be_asked_for() -> None:
     class Vocabulary:
         piece = label = staticmethod(PIECES.__getitem__)
 
-    assert retell(request((1, 2, 1, 3), stop=("bab",)), Vocabulary()) == AnswerDelta("a")
-    assert retell(request((1, 3, 4)), Vocabulary()) == AnswerDelta("aé")
+    assert retell(request((1, 2, 1, 3), stop=("bab",)), Vocabulary()) == (AnswerDelta("a"),)
+    assert retell(request((1, 3, 4)), Vocabulary()) == (AnswerDelta("a"), AnswerDelta("é"))
 
 
 def test_an_answer_that_is_long_enough_says_what_was_held_back() -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 import gguf
+import numpy as np
 
 from support.tiny_gguf import FEED, HEADS, KV_HEADS, LAYERS, WIDTH, add_tokenizer, random_weights
 
 Family = Literal["qwen2vl", "gemma3"]
 PATCH, MERGE = 4, 2
 SEEN, SEEN_HEADS, SEEN_FEED = 32, 2, 64  # the sizes of the part that sees
+MELS = 80
 SIDE = 32  # of Gemma 3's pictures
 MARKS: Mapping[Family, tuple[str, str]] = {
     "qwen2vl": ("<|vision_start|>", "<|vision_end|>"),
@@ -113,6 +115,48 @@ def write_projector(path: Path, family: Family, *, width: int = WIDTH) -> Path:
         patches = (SIDE // PATCH) ** 2
         shapes |= {"v.patch_embd.bias": (SEEN,), "v.position_embd.weight": (patches, SEEN)}
         shapes |= {"mm.input_projection.weight": (SEEN, width), "mm.soft_emb_norm.weight": (SEEN,)}
+    _write(writer, shapes)
+    return path
+
+
+def write_ears(path: Path, *, width: int = WIDTH) -> Path:
+    """A projector that hears, as Qwen 2 Audio's: 30 seconds are 750 tokens, and shorter sounds as many."""
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_string("general.type", "mmproj")
+    writer.add_string("clip.projector_type", "qwen2a")
+    writer.add_bool("clip.has_audio_encoder", True)
+    for key, value in {
+        "embedding_length": SEEN,
+        "feed_forward_length": SEEN_FEED,
+        "block_count": 1,
+        "projection_dim": width,
+        "attention.head_count": SEEN_HEADS,
+        "num_mel_bins": MELS,
+    }.items():
+        writer.add_uint32(f"clip.audio.{key}", value)
+    writer.add_float32("clip.audio.attention.layer_norm_epsilon", 1e-5)
+    halves: dict[str, tuple[int, ...]] = {
+        "a.conv1d.1.weight": (SEEN, MELS, 3),
+        "a.conv1d.2.weight": (SEEN, SEEN, 3),
+    }
+    for name, shape in halves.items():
+        writer.add_tensor(name, random_weights(name, shape).astype(np.float16))
+    shapes: dict[str, tuple[int, ...]] = {
+        "a.conv1d.1.bias": (SEEN, 1),
+        "a.conv1d.2.bias": (SEEN, 1),
+        "a.position_embd.weight": (1500, SEEN),
+        "mm.a.fc.weight": (width, SEEN),
+        "mm.a.fc.bias": (width,),
+        "a.blk.0.attn_k.weight": (SEEN, SEEN),
+    }
+    for name, width_in, width_out in (
+        *((f"attn_{part}", SEEN, SEEN) for part in ("q", "v", "out")),
+        ("ffn_up", SEEN, SEEN_FEED),
+        ("ffn_down", SEEN_FEED, SEEN),
+    ):
+        shapes |= {f"a.blk.0.{name}.weight": (width_out, width_in), f"a.blk.0.{name}.bias": (width_out,)}
+    for name in ("a.blk.0.ln1", "a.blk.0.ln2", "a.post_ln"):
+        shapes |= {f"{name}.weight": (SEEN,), f"{name}.bias": (SEEN,)}
     _write(writer, shapes)
     return path
 

@@ -41,8 +41,8 @@ class MessageWriter:
         self._frame = b""  # in front of the text of a delta of the open block
         self._finish_reason: FinishReason | None = None
         self._stop = ""
-        if context.begun is not None:
-            for piece in self._blocks.feed(context.begun):
+        for part in context.begun:
+            for piece in self._blocks.feed(part):
                 self._set_open(piece.block)
 
     # -- streams -----------------------------------------------------------------------------------

@@ -176,7 +176,8 @@ def _pointer(array: Any, kind: Any) -> Any:
 def _text(chunk: Any) -> tuple[int, ...]:
     count = ctypes.c_size_t()
     tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
-    return tuple(tokens[: count.value]) if tokens else ()
+    # Tokens that the vocabulary lacks are -1.
+    return tuple(token for token in tokens[: count.value] if token >= 0) if tokens else ()
 
 
 def _offsets(chunk: Any, size: int) -> Offsets:

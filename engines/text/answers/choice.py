@@ -1,25 +1,46 @@
-"""Choice of the format in which a model answers: told by the catalog, or seen in its chat template."""
+"""Choice of the format in which a model answers: told by the catalog, by the checkpoint, or seen in its chat
+template."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from engines.text.answers.format import Format, Reasoning
 from engines.text.answers.formats import BY_NAME, FORMATS, GENERIC, REASONINGS
 
+_ESCAPED = re.compile(r"\\(\W)")
 
-def choose_format(template: str, name: str | None = None) -> Format:
+
+def choose_format(
+    template: str, name: str | None = None, response: Mapping[str, Any] | None = None
+) -> Format:
     """The format of a model with the chat template ``template``; ``name`` is the one that it is said to have.
 
-    A model reasons as its template shows, if it does.
+    ``response`` is its tokenizer's ``response_template`` (transformers), which says by what marks its answers
+    are taken apart: before the chat template it shows the format, and whether the model reasons.
     """
-    if name is not None:
-        found = BY_NAME[name]
-    else:
-        found = next((each for each in FORMATS if each.signs and _has(template, each.signs)), GENERIC)
-    return replace(found, reasonings=_reasonings(template, found))
+    said = "\n".join(_marks(response))
+    found = BY_NAME[name] if name is not None else _shown(said) or _shown(template) or GENERIC
+    return replace(found, reasonings=_reasonings(said, found) or _reasonings(template, found))
+
+
+def _shown(text: str) -> Format | None:
+    return next((each for each in FORMATS if each.signs and _has(text, each.signs)), None)
+
+
+def _marks(response: Any) -> Iterator[str]:
+    """All texts in a response template, and patterns as what they match, roughly."""
+    if isinstance(response, str):
+        yield _ESCAPED.sub(r"\1", response)
+    elif isinstance(response, Mapping):
+        for each in response.values():
+            yield from _marks(each)
+    elif isinstance(response, list | tuple):
+        for each in response:
+            yield from _marks(each)
 
 
 def _reasonings(template: str, found: Format) -> tuple[Reasoning, ...]:

@@ -8,25 +8,20 @@ from engines.text.answers.calls import CallDeltas
 from engines.text.answers.format import NotationCall
 from engines.text.answers.json_text import JsonValue, escaped
 from engines.text.answers.marks import as_written, marks
-from engines.text.answers.shape import LONGEST_NAME, ShapeReader, begins
-from engines.text.answers.values import to_json
+from engines.text.answers.nested_call import LONGEST, NestedCallReader
+from engines.text.answers.shape import LONGEST_NAME, begins
 
 _PAIRS = {"}": "{", "]": "["}
 _LITERAL_ENDS = marks(",", "}", "]")
-_LONGEST = 1024
-_DEEPEST = 500
 
 
-class NotationCallReader(ShapeReader):
-    """Writes the JSON of what it reads."""
+class NotationCallReader(NestedCallReader):
+    """Its outermost container are the arguments."""
 
     def __init__(self, shape: NotationCall, calls: CallDeltas) -> None:
         super().__init__(calls)
         self._shape = shape
         self._quote = marks(shape.quote)
-        self._open_ones: list[str] = []
-        self._is_first = True
-        self._is_key = False
         self._json = JsonValue(self._write)
 
     def _begin(self, text: str) -> str:
@@ -44,14 +39,12 @@ class NotationCallReader(ShapeReader):
             return self._break(text) if is_long else self._wait(text)
         if not self._open(as_written(name).strip()):
             return self._break(text)
-        self._push("{")
+        self._enter("{")
         return rest
 
-    def _push(self, bracket: str) -> None:
-        self._open_ones.append(bracket)
-        self._later(bracket)
-        self._is_first = True
+    def _enter(self, bracket: str) -> bool:
         self._step = self._next_key if bracket == "{" else self._next_value
+        return self._push(bracket, bracket)
 
     def _next_key(self, text: str) -> str:
         """A key, or the end of an object that has none."""
@@ -69,20 +62,10 @@ class NotationCallReader(ShapeReader):
             return self._begin_string(text, ours=bool(begun))
         key, colon, rest = text.partition(":")
         if not colon:
-            return self._break(text) if len(text) > _LONGEST else self._wait(text)
+            return self._break(text) if len(text) > LONGEST else self._wait(text)
         self._separate(json.dumps(as_written(key).strip(), ensure_ascii=False) + ": ")
         self._step = self._read_value
         return rest
-
-    def _colon(self, text: str) -> str:
-        text = text.lstrip()
-        if not text:
-            return ""
-        if text[0] != ":":
-            return self._break(text)
-        self._later(": ")
-        self._step = self._read_value
-        return text[1:]
 
     def _next_value(self, text: str) -> str:
         """An element, or the end of an array that has none."""
@@ -100,22 +83,14 @@ class NotationCallReader(ShapeReader):
         if not text:
             return ""
         if text[0] in "{[":
-            if len(self._open_ones) >= _DEEPEST:
-                return self._break(text)
-            self._push(text[0])
-            return text[1:]
+            return text[1:] if self._enter(text[0]) else self._break(text)
         begun = begins(text, self._shape.quote)
         if begun is None:
             return self._wait(text)
         if begun or text[0] == '"':
             self._is_key = False
             return self._begin_string(text, ours=bool(begun))
-        found = _LITERAL_ENDS.find(text)
-        if found is None:
-            return self._break(text) if len(text) > _LONGEST else self._wait(text)
-        self._write(to_json(as_written(text[: found.start()]).strip(), frozenset()))
-        self._step = self._behind_value
-        return text[found.start() :]
+        return self._read_literal(text, _LITERAL_ENDS.find(text))
 
     def _begin_string(self, text: str, *, ours: bool) -> str:
         if ours:
@@ -134,13 +109,13 @@ class NotationCallReader(ShapeReader):
         if found is None:
             return self._wait(text[end:])
         self._write('"')
-        self._step = self._colon if self._is_key else self._behind_value
+        self._end_string()
         return text[found.end() :]
 
     def _read_json_string(self, text: str) -> str:
         rest = self._json.feed(text)
         if self._json.is_done:
-            self._step = self._colon if self._is_key else self._behind_value
+            self._end_string()
         return rest
 
     def _behind_value(self, text: str) -> str:
@@ -152,12 +127,5 @@ class NotationCallReader(ShapeReader):
             return text[1:]
         if _PAIRS.get(text[0]) != self._open_ones[-1]:
             return self._break(text)
-        self._open_ones.pop()
-        self._write(text[0])
-        self._is_first = False
-        self._step = self._behind_value
+        self._pop(text[0])
         return text[1:] if self._open_ones else self._finish(text[1:])
-
-    def _separate(self, text: str) -> None:
-        self._later(text if self._is_first else ", " + text)
-        self._is_first = False

@@ -8,8 +8,8 @@ import re
 from engines.text.answers.calls import CallDeltas
 from engines.text.answers.json_text import escaped
 from engines.text.answers.marks import as_written
-from engines.text.answers.shape import LONGEST_NAME, ShapeReader, is_name
-from engines.text.answers.values import to_json
+from engines.text.answers.nested_call import NestedCallReader
+from engines.text.answers.shape import LONGEST_NAME, is_name
 
 _PAIRS = {"}": "{", "]": "[", ")": "("}
 _JSON_BRACKETS = {"{": "{", "[": "[", "(": "[", "}": "}", "]": "]", ")": "]"}
@@ -17,18 +17,14 @@ _IN_STRING = {quote: re.compile(rf"[\\{quote}]") for quote in "'\""}
 _LITERAL_END = re.compile(r"[,)\]}:]")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a", "0": "\0", "\n": ""}
 _HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
-_LONGEST = 1024
-_DEEPEST = 500
 
 
-class PythonCallReader(ShapeReader):
-    """Writes the JSON of what it reads."""
+class PythonCallReader(NestedCallReader):
+    """Its outermost container is the call itself."""
 
     def __init__(self, calls: CallDeltas) -> None:
         super().__init__(calls)
-        self._open_ones = ["call"]
-        self._is_first = True
-        self._is_key = False
+        self._open_ones.append("call")
         self._quote = ""
 
     def _begin(self, text: str) -> str:
@@ -89,21 +85,11 @@ class PythonCallReader(ShapeReader):
             self._step = self._read_string
             return text[1:]
         if text[0] in "{[(":
-            if len(self._open_ones) >= _DEEPEST:
+            if not self._push(text[0], _JSON_BRACKETS[text[0]]):
                 return self._break(text)
-            self._open_ones.append(text[0])
-            self._later(_JSON_BRACKETS[text[0]])
-            self._is_first = True
             self._step = self._next_key if text[0] == "{" else self._next_item
             return text[1:]
-        found = _LITERAL_END.search(text)
-        if found is None:
-            return self._break(text) if len(text) > _LONGEST else self._wait(text)
-        literal = as_written(text[: found.start()]).strip()
-        self._write(to_json(literal, frozenset()))
-        self._is_key = False
-        self._step = self._behind_value
-        return text[found.start() :]
+        return self._read_literal(text, _LITERAL_END.search(text))
 
     def _read_string(self, text: str) -> str:
         found = _IN_STRING[self._quote].search(text)
@@ -115,8 +101,7 @@ class PythonCallReader(ShapeReader):
         if found[0] == "\\":
             return self._read_escape(text[found.start() :])
         self._write('"')
-        self._step = self._behind_key if self._is_key else self._behind_value
-        self._is_key = False
+        self._end_string()
         return text[found.end() :]
 
     def _read_escape(self, text: str) -> str:
@@ -139,16 +124,6 @@ class PythonCallReader(ShapeReader):
         self._write(f"\\u{digits}" if length == 4 else escaped(chr(min(number, 0x10FFFF))))
         return text[2 + length :]
 
-    def _behind_key(self, text: str) -> str:
-        text = text.lstrip()
-        if not text:
-            return ""
-        if text[0] != ":":
-            return self._break(text)
-        self._later(": ")
-        self._step = self._read_value
-        return text[1:]
-
     def _behind_value(self, text: str) -> str:
         text = text.lstrip()
         if not text:
@@ -167,12 +142,5 @@ class PythonCallReader(ShapeReader):
             return self._finish(text[1:])
         if opener != self._open_ones[-1]:
             return self._break(text)
-        self._open_ones.pop()
-        self._write(_JSON_BRACKETS[text[0]])
-        self._is_first = False
-        self._step = self._behind_value
+        self._pop(_JSON_BRACKETS[text[0]])
         return text[1:]
-
-    def _separate(self, text: str) -> None:
-        self._later(text if self._is_first else ", " + text)
-        self._is_first = False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from engines.text.grammar.library import matcher as open_matcher
 from engines.text.grammar.mask import broken
 from engines.text.grammar.schemas import LONGEST_NAME, checked, place
 from engines.text.grammar.sources import grammar_text, json_grammar, reason, refused
+from engines.text.grammar.threads import CompileThreads
+from engines.text.grammar.trial import passes
 from engines.text.grammar.vocabulary import GrammarVocabulary
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ LONGEST = 512 * 1024
 TRIED_TOKENS = 16
 TRIED_SECONDS = 0.1
 
-# All engines of the process share them.
-_pool = ThreadPoolExecutor(2, "grammar-compile")
+THREADS = 2
+_threads = CompileThreads(THREADS)
 
 
 class Compiler:
@@ -43,7 +45,8 @@ class Compiler:
 
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
         self._vocabulary = vocabulary
-        self._claims = Claims(_pool)
+        self._claims = Claims(_threads)
+        self._trials = asyncio.Semaphore(THREADS)
         self._checks = Claims()  # which do not wait for compilations
         self._grammars: OrderedDict[Structure, Grammar] = OrderedDict()
         self._compiling: dict[Structure, asyncio.Task[Grammar]] = {}
@@ -96,7 +99,10 @@ class Compiler:
         return grammar
 
     async def _compile(self, structure: Structure) -> Grammar:
+        begun = threading.Event()
+
         def work(check: Check) -> Grammar:
+            begun.set()
             made = self._make(structure)
             check()
             _probe(made.deep_copy())
@@ -105,13 +111,24 @@ class Compiler:
         await self._claims.run(lambda check: self._vocabulary.lltokenizer())  # takes as long as it takes
         try:
             async with asyncio.timeout(TIME_LIMIT):
+                if _threads.has_lost:
+                    await self._try(structure)
                 grammar = await self._claims.run(work)
         except TimeoutError:
-            raise refused("the structure took too long to compile: make it simpler") from None
+            if begun.is_set():
+                _threads.replace()
+            raise _too_slow() from None
         self._grammars[structure] = grammar
         while len(self._grammars) > KEPT:
             self._grammars.popitem(last=False)
         return grammar
+
+    async def _try(self, structure: Structure) -> None:
+        """Raise `RequestError` for what would hold a thread for long, as somebody's structure did before."""
+        texts = await self._claims.run(lambda check: [*_texts(structure)])
+        async with self._trials:
+            if not await passes(texts):
+                raise _too_slow()
 
     def _forget(self, structure: Structure, done: asyncio.Task[Grammar]) -> None:
         del self._compiling[structure]
@@ -140,6 +157,20 @@ class Compiler:
             if not _can_spell(tokenizer, text):
                 raise refused(f"this model has no tokens that spell the choice {text[:LONGEST_NAME]!r}")
         return made
+
+
+def _texts(structure: Structure) -> Iterator[str]:
+    """llguidance's own texts of a structure and its parts. Raises `RequestError`."""
+    for _, part in structure.parts:
+        yield from _texts(part)
+    if structure.kind == "json_schema":
+        yield json_grammar(checked(json.loads(structure.value)), is_strict=structure.strict)
+    else:
+        yield grammar_text(structure)
+
+
+def _too_slow() -> RequestError:
+    return refused("the structure took too long to compile: make it simpler")
 
 
 def _of_schema(structure: Structure, tokenizer: LLTokenizer) -> LLMatcher:

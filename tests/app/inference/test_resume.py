@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.dialects.anthropic.dialect import MESSAGES
 from app.dialects.openai.chat import write as chat_writer
 from app.dialects.openai.completions import write as completion_writer
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
@@ -210,6 +211,45 @@ async def test_a_cut_shows_nowhere_in_the_items_of_a_response(edge: Edge) -> Non
     assert chunks > 20
 
 
+TURNS = PARTS | {"answer": '~Hm.^One.~Oh.^Two. @f${"x": 1}@g${}'}
+
+
+def message_body(display: str) -> Asked:
+    tools = [{"name": name, "input_schema": {"type": "object"}} for name in "fg"]
+    thinking = {"type": "adaptive", "display": display}
+    messages = [{"role": "user", "content": TEXT}]
+    asked = {"model": "m", "messages": messages, "tools": tools, "thinking": thinking}
+    return MESSAGES, {**asked, "stream": True, "max_tokens": 400}
+
+
+@pytest.mark.parametrize("display", ["summarized", "omitted"])
+async def test_a_cut_shows_nowhere_in_the_blocks_of_a_message(edge: Edge, display: str) -> None:
+    asked = message_body(display)
+    whole = await edge.stream(asked, FakeEngine(**TURNS))
+    assert whole.count(b"event: content_block_start") == 6
+    assert whole.endswith(b'data: {"type":"message_stop"}\n\n')
+    chunks = 0
+    while True:
+        chunks += 1
+        second = FakeEngine(**TURNS)
+        if await edge.stream(asked, DyingEngine(chunks, **TURNS), second) != whole:
+            raise AssertionError(chunks)
+        if second.last_request is None:
+            break
+    assert chunks > 20
+
+
+async def test_a_parent_goes_on_after_whatever_of_a_message_it_read(edge: Edge) -> None:
+    asked = message_body("summarized")
+    reply = await edge.run(asked, for_parent=True)(FakeEngine(**TURNS))
+    pieces = [piece async for piece in pieces_of(reply)]
+    plain = b"".join([piece async for piece in pieces_of(await edge.run(asked)(FakeEngine(**TURNS)))])
+    assert b"".join(Commented(b"".join(pieces)).events) == plain
+    for before, token_ids in Commented(b"".join(pieces[:-1])).beginnings():
+        rest = await edge.run(asked)(FakeEngine(**TURNS), ResumePoint(token_ids, 1000))
+        assert before + b"".join([piece async for piece in pieces_of(rest)]) == plain
+
+
 @pytest.mark.parametrize("body", BODIES)
 async def test_many_cuts_of_one_answer(edge: Edge, body: Asked) -> None:
     whole = without_created(await edge.stream(body, FakeEngine()), int(edge.clock.now))
@@ -291,7 +331,9 @@ class Commented:
     """A worker's stream as its parent reads it: events without comments, and what the comments say."""
 
     def __init__(self, stream: bytes) -> None:
-        self.events: list[bytes] = []
+        self.events: list[bytes] = []  # those that belong together as one
+        self._together = 0
+        self._is_within = False
         self.token_ids: list[tuple[int, ...]] = []  # for each event
         self.told: dict[bytes, Any] = {}
         for event in stream.split(b"\n\n")[:-1]:
@@ -303,13 +345,21 @@ class Commented:
             name, _, value = lines.pop(0).partition(b" ")
             if name == b":tokens":
                 tokens = value
+            elif name == b":together":
+                self._together = int(value)
             else:
                 self.told[name] = json.loads(value) if value else True
-        if lines:
-            (data,) = lines
-            assert data.startswith(b"data: ")
-            self.events.append(data + b"\n\n")
+        if not lines:
+            return
+        assert lines[-1].startswith(b"data: ")
+        event = b"\n".join(lines) + b"\n\n"
+        if self._together and not tokens and self._is_within:
+            self.events[-1] += event
+        else:
+            self.events.append(event)
             self.token_ids.append(tuple(map(int, tokens.split(b","))) if tokens else ())
+        self._together = max(0, self._together - 1)
+        self._is_within = self._together > 0
 
     def beginnings(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
         """All there was to read, and its tokens, after each event."""

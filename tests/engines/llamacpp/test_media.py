@@ -7,6 +7,7 @@ import ctypes
 import io
 import math
 import threading
+import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from PIL import Image
 
 from engines import media
 from engines.base import Chunk, GenerationRequest, Media, Prompt, Sampling
-from engines.errors import BadModelFile, ContextLengthExceeded, EngineError, RequestError
+from engines.errors import BadModelFile, ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
 from engines.llamacpp.model_cache import ModelCache
-from support.tiny_vision import Family, tiny_vision, write_projector
+from support.tiny_vision import Family, tiny_vision, write_ears, write_projector
 
 pytestmark = pytest.mark.real
 
@@ -186,6 +187,41 @@ async def test_what_runs_beside_an_encoding(tmp_path: Path, monkeypatch: pytest.
 
 async def many(engine: LlamaEngine, seed: int) -> Prompt:
     return await engine.render_chat(SEEN, media=[picture(seed)])
+
+
+async def test_sounds(tmp_path: Path) -> None:
+    model, _ = tiny_vision(tmp_path, "qwen2vl")
+    ears = write_ears(tmp_path / "mmproj-ears.gguf")
+    options = LlamaOptions(name="m", path=model, projector=ears, context_length=2048, threads=1)
+    engine = await LlamaEngine.load(options, ModelCache())
+    assert {"vision", "audio"} & engine.info.capabilities == {"audio"}
+    heard = [{"role": "user", "content": [{"type": "audio", "index": 0}, {"type": "text", "text": "what?"}]}]
+    answers = []
+    for sound in (tone(440), tone(880), tone(440), tone(440, rate=8000, channels=2, width=3)):
+        prompt = await engine.render_chat(heard, media=[sound])
+        assert sum(token < 0 for token in prompt.token_ids) > 100
+        answers.append(logprobs_of(await ask(engine, prompt, ignore_eos=True)))
+    assert answers[0] == answers[2]
+    assert answers[1] != pytest.approx(answers[0], abs=1e-3)
+    assert engine.metrics() == {"media_encoded_total": 3, "media_cached_total": 1}
+    for damaged in (tone(440).data[:60], tone(440).data[:20], b"ID3" + bytes(99)):
+        with pytest.raises(RequestError, match="WAV"):
+            await engine.render_chat(heard, media=[media.audio(damaged)])
+    with pytest.raises(UnsupportedFeature, match="takes no images"):
+        await engine.render_chat(SEEN, media=[picture(1)])
+    await engine.close()
+
+
+def tone(pitch: int, *, rate: int = 16000, channels: int = 1, width: int = 2) -> Media:
+    wave_form = np.sin(np.arange(rate) * 2 * np.pi * pitch / rate) * (2 ** (8 * width - 1) - 1)
+    raw = np.repeat(wave_form.astype("<i4"), channels).view(np.uint8).reshape(-1, 4)[:, :width].tobytes()
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(channels)
+        sound.setsampwidth(width)
+        sound.setframerate(rate)
+        sound.writeframes(raw)
+    return media.audio(file.getvalue())
 
 
 async def test_a_projector_that_does_not_fit(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ class ResponseWriter:
         self._delta = b""  # the beginning of the open item's deltas
         self._finish_reason: str | None = None
         self._output = self._new_output(self)
-        if context.begun is not None:
-            self._output.begin_with(context.begun)
+        for part in context.begun:
+            self._output.begin_with(part)
 
     # -- streams -----------------------------------------------------------------------------------
 

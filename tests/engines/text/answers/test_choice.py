@@ -42,6 +42,19 @@ def test_the_most_specific_format_that_a_template_shows(
     assert [each.begin for each in found.reasonings] == ([] if reasoning is None else [reasoning])
 
 
+def test_a_checkpoints_response_template_counts_before_its_chat_template() -> None:
+    """As transformers 5.13 and newer write them into tokenizer_config.json."""
+    calls = {"open_pattern": r"\s*<tool_call>\s*<function=(?P<name>[^>]+)>", "content": "xml-inline"}
+    calls["content_args"] = {"tag_pattern": "<parameter=(?P<key>[^>]+)>"}  # type: ignore[assignment]
+    fields = {"thinking": {"open": "<think>", "close": "</think>"}, "tool_calls": calls}
+    found = choose_format(HERMES, None, {"fields": fields})
+    assert (found.name, [each.begin for each in found.reasonings]) == ("qwen3-xml", ["<think>"])
+    gemma = {"fields": {"tool_calls": {"open_pattern": r"<\|tool_call>call:(?P<name>\w+)"}}}
+    assert choose_format("", None, gemma).name == "gemma4"
+    assert choose_format(HERMES, None, {"fields": {"content": {"close": ["<eos>"]}}}).name == "hermes"
+    assert choose_format(HERMES, "glm", gemma).name == "glm"
+
+
 def test_a_format_that_is_told() -> None:
     assert choose_format(HERMES, "glm").name == "glm"
 

@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 import threading
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from engines.base import Structure
 from engines.errors import EngineError, RequestError
 from engines.text.grammar import Compiler, TokenMask, start
 from engines.text.grammar import compiler as grammar_compiler
+from engines.text.grammar.sources import json_grammar
+from engines.text.grammar.threads import CompileThreads
+from engines.text.grammar.trial import passes
 from support.grammars import END, N_VOCAB, OTHER_END, byte_vocabulary, text_of
 
 
@@ -112,3 +117,43 @@ async def test_what_takes_too_long_is_refused_and_leaves_the_others_be(
     await compiler.close()
     with pytest.raises(EngineError, match="closed"):
         await compiler.compile(Structure("json_object"))
+
+
+async def test_a_compilation_without_end_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, tried = threading.Event(), list[str]()
+    compiler = Compiler(byte_vocabulary())
+    await compiler.compile(Structure("choice", choices=("a",)))
+    opened = grammar_compiler.open_matcher
+
+    def open_slowly(tokenizer: Any, grammar: str) -> Any:
+        if "endless" in grammar:
+            release.wait(20)
+        return opened(tokenizer, grammar)
+
+    async def passes(texts: Iterable[str]) -> bool:
+        tried.extend(texts)
+        return "endless" not in tried[-1]
+
+    monkeypatch.setattr(grammar_compiler, "open_matcher", open_slowly)
+    monkeypatch.setattr(grammar_compiler, "passes", passes)
+    monkeypatch.setattr(grammar_compiler, "_threads", CompileThreads(1))
+    compiler = Compiler(byte_vocabulary())
+    try:
+        with monkeypatch.context() as short:
+            short.setattr(grammar_compiler, "TIME_LIMIT", 0.2)
+            with pytest.raises(RequestError, match="too long"):
+                await compiler.compile(Structure("choice", choices=("endless",)))
+        assert not tried
+        await compiler.compile(Structure("choice", choices=("b",)))
+        with pytest.raises(RequestError, match="too long"):
+            await compiler.compile(Structure("choice", choices=("endless", "c")))
+        assert len(tried) == 2
+    finally:
+        release.set()
+        await compiler.close()
+
+
+async def test_a_trial_ends_what_takes_too_long() -> None:
+    slow = {"type": "integer", "multipleOf": 9973, "allOf": [{"multipleOf": 9967}]}
+    assert await passes([json_grammar({"enum": ["a"]})])
+    assert not await passes([json_grammar(slow)], seconds=1)
