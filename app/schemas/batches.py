@@ -16,7 +16,7 @@ class OutputExpiry(WireModel):
     """When the files of a batch expire."""
 
     anchor: Literal["created_at"]
-    seconds: int = Field(ge=3600, le=2592000)
+    seconds: int = Field(ge=3600, le=2592000, description="After the output was made.")
 
 
 class BatchRequest(WireModel):
@@ -29,8 +29,8 @@ class BatchRequest(WireModel):
     completion_window: str = Field(
         "24h", description="The time after which what is not answered is given up; 1m to 720h."
     )
-    metadata: dict[str, str] | None = None
-    output_expires_after: OutputExpiry | None = None
+    metadata: dict[str, str] | None = Field(None, description="Kept with the batch.")
+    output_expires_after: OutputExpiry | None = Field(None, description="When its output is deleted.")
 
     @field_validator("metadata")
     @classmethod

@@ -351,6 +351,42 @@ def test_a_model_is_pulled_and_deleted(server: LiveServer, client: ollama.Client
         list(client.pull("nope", stream=True))
 
 
+def test_what_open_webui_sends(server: LiveServer, http: httpx.Client) -> None:
+    """The requests of a conversation in its browser, as it sends them, and what it reads of the answers."""
+    engine(server, "Hello there.")
+    assert isinstance(http.get("/api/version").json()["version"], str)
+    listed = {each["model"]: each for each in http.get("/api/tags").json()["models"]}
+    assert set(listed["able"]) >= {"name", "model", "modified_at", "size", "digest", "details"}
+    (loaded,) = [each for each in http.get("/api/ps").json()["models"] if each["model"] == "able"]
+    assert set(loaded) >= {"expires_at", "size_vram", "size", "digest", "details"}
+    body = {
+        "model": "able",
+        "messages": [{"role": "system", "content": "Be brief."}, *QUESTION],
+        "options": {"num_ctx": 8192, "temperature": 0.7, "num_predict": 100},
+        "stream": True,
+        "keep_alive": "30m",
+        "format": "",
+        "think": None,
+        "tools": [],
+    }
+    with http.stream("POST", "/api/chat", json=body) as answer:
+        told = [json.loads(line) for line in answer.iter_lines()]
+    assert "".join(each["message"]["content"] for each in told) == "Hello there."
+    last = told[-1]
+    assert last["eval_count"] / (last["eval_duration"] / 1e9) > 0
+    body = {"model": "able", "input": ["a", "b"], "truncate": True}
+    assert len(http.post("/api/embed", json=body).json()["embeddings"]) == 2
+
+
+def test_what_editors_read_of_models(http: httpx.Client) -> None:
+    version = [int(part) for part in http.get("/api/version").json()["version"].split(".")]
+    assert version >= [0, 6, 4], "VS Code's Copilot asks for this"
+    shown = http.post("/api/show", json={"model": "SmolLM2-135M-Instruct"}).json()
+    architecture = shown["model_info"]["general.architecture"]
+    assert shown["model_info"][f"{architecture}.context_length"] == 8192
+    assert "tools" in shown["capabilities"]
+
+
 # -- errors -----------------------------------------------------------------------------------------
 
 

@@ -11,15 +11,17 @@ from agents import Agent, ModelSettings, Runner, function_tool, set_tracing_disa
 from agents.models.openai_responses import OpenAIResponsesModel
 from openai import AsyncOpenAI
 
-from clients.expectations import CALL_TOKENS, MAX_TOKENS, QUESTION, Answer, Asked, Expectations, Library
+from clients.expectations import CALL_TOKENS, QUESTION, Answer, Asked, Expectations, Library
 from clients.server import API_KEY, BASE_URL
 
 set_tracing_disabled(True)
+# An answer that is cut off is an error to it.
+TOKENS = 300
 
 
 def agent(asked: Asked, **options: Any) -> Agent:
     server = AsyncOpenAI(base_url=BASE_URL, api_key=asked.api_key, max_retries=0)
-    settings = ModelSettings(temperature=0, max_tokens=MAX_TOKENS)
+    settings = ModelSettings(temperature=0, max_tokens=TOKENS)
     options = {"model_settings": settings} | options
     return Agent("guide", model=OpenAIResponsesModel(asked.model, server), **options)
 
@@ -28,7 +30,7 @@ class OpenAIAgents(Library):
     missing_model = openai.NotFoundError
     wrong_key = openai.AuthenticationError
     long_prompt = openai.BadRequestError
-    passes_on_finish_reason = False
+    passes_on_finish_reason = passes_on_usage = False
 
     def ask(self, asked: Asked) -> Answer:
         result = Runner.run_sync(agent(asked), asked.prompt)
