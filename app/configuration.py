@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from app import default_model
-from app.settings import Settings
+from app.body_memory import BodyMemory
+from app.database.database import Database
+from app.media.fetching import MediaFetcher
+from app.media.loading import MediaLoader
+from app.response_store.kept import KeptResponses
+from app.response_store.recent import RecentResponses
+from app.response_store.store import ResponseStore
+from app.settings import Settings, forward_proxies
 from engines import selection
 from engines.lifecycle.admission import ModelLimits
 from engines.lifecycle.loader import LoadDefaults, ModelLoader
 from engines.lifecycle.states import LoadOptions
 from engines.machine import memory, platform
-from engines.models.catalog import parse_duration
+from engines.models.catalog import AdapterEntry, parse_duration
 from engines.models.library import Library
 from engines.models.model import Model
 from engines.registry import EngineRegistry, needs_file
@@ -22,11 +30,12 @@ CATALOG = "models.yaml"
 
 @dataclass(frozen=True, slots=True)
 class WorkerModel:
-    """The one model that a worker serves, at ``path`` if no catalog has it."""
+    """The one model that a worker serves, at ``path`` if no catalog has it, with further ``adapters``."""
 
     model: str
     path: str | None
     options: LoadOptions
+    adapters: Sequence[AdapterEntry] = ()
 
 
 def open_library(settings: Settings) -> Library:
@@ -53,13 +62,28 @@ def model_loader(library: Library, settings: Settings, facts: platform.Facts) ->
     )
 
 
+def response_store(settings: Settings, database: Database) -> ResponseStore:
+    """The store of responses; one that keeps none if they are not wanted."""
+    count, age = settings.stored_responses, settings.stored_responses_days * 86400.0
+    recent = RecentResponses(count, settings.stored_responses_bytes, age)
+    kept = KeptResponses(database, count, age, settings.stored_responses_bytes) if count else None
+    return ResponseStore(recent, kept)
+
+
 def worker_library_model(library: Library, settings: Settings, wanted: WorkerModel) -> Model:
     """Raises `ModelFileNotFound` or `ModelLoadError`."""
+    for adapter in wanted.adapters:
+        library.adapters.add(wanted.model, adapter)
     if not needs_file(settings.inference_engine):
         return library.add_without_file(wanted.model)
     if wanted.path is None:
         return library.find(wanted.model)
     return library.put(wanted.model, Path(wanted.path))
+
+
+def media_loader(settings: Settings) -> MediaLoader:
+    fetcher = MediaFetcher(settings.media_urls, forward_proxies())
+    return MediaLoader(fetcher, BodyMemory.for_bodies_of(settings.max_request_bytes))
 
 
 def load_defaults(settings: Settings) -> LoadDefaults:

@@ -18,6 +18,7 @@ from app.departures import PROBE, DepartureWatch
 from app.error_responses import error_response
 from app.errors import ApiError
 from app.http10 import ended_by_closing
+from app.paths import is_upload
 from app.settings import Settings
 
 # Of the request line and headers together, as of the chunk sizes and trailers between pieces of a body.
@@ -93,6 +94,7 @@ class EdgeConnection(HttpToolsProtocol):
         self._asked = 0.0  # when the newest request was here as a whole
         self._heads = 0
         self._in_body = False
+        self._keeps_body = True
         self._is_refused = False
         self._refusal: ApiError | None = None
         self._receiving, self._sending = Stall(), Stall()
@@ -145,12 +147,14 @@ class EdgeConnection(HttpToolsProtocol):
         self._in_body = True
         self._body_size = 0
         super().on_headers_complete()
+        # An upload goes to the disk as it comes: the client waits for that, and nothing of it is held.
+        self._keeps_body = not is_upload(self.scope["method"], self.scope["path"])
         self.headers = []  # trailers are not among the headers that were let through
 
     def on_body(self, body: bytes) -> None:
         self._room = MAX_HEAD_BYTES
         self._body_size += len(body)
-        if self._body_size > SMALL_BODY and self._is_busy:
+        if self._keeps_body and self._body_size > SMALL_BODY and self._is_busy:
             self._hold_body(len(body))
         super().on_body(body)
 

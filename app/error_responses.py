@@ -13,9 +13,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from app.database.errors import DatabaseUnavailable
+from app.dialects.anthropic.envelope import envelope as anthropic
+from app.dialects.ollama.envelope import envelope as ollama
 from app.errors import ApiError, error_body, to_api_error
 from app.operations import errors as operation_errors
-from app.paths import route_path
+from app.paths import route_path, speaks_anthropic
 from app.telemetry.logs import get_logger
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
@@ -31,7 +34,7 @@ def _openai(err: ApiError, request_id: str) -> tuple[int, dict[str, Any]]:
 
 
 # By the beginning of the path. All other APIs have OpenAI's.
-_ENVELOPES: dict[str, Envelope] = {}
+_ENVELOPES: dict[str, Envelope] = {"/v1/messages": anthropic, "/api/": ollama}
 
 
 def error_response(err: ApiError, scope: Scope | None) -> Response:
@@ -40,7 +43,7 @@ def error_response(err: ApiError, scope: Scope | None) -> Response:
     envelope: Envelope = _openai
     request_id = ""
     if scope is not None:
-        envelope = _envelope(route_path(scope))
+        envelope = _envelope(scope)
         request_id = scope.get("state", {}).get("request_id", "")
     status, body = envelope(err, request_id)
     headers = dict(err.headers)
@@ -49,14 +52,26 @@ def error_response(err: ApiError, scope: Scope | None) -> Response:
     return JSONResponse(body, status, headers)
 
 
-def _envelope(path: str) -> Envelope:
-    return next((each for start, each in _ENVELOPES.items() if path.startswith(start)), _openai)
+def _envelope(scope: Scope) -> Envelope:
+    path = route_path(scope)
+    found = next((each for start, each in _ENVELOPES.items() if path.startswith(start)), None)
+    if found is None:
+        # Its clients ask for models at the path that OpenAI's ask at.
+        return anthropic if speaks_anthropic(scope) else _openai
+    return found
 
 
 def install(app: FastAPI) -> None:
     """Make every failure of ``app`` leave in the envelope, those of the framework included."""
     ours = (engine_errors.EngineError, balancer_errors.BalancerError, operation_errors.OperationError)
-    for cls in (ApiError, *ours, ClientDisconnect, RequestValidationError, HTTPException):
+    for cls in (
+        ApiError,
+        DatabaseUnavailable,
+        *ours,
+        ClientDisconnect,
+        RequestValidationError,
+        HTTPException,
+    ):
         app.add_exception_handler(cls, _on_known_error)
     app.add_exception_handler(Exception, _on_unknown_error)
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.database import errors as database_errors
 from app.operations import errors as operation_errors
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
@@ -57,11 +58,14 @@ _TABLE: dict[type[Exception], tuple[int, str]] = {
     balancer_errors.BalancerError: (503, "no_backend"),
     operation_errors.UnknownInstance: (404, "instance_not_found"),
     operation_errors.UnknownUpstream: (404, "upstream_not_found"),
+    operation_errors.UnknownAdapter: (404, "adapter_not_found"),
+    operation_errors.AdapterExists: (409, "adapter_exists"),
     operation_errors.UpstreamExists: (409, "upstream_exists"),
     operation_errors.UpstreamNotAllowed: (403, "upstream_not_allowed"),
     operation_errors.TooManyUpstreams: (409, "too_many_upstreams"),
     operation_errors.RestartFailed: (503, "restart_failed"),
     operation_errors.CannotRestart: (500, "restart_failed"),
+    database_errors.DatabaseUnavailable: (503, "storage_unavailable"),
     # Nobody is left to read the answer; the status only keeps it out of the server's faults.
     ClientDisconnect: (400, "client_disconnected"),
 }
@@ -127,7 +131,9 @@ def to_api_error(exc: Exception) -> ApiError:
     cause = exc.reason if isinstance(exc, balancer_errors.CannotServe) else exc
     for cls in type(cause).__mro__:
         if cls in _TABLE:
-            return _from_table(exc, *_TABLE[cls])
+            error = _from_table(exc, *_TABLE[cls])
+            error.__cause__ = cause
+            return error
     return ApiError(500, "internal_error", "The server failed to answer this request. Its log says why.")
 
 
@@ -234,6 +240,10 @@ def _message(error: Mapping[str, Any]) -> str:
     kind, message = error["type"], str(error["msg"])
     if kind == "extra_forbidden":
         return "there is no such field"
+    if kind == "union_tag_invalid":
+        found = error.get("ctx", {})
+        named = str(found.get("discriminator")).strip("'")
+        return f"its {named} {found.get('tag')!r} is none of {found.get('expected_tags')}"
     if kind == "json_invalid":
         return f"The body is not valid JSON: {error.get('ctx', {}).get('error', message)}."
     if tuple(error["loc"]) in ((), ("body",)):

@@ -10,7 +10,25 @@ from fastapi import FastAPI
 
 from app import __version__, error_responses, middleware
 from app.configuration import WorkerModel
-from app.routers import absent, cluster, docs, events, home, inference, lifecycle, models, pulls, system
+from app.routers import (
+    absent,
+    adapters,
+    batches,
+    cluster,
+    docs,
+    events,
+    files,
+    home,
+    inference,
+    lifecycle,
+    messages,
+    models,
+    ollama,
+    ollama_models,
+    pulls,
+    responses,
+    system,
+)
 from app.server import Server
 from app.setting_notes import notes
 from app.settings import Settings, adopt_hub_variables, read_variables
@@ -57,9 +75,13 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     error_responses.install(app)
     absent.install(app)
     middleware.install(app, settings, is_worker=worker_model is not None)
-    docs.install(app, inference.BODIES, server.default.name)
+    has_ollama = settings.ollama_api and not server.is_worker
+    ours = (*inference.BODIES, *responses.BODIES, *messages.BODIES)
+    docs.install(app, (*ours, *(ollama.BODIES if has_ollama else ())), server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    for module in (inference, pulls, lifecycle, models, events, cluster, system, home):
+    modules = [inference, responses, messages, files, batches, pulls, adapters]
+    modules += [lifecycle, models, events, cluster, system, home]
+    for module in [*modules, *((ollama, ollama_models) if has_ollama else ())]:
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.
         app.router.routes.extend(module.router.routes)
     return app

@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from app.cluster import Cluster
 from app.configuration import (
     WorkerModel,
     first_model,
     manager_limits,
+    media_loader,
     model_loader,
     open_library,
+    response_store,
     worker_library_model,
 )
+from app.database.database import Database
+from app.database.errors import DatabaseUnavailable
 from app.inference.grants import Grants
 from app.inference.ignored import IgnoredFields
+from app.inference.intake import Intake
 from app.inference.outcome import RequestRecord, Sink
 from app.inference.pipeline import Pipeline
 from app.inference.targets import Targets
+from app.operations.adapters import AdapterOperations
+from app.operations.library_watch import LibraryWatch
 from app.operations.loads import Loads
-from app.pull_requests import named_pull, usefulness
+from app.operations.pulls import KEPT_AFTER, Pulls
+from app.pull_requests import usefulness
 from app.schemas.models import ModelReport
 from app.settings import Settings
 from app.telemetry.cluster import ClusterCollector
@@ -34,24 +44,21 @@ from balancer.call import Target
 from balancer.dispatch import Failovers
 from balancer.fleet import Fleet
 from engines import selection
-from engines.lifecycle.errors import ModelConflict
 from engines.lifecycle.loader import engine_for
 from engines.lifecycle.manager import ModelManager
-from engines.lifecycle.states import ModelEvent, ModelState
+from engines.lifecycle.states import ModelState
 from engines.machine import malloc, memory
 from engines.machine.background import BackgroundTasks
 from engines.models import store
-from engines.models.catalog import CatalogError
 from engines.models.facts import peek
-from engines.models.library import Reading
 from engines.models.model import Model
-from engines.models.pull.jobs import PullJob, PullJobs
-from engines.models.pull.puller import Puller, SourceName
+from engines.models.pull.jobs import PullJob
+
+if TYPE_CHECKING:
+    from app.storage import Storage
 
 logger = logging.getLogger("server")
 
-# The catalog and the model folder are looked at every so many seconds.
-RELOAD_SECONDS = 2.0
 # How old the figure of GPU memory in a log line may be.
 GPU_MEMORY_SECONDS = 2.0
 
@@ -78,21 +85,45 @@ class Server:
             manager_limits(settings, facts),
             is_worker=worker_model is not None,
         )
-        self.pulls = PullJobs(Puller(), on_change=self._pull_changed)
         self.metrics = Metrics(self.balancer.statuses, lambda: self.balancer.queue_depth)
         self.metrics.registry.register(ModelCollector(self.manager))
         self.metrics.registry.register(
             ClusterCollector(self.balancer.statuses, self.failovers, self.cluster.scaling)
         )
+        self.library_watch = LibraryWatch(self.library, self.manager, self.fleet)
+        useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
+        self.pulls = Pulls(self.library, self.manager, useful, self.library_watch.reload, self._keep_pull)
         self.loads = Loads(self.fleet, self.manager, loader, settings.queue_timeout)
+        self.adapters = AdapterOperations(
+            self.fleet, self.manager, self.library, loader, self.balancer.ongoing
+        )
         self.abilities = loader.abilities
-        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat)
+        self.targets = Targets(self.library, lambda: self.fleet.upstreams, loader.can_chat, loader.abilities)
         self._log = RequestLog(lambda: self._gpu_memory)
-        self.pipeline = Pipeline(self.balancer, self.failovers, self._record, is_worker=self.is_worker)
+        self.media = media_loader(settings)
+        self.pipeline = Pipeline(
+            self.balancer,
+            self.failovers,
+            self._record,
+            self.media,
+            self.targets.check_senses,
+            is_worker=self.is_worker,
+        )
         self.grants = Grants(settings.user_keep_alive, settings.user_priority)
-        self.ignored = IgnoredFields()
+        self.intake = Intake(
+            self.pipeline,
+            self.targets,
+            self.grants,
+            IgnoredFields(),
+            self.default.name,
+            strict=settings.strict_requests,
+            is_worker=self.is_worker,
+        )
         self.large_bodies = asyncio.Lock()
-        self._useful = usefulness(facts, settings.inference_engine, self.manager.limits.budget)
+        self.database = Database(settings.database)  # a worker keeps nothing there
+        self._storage: Storage | None = None
+        self._opening_storage = asyncio.Lock()
+        self.responses = response_store(settings, self.database)
         self._facts = facts
         self._gpu_memory = 0
         self._background = BackgroundTasks()
@@ -131,7 +162,9 @@ class Server:
             if model.entry.preload and not model.is_absent:
                 self.fleet.ensure(model.name)
                 self.manager.want(model.name, modest=True)
-        self._background.start(self._keep_reloading())
+        self._background.start(self.library_watch.keep_looking())
+        if self.database.exists:
+            self._background.start(self._open_storage())
         loads = LoadLog(self.settings, self.default.name, self.manager.statuses, self.manager.events)
         self._background.start(loads.keep_telling())
         self._background.start(loads.tell_when_ready())
@@ -140,8 +173,61 @@ class Server:
 
     async def stop(self) -> None:
         self._background.cancel()
+        self.library_watch.stop()
+        if self._storage is not None:
+            await self._storage.stop()
         await self.pulls.stop()
+        self.media.close()
         await self.cluster.stop()
+        await self.responses.close()
+        await self.database.close()
+
+    async def storage(self) -> Storage:
+        """What outlives a restart. Raises `DatabaseUnavailable`."""
+        async with self._opening_storage:
+            if self._storage is None:
+                await self.database.open()
+                from app.storage import Inferences, open_storage
+
+                inferences = Inferences(
+                    self.intake,
+                    self.pipeline,
+                    self.responses,
+                    self.balancer.foreground,
+                    self.targets.resolve,
+                    self._is_loaded,
+                    self.large_bodies,
+                )
+                storage = await open_storage(self.settings, self.database, inferences, self.pulls)
+                await storage.start()
+                self._storage = storage
+        return self._storage
+
+    def _is_loaded(self, name: str) -> bool:
+        """Whether the model ``name`` answers without being loaded first."""
+        model = self.library.get(name)
+        if model is None or self.is_elsewhere(name):
+            return True
+        return self.manager.status(model.name).state is ModelState.READY
+
+    def _keep_pull(self, pull: PullJob, arguments: Mapping[str, Any]) -> None:
+        self._background.start(self._note_pull(pull, arguments))
+
+    async def _note_pull(self, pull: PullJob, arguments: Mapping[str, Any]) -> None:
+        """Have a pull that takes its time go on after a restart."""
+        await asyncio.sleep(KEPT_AFTER)
+        if pull.ended:
+            return
+        try:
+            await (await self.storage()).note_pull(pull, arguments)
+        except DatabaseUnavailable as error:
+            logger.warning("the pull of %s would not outlive a restart: %s", pull.name, error.message)
+
+    async def _open_storage(self) -> None:
+        try:
+            await self.storage()
+        except DatabaseUnavailable as error:
+            logger.error("%s", error.message)
 
     def idle_gpu(self) -> str:
         """That the engine of the default model leaves a GPU of this machine idle; empty if it does not."""
@@ -185,101 +271,8 @@ class Server:
             job.cancel()
         await self.fleet.unload(model.name, force=force)
 
-    def pull(
-        self,
-        name: str,
-        source: SourceName | None,
-        revision: str | None,
-        include: tuple[str, ...],
-        *,
-        force: bool = False,
-    ) -> PullJob:
-        """Start or join the download of a catalog model, or of what a hub has. It ends with `PullRefused` for
-        what could not be served here, unless forced.
-
-        Raises `ModelFileNotFound` if ``name`` is neither, and `ModelConflict` if the model is in use.
-        """
-        useful = None if force else self._useful
-        wanted = named_pull(self.library, name, source, revision, include, only_for=useful)
-        model = wanted.model
-        if model is not None and self.manager.status(model.name).inflight:
-            raise ModelConflict(f"model {model.name} is in use: unload it before it is pulled again")
-        running = self.pulls.running(wanted.name)
-        if running is not None and running.request != wanted.request:
-            raise ModelConflict(f"other files of {wanted.name} are being pulled: wait until they are here")
-        return self.pulls.start(wanted.name, wanted.request)
-
-    def reload(self) -> None:
-        """Take up what changed in the catalog and the model folder."""
-        self._take_up(self.library.read())
-
-    def _take_up(self, reading: Reading) -> None:
-        try:
-            changes = self.library.adopt(reading)
-        except CatalogError as error:
-            logger.error("the catalog is left as it was: %s", error)
-            return
-        if changes:
-            logger.info(
-                "models changed: added %s, removed %s, changed %s (settings count from the next load)",
-                list(changes.added),
-                list(changes.removed),
-                list(changes.changed),
-            )
-        for name in changes.changed:
-            self.manager.renew(name)
-        for name in changes.added:
-            if self.library.find(name).entry.preload:
-                self.fleet.ensure(name)
-                self.manager.want(name, modest=True)
-        for name in changes.removed:
-            self._background.start(self._forget(name))
-        for name in changes.overwritten:
-            self._background.start(self._let_go(name))
-        self.fleet.changed()
-
-    async def _forget(self, name: str) -> None:
-        await self.fleet.unload(name, force=False)
-        if self.library.get(name) is None:
-            self.fleet.forget(name)
-
-    async def _let_go(self, name: str) -> None:
-        """Unload a model whose file was overwritten: what is in memory follows the file, page by page."""
-        keys = [each.key for each in self.fleet.instances(name)]
-        if all(self.manager.resident(key) is None for key in keys):
-            return
-        logger.error(
-            "the file of model %s was overwritten while it is loaded: its answers may be wrong, and if the "
-            "file became shorter, this process may be killed (SIGBUS). The model is unloaded once its "
-            "requests have ended. To replace a model's file, write it under another name, then rename it",
-            name,
-        )
-        was_pinned, options = self.manager.status(name).pinned, self.manager.options(name)
-        await asyncio.gather(*(self.manager.unload(key, again=True) for key in keys))
-        if was_pinned and self.library.get(name) is not None:
-            self.manager.want(name, options)
-
-    async def _keep_reloading(self) -> None:
-        while True:
-            await asyncio.sleep(RELOAD_SECONDS)
-            try:
-                if await asyncio.to_thread(self.library.changed):
-                    self._take_up(await asyncio.to_thread(self.library.read))
-            except Exception:
-                logger.exception("looking for changed models failed")
-
     async def _keep_gpu_memory(self) -> None:
         """Asking takes too long to do it for every request."""
         while True:
             self._gpu_memory = await asyncio.to_thread(memory.gpu_memory_used)
             await asyncio.sleep(GPU_MEMORY_SECONDS)
-
-    def _pull_changed(self, job: PullJob) -> None:
-        if job.ended:
-            self.reload()
-        state = ModelState.STOPPED if job.failure is None else ModelState.ABSENT
-        before, after = ModelState.ABSENT, ModelState.DOWNLOADING
-        if job.ended:
-            before, after = ModelState.DOWNLOADING, state
-        detail = getattr(job.failure, "message", "") if job.failure else ""
-        self.manager.events.publish(ModelEvent(job.name, before, after, time.time(), detail))

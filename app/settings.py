@@ -21,8 +21,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.database.address import Address, read_address
 from app.env_file import EnvFile, read_env_file
 from app.hosts import is_loopback, parse_host, parse_origin
+from app.media.addresses import parse_sources
+from app.state_folder import default_state_folder
 from app.variables import Variables, collect, expanded
 from balancer.backends.upstream_config import parse_upstreams
 from balancer.policies import Strategy
@@ -135,6 +138,12 @@ class Settings(BaseSettings):
         "`gpu1,*.internal,10.0.0.0/8`. Empty: anywhere, but those that are added while the server runs not "
         "at link-local addresses or those of clouds' metadata services.",
     )
+    media_urls: str = Field(
+        "https",
+        description="Where images and audio in requests may be fetched from, comma-separated: `https`, "
+        "`http` (any public address), and hosts or networks that may be private: `*.internal,10.0.0.0/8`. "
+        "`none`: nowhere.",
+    )
     default_model: str = Field(
         "auto",
         description="The model loaded at the start: a name, or the path of a GGUF file or a model folder. "
@@ -143,6 +152,29 @@ class Settings(BaseSettings):
     )
     model_base_path: Path = Field(
         Path("models"), description="Where models are kept, and the catalog `models.yaml`."
+    )
+    state_dir: str = Field(
+        "auto",
+        description="The folder of what outlives a restart: uploaded files, batches, jobs. `auto`: "
+        "`enginehouse` in `$XDG_STATE_HOME` or `~/.local/state`; on macOS and Windows in this user's folder "
+        "for applications' data.",
+    )
+    database_url: str = Field(
+        "",
+        description="The database of it: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. Empty: "
+        "SQLite, in STATE_DIR.",
+    )
+    stored_responses: int = Field(
+        100_000,
+        ge=0,
+        description="Responses of /v1/responses that are kept, in the database, for requests that follow "
+        "them; 0: none.",
+    )
+    stored_responses_days: int = Field(
+        30, ge=1, le=3650, description="Days after its last use that a stored response is kept."
+    )
+    stored_responses_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="Memory that stored responses may take."
     )
     keep_alive: str = Field(
         "-1",
@@ -202,6 +234,27 @@ class Settings(BaseSettings):
     )
     max_request_bytes: int = Field(
         10 * 2**20, ge=1024, description="Largest request body; a larger one gets 413."
+    )
+    max_file_bytes: int = Field(
+        512 * 2**20, ge=1024, description="Largest file that may be uploaded; a larger one gets 413."
+    )
+    max_stored_bytes: int = Field(
+        20 * 2**30, ge=1024, description="Bytes that the files of each key, or of all without keys, may take."
+    )
+    file_retention: str = Field(
+        "720h",
+        description="How long files for batches and from batches are kept that do not say it themselves; "
+        "-1: until they are deleted.",
+    )
+    batch_concurrency: int = Field(
+        16, ge=1, le=1024, description="Requests of batches that run at once while nobody else asks."
+    )
+    batch_concurrency_busy: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="As many run beside other requests, which they slow down: on a GPU with room to spare, "
+        "some do no harm. 0: one begins each minute, all go on once the others have ended (docs/batches.md).",
     )
     strict_requests: bool = Field(
         False,
@@ -310,6 +363,7 @@ class Settings(BaseSettings):
         "beside this machine's own (`localhost`, 127.0.0.0/8, ::1). Empty: no other if HOST is one of "
         "those, else any.",
     )
+    ollama_api: bool = Field(False, description="Serve Ollama's API too, under /api (docs/ollama.md).")
     cors_origins: CommaSeparated = Field(
         frozenset(),
         description="Comma-separated origins of web pages that may use this server, such as "
@@ -346,7 +400,7 @@ class Settings(BaseSettings):
     def _former_name(cls, value: object) -> object:
         return "text" if value == "console" else value
 
-    @field_validator("model_base_path", "default_model", mode="before")
+    @field_validator("model_base_path", "default_model", "state_dir", mode="before")
     @classmethod
     def _path(cls, value: object) -> object:
         return expanded(value) if isinstance(value, str) else value
@@ -378,6 +432,12 @@ class Settings(BaseSettings):
         parse = parse_host if info.field_name == "allowed_hosts" else parse_origin
         return frozenset(parse(each) for each in value)
 
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        read_address(value, Path())
+        return value
+
     @field_validator("upstreams")
     @classmethod
     def _upstreams(cls, value: str) -> str:
@@ -390,7 +450,13 @@ class Settings(BaseSettings):
         parse_allowed(value)
         return value
 
-    @field_validator("keep_alive")
+    @field_validator("media_urls")
+    @classmethod
+    def _sources(cls, value: str) -> str:
+        parse_sources(value)
+        return value
+
+    @field_validator("keep_alive", "file_retention")
     @classmethod
     def _duration(cls, value: str) -> str:
         parse_duration(value)
@@ -409,6 +475,16 @@ class Settings(BaseSettings):
         if value != "auto" and value < 1:
             raise ValueError('must be "auto" or at least 1')
         return value
+
+    @property
+    def state_folder(self) -> Path:
+        """What STATE_DIR says."""
+        return default_state_folder(os.environ) if self.state_dir == "auto" else Path(self.state_dir)
+
+    @property
+    def database(self) -> Address:
+        """What DATABASE_URL says."""
+        return read_address(self.database_url, self.state_folder)
 
     @property
     def manages_locally(self) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import error_body, to_api_error
+from app.errors import ApiError, error_body, to_api_error
 from app.inference.disconnect import while_connected
 
 HEADERS = (
@@ -47,7 +48,13 @@ class Events(Protocol):
 
 
 class EventResponse(Response):
-    """A stream of events, until they end or the client leaves. An error becomes the last event."""
+    """A stream of events, until they end or the client leaves. An error becomes the last event.
+
+    ``head`` are its headers, and ``ping`` is what says that it goes on, if anything does.
+    """
+
+    head: ClassVar[Sequence[tuple[bytes, bytes]]] = HEADERS
+    ping: ClassVar[bytes] = PING
 
     def __init__(self, events: Events, ping_seconds: float = PING_SECONDS) -> None:
         super().__init__()
@@ -58,12 +65,15 @@ class EventResponse(Response):
         await while_connected(receive, self._serve(send), self._events.close)
 
     async def _serve(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+        await send({"type": "http.response.start", "status": 200, "headers": list(self.head)})
         try:
             await self._forward(send)
         except Exception as error:
-            await _body(send, sse(error_body(to_api_error(error)), "error"))
+            await _body(send, self._failure(to_api_error(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _failure(self, error: ApiError) -> bytes:
+        return sse(error_body(error), "error")
 
     async def _forward(self, send: Send) -> None:
         following = asyncio.ensure_future(anext(self._events, None))
@@ -71,7 +81,7 @@ class EventResponse(Response):
             while True:
                 await asyncio.wait((following,), timeout=self._ping_seconds)
                 if not following.done():
-                    await _body(send, PING)
+                    await _body(send, self.ping)
                     continue
                 event = following.result()
                 if event is None:

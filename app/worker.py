@@ -42,7 +42,7 @@ from balancer.workers.protocol import (
 from engines.base import EngineStats, HasMetrics, Health
 from engines.errors import EngineError, ModelLoadError
 from engines.lifecycle.states import LoadOptions, ModelState
-from engines.models.catalog import CatalogError
+from engines.models.catalog import AdapterEntry, CatalogError
 
 Send = Callable[[Message], None]
 
@@ -79,7 +79,9 @@ def main() -> None:
 def create_worker_app(spec: WorkerSpec, send: Send) -> FastAPI:
     """The app for one model; ``send`` gets its messages. Raises `EngineError` and `CatalogError`."""
     options = LoadOptions(**spec.options)
-    app = create_app(worker_settings(spec), worker_model=WorkerModel(spec.model, spec.path, options))
+    adapters = [AdapterEntry(**each) for each in spec.adapters]
+    model = WorkerModel(spec.model, spec.path, options, adapters)
+    app = create_app(worker_settings(spec), worker_model=model)
     app.include_router(router)
     server: Server = app.state.server
     inner = app.router.lifespan_context

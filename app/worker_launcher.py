@@ -28,7 +28,6 @@ _INHERITED = {
     "allow_special_tokens",
     "deterministic",
     "ngram_draft",
-    "max_request_bytes",
     "strict_requests",
     "stall_timeout",
     "shutdown_grace",
@@ -39,6 +38,9 @@ _FIXED = {
     "max_concurrent_requests": 100_000,
     "max_queued_requests": 100_000,
     "max_memory": "1.0",
+    # With what the parent fetched for a request in it.
+    "max_request_bytes": 2**30,
+    "media_urls": "none",
     "receive_timeout": 86_400.0,
     "send_timeout": 86_400.0,
 }
@@ -97,6 +99,7 @@ class WorkerLauncher:
             key=self._key,
             settings=self._settings_of(instance),
             options=asdict(options),
+            adapters=[each.model_dump() for each in self._library.adapters.added_to(instance.model)],
             environment={} if devices is None else {"CUDA_VISIBLE_DEVICES": devices},
         )
 

@@ -24,6 +24,7 @@ from balancer.errors import (
     QueueFull,
     UnknownModel,
 )
+from balancer.foreground import Foreground
 from balancer.lease import Lease
 from balancer.queue import FRESH, CallQueue, Tried, Waiter, is_tried
 from balancer.rates import CompletionRates
@@ -32,8 +33,7 @@ from engines.machine.reaction import Reaction
 
 # What a client is told to wait at most, in seconds.
 LONGEST_RETRY = 600.0
-# How often, in seconds, a waiting call looks at whether its deadline has moved.
-LOOK_AGAIN = 1.0
+LOOK_AGAIN = 1.0  # second until a waiting call looks whether its deadline has moved
 
 Asked = Sequence[tuple[Backend, Readiness]]
 """Backends with the readiness that each had at one moment."""
@@ -85,6 +85,7 @@ class Balancer:
         self._running: Counter[str] = Counter()
         self._total = 0
         self._rates = CompletionRates()
+        self.foreground = Foreground(clock)
         self.changed = Reaction(self._look_again)
 
     @property
@@ -96,7 +97,7 @@ class Balancer:
         return self._total
 
     def ongoing(self, model: str) -> int:
-        """Calls for ``model`` that run or wait."""
+        """Calls for ``model``, or for an adapter by its canonical name, that run or wait."""
         return self._running[model] + self._waiting.of(model)
 
     def statuses(self) -> list[BackendStatus]:
@@ -214,8 +215,9 @@ class Balancer:
         backend = self._pool.select(call.model, candidates, call)
         assert backend is not None
         self._total += 1
-        self._running[call.model] += 1
-        return Lease(backend, call, lambda lease: self._released(call.model, lease), self._clock)
+        self._running.update(call.target.counted)
+        self.foreground.begin(call)
+        return Lease(backend, call, lambda lease: self._released(call, lease), self._clock)
 
     def _deadline(self, waiter: Waiter) -> float:
         """Decision 5: the clock's time at which the wait ends.
@@ -244,16 +246,16 @@ class Balancer:
 
     # -- running and waiting -----------------------------------------------------------------------
 
-    def _released(self, model: str, lease: Lease) -> None:
+    def _released(self, call: Call, lease: Lease) -> None:
         self._total -= 1
-        self._running[model] -= 1
-        if not self._running[model]:
-            del self._running[model]
-        self._rates.released(model, lease.began, self._clock())
+        self._running -= Counter(call.target.counted)  # what is none is gone
+        self._rates.released(call.model, lease.began, self._clock())
+        self.foreground.end(call)
         self.changed()
 
     async def _wait(self, waiter: Waiter) -> Lease:
         self._enqueue(waiter)
+        self.foreground.begin(waiter.call)
         try:
             # A backend may have become free or failed since: the queue decides, in order.
             self.changed()
@@ -263,6 +265,7 @@ class Balancer:
             raise
         finally:
             self._waiting.remove(waiter)
+            self.foreground.end(waiter.call)
             if not waiter.has_lease:
                 self.changed()  # nobody needs to make way for it any more
 

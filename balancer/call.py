@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engines.base import Resident, Usage
+from engines.models.model import adapter_name
+
+# From this priority on nobody waits for a call: a batch's.
+BACKGROUND_PRIORITY = 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The model that a request is for, and the LoRA adapter of it, by their canonical names.
 
-    ``asked_name`` is what the client wrote: one of these, an alias, or either in other letter case.
+    ``asked_name`` is what the client wrote: `name`, the adapter's own name, an alias, in any letter case.
     """
 
     model: str
@@ -23,8 +27,18 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The name that every backend knows the target by: the adapter's, else the model's."""
-        return self.model if self.adapter is None else self.adapter
+        """The canonical name, by which workers know the target: ``model:adapter``, or the model's."""
+        return self.model if self.adapter is None else adapter_name(self.model, self.adapter)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The names that its calls count for: the model's, and the adapter's."""
+        return (self.model,) if self.adapter is None else (self.model, self.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which upstreams may know it: other servers call adapters by their own names."""
+        return (self.name,) if self.adapter is None else (self.name, self.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +125,15 @@ class WireFormat:
 
     ``is_end``: whether the last bytes of an event stream end it as they should. ``find_usage``: the token
     counts in the last bytes of an answer. ``count_tokens``: how many tokens a piece of an event stream
-    carries, taking an event with text for one.
+    carries, taking an event with text for one. An event has ``event_lines``, with the empty one behind it.
+    ``ping`` is the event that says that a silent stream goes on, if there is one.
     """
 
     is_end: Callable[[bytes], bool]
     find_usage: Callable[[bytes], Usage | None]
     count_tokens: Callable[[bytes], int]
+    event_lines: int = 2
+    ping: bytes = b""
 
 
 Run = Callable[[Resident, ResumePoint | None], Awaitable[Reply]]
@@ -129,9 +146,11 @@ class Call:
     Clients may choose ``request_id``; ``answer_id``, by which workers know the call, is its own.
     ``run`` serves it on an engine of this process, from a `ResumePoint` on if another backend began it;
     ``path``, ``headers`` and ``body`` are what a worker or an upstream is sent, and ``wire`` says how to
-    read its answer. ``defaults`` are fields of the body that count where the client said nothing.
+    read its answer. ``defaults`` are fields of the body that count where the client said nothing, and
+    ``worker_fields`` those that workers get besides, which others would take for something else.
     ``resumable``: another backend may go on with its stream. ``conversation`` gives the text whose
     beginning decides what a prefix cache is worth. Calls of lower ``priority`` are served first.
+    ``inline`` puts into the body what workers do not fetch themselves.
     ``keep_alive``: how many seconds the model stays loaded after this call (-1: for good); None leaves
     it at what the model has. ``hops`` are the ids of the servers that it came through.
     """
@@ -146,12 +165,14 @@ class Call:
     run: Run | None = None
     headers: Sequence[tuple[bytes, bytes]] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    worker_fields: Mapping[str, Any] = field(default_factory=dict)
     meter: TokenMeter = field(default_factory=NoMeter)
     resumable: bool = False
     priority: int = 0
     conversation: Callable[[], str] | None = None
     keep_alive: float | None = None
     hops: Sequence[str] = ()
+    inline: Callable[[bytes], Awaitable[bytes]] | None = None
 
     def __post_init__(self) -> None:
         self.answer_id = self.answer_id or self.request_id
@@ -159,6 +180,11 @@ class Call:
     @property
     def model(self) -> str:
         return self.target.model
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it is work in the background, see `Foreground`."""
+        return self.priority >= BACKGROUND_PRIORITY
 
     def body_for(self, name: str) -> bytes:
         """The body that a backend gets which knows the target as ``name``: the client's own bytes, unless
@@ -168,6 +194,13 @@ class Call:
         if name == self.target.asked_name and (body := spliced(self.body, self.defaults)) is not None:
             return body
         return json.dumps({**json.loads(self.body), "model": name, **self.defaults}).encode()
+
+    def worker_body(self) -> bytes:
+        """The body that a worker gets. It knows the model by its canonical name only."""
+        body, more = self.body_for(self.target.name), self.worker_fields
+        if not more:
+            return body
+        return spliced(body, more) or json.dumps({**json.loads(body), **more}).encode()
 
 
 def spliced(body: bytes, fields: Mapping[str, Any]) -> bytes | None:

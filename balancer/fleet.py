@@ -11,7 +11,7 @@ from balancer.backends.base import Backend, BackendStatus
 from balancer.backends.managed import ManagedBackend
 from balancer.backends.readiness import Busy, Ready
 from balancer.backends.upstream import UpstreamBackend
-from balancer.call import Call
+from balancer.call import Call, Target
 from balancer.errors import UnknownModel
 from balancer.instances import Deployment, Instance, InstanceKind, Instances
 from balancer.policies import Strategy
@@ -85,7 +85,8 @@ class Fleet:
         """Not kept: whether an instance can have adapters is known once it is loaded."""
         instances = self._instances_of(model)
         able = [each for each in instances if each.may_have_adapters]
-        pool = (*able, *self.upstreams.serving(adapter)) or tuple(instances)  # which then say why not
+        elsewhere = self.upstreams.serving(*Target(model, adapter).names)
+        pool = (*able, *elsewhere) or tuple(instances)  # which then say why not
         if not pool:
             raise UnknownModel(f"no backend of model {model!r} has the adapter {adapter!r}")
         return pool

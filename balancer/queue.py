@@ -66,18 +66,18 @@ class CallQueue:
         return iter(tuple(self._waiters))
 
     def of(self, model: str) -> int:
-        """How many calls for ``model`` wait."""
+        """How many calls for ``model``, or for an adapter by its canonical name, wait."""
         return self._by_model[model]
 
     def add(self, waiter: Waiter) -> None:
         self._arrivals += 1
         waiter.order = (waiter.call.priority, not waiter.tried, self._arrivals)
         insort(self._waiters, waiter, key=lambda each: each.order)
-        self._by_model[waiter.call.model] += 1
+        self._by_model.update(waiter.call.target.counted)
 
     def remove(self, waiter: Waiter) -> None:
         self._waiters.remove(waiter)
-        model = waiter.call.model
-        self._by_model[model] -= 1
-        if not self._by_model[model]:
-            del self._by_model[model]
+        for name in waiter.call.target.counted:
+            self._by_model[name] -= 1
+            if not self._by_model[name]:
+                del self._by_model[name]

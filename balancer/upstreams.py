@@ -31,9 +31,9 @@ class Upstreams(Sequence[UpstreamBackend]):
     def find(self, name: str) -> UpstreamBackend | None:
         return next((upstream for upstream in self._backends if upstream.name == name), None)
 
-    def serving(self, model: str) -> list[UpstreamBackend]:
-        """The upstreams that have ``model``."""
-        return [upstream for upstream in self._backends if upstream.serves(model)]
+    def serving(self, *names: str) -> list[UpstreamBackend]:
+        """The upstreams that have a model, by one of its ``names``."""
+        return [upstream for upstream in self._backends if any(map(upstream.serves, names))]
 
     def models(self) -> list[str]:
         """The models that any of them has, each once."""

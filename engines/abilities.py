@@ -22,6 +22,8 @@ TOLD = (
     "structured",
     "reasoning",
     "fim",
+    "vision",
+    "audio",
     "embeddings",
     "rerank",
     "adapters",
@@ -40,6 +42,12 @@ class Abilities:
     context_length: int | None = None
     pooling: str = ""
     embedding_length: int = 0
+
+    @property
+    def input_modalities(self) -> list[str]:
+        """What goes in: text, and what a model that can chat is shown or plays beside it."""
+        kinds = {"image": "vision", "audio": "audio"}
+        return ["text", *(kind for kind, able in kinds.items() if able in self.capabilities)]
 
     @property
     def output_modalities(self) -> list[str]:
@@ -74,10 +82,10 @@ def _expected(model: Model, engine: EngineDescriptor) -> frozenset[str]:
         return declared & {model.purpose}
     has = set(_OF_TEXT)
     if file.has_chat_template or engine.brings_templates or "chat_template" in model.entry.options:
-        has |= _OF_CHATS | ({"reasoning"} if file.reasons else set())
+        has |= _OF_CHATS | file.senses | ({"reasoning"} if file.reasons else set())
     if file.has_fim:
         has.add("fim")
-    if model.entry.adapters:
+    if engine.adapts or model.entry.adapters or model.entry.options.get("enable_lora") is True:
         has.add("adapters")
     return declared & has
 

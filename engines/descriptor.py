@@ -86,7 +86,8 @@ class EngineDescriptor:
     ``idle_gpu`` says that the engine's build leaves a GPU of the machine idle, and what to do about it;
     nothing if it does not. It may import the packages.
 
-    ``shares_weights``: engines of one model in one process have its weights in memory once.
+    ``adapts``: its models that generate text take LoRA adapters at any time, not only if they were loaded
+    for that. ``shares_weights``: engines of one model in one process have its weights in memory once.
     ``brings_templates``: it has chat templates of its own for models without one. ``check`` raises
     `ModelLoadError` for settings that no load can succeed with: quick, as it comes before each. ``quantizer``
     makes the files that this engine needs for another quantisation; without one the engine is told of the
@@ -108,6 +109,7 @@ class EngineDescriptor:
     request_fields: frozenset[str] = frozenset()
     packages: Callable[[], Mapping[str, str]] = _no_packages
     idle_gpu: Callable[[Facts], str] = _no_idle_gpu
+    adapts: bool = False
     shares_weights: bool = False
     brings_templates: bool = False
     check: Callable[[LoadSpec], None] = _anything_goes

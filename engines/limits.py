@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from engines.base import GenerationRequest
@@ -22,7 +22,8 @@ def generation_limit(request: GenerationRequest, *, context_length: int, n_vocab
     room = context_length - len(prompt)
     if room < 0 or (room == 0 and wanted != 0):
         raise ContextLengthExceeded(context_length, len(prompt))
-    check_token_ids(prompt, n_vocab)
+    # Engines give media ids of their own, outside the vocabulary.
+    check_token_ids([each for each in prompt if each >= 0] if request.prompt.media else prompt, n_vocab)
     check_token_ids([token for token, _ in request.sampling.logit_bias], n_vocab, param="logit_bias")
     if not prompt:
         raise RequestError("the prompt has no tokens", param="prompt")
@@ -105,6 +106,12 @@ def refuse_adapter(request: GenerationRequest) -> None:
     """For engines without the capability "adapters"."""
     if request.adapter is not None:
         raise UnsupportedFeature("this model's engine has no adapters", param="model")
+
+
+def no_adapter(name: str, known: Iterable[str]) -> UnsupportedFeature:
+    """For a request that names an adapter which the model was not loaded with."""
+    there = ", ".join(known) or "none"
+    return UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {there})", param="model")
 
 
 def no_prompt_logprobs() -> UnsupportedFeature:

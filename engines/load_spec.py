@@ -7,15 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines.base import Adapter
 from engines.models.purpose import Pooling
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA adapter: a folder in PEFT's format, and the name that requests use."""
-
-    name: str
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +25,9 @@ class LoadSpec:
     ``answer_format`` names the one in which the model writes reasoning and calls, None: as its chat template
     shows; ``pooling`` (None: the model's files say whether it pools, and how), ``matryoshka`` and
     ``dimensions`` are as in `EngineInfo`; ``rerank_template`` makes a model that generates a reranker
-    (`engines.text.ranking.pair_template`); ``options`` are passed on to the engine's own configuration by
-    name, and one that it does not know is an error.
+    (`engines.text.ranking.pair_template`); ``projector`` is the file by which a GGUF model sees or hears;
+    ``options`` are passed on to the engine's own configuration by name, and one that it does not know is an
+    error.
     """
 
     engine: str
@@ -59,5 +53,6 @@ class LoadSpec:
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
     rerank_template: str | None = None
+    projector: Path | None = None
     ngram_draft: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 from engines.base import AnswerDelta, Chunk, FinishReason, GenerationRequest, ToolCallDelta, Usage
 from engines.errors import EngineError
-from engines.text.answers.assembler import Released
 from engines.text.answers.output import Output, TokenTexts, finish_of, output_of
 
 
@@ -25,6 +25,13 @@ def merge(first: Chunk, second: Chunk) -> Chunk:
         prompt_logprobs=first.prompt_logprobs + second.prompt_logprobs,
         stop=second.stop,
     )
+
+
+def _keeps_order(first: Chunk, second: Chunk) -> bool:
+    """Whether both can be one chunk, in which reasoning comes before text and text before calls."""
+    if first.tool_calls:
+        return not (second.text or second.reasoning)
+    return not (first.text and second.reasoning)
 
 
 def _join(first: tuple[ToolCallDelta, ...], second: tuple[ToolCallDelta, ...]) -> tuple[ToolCallDelta, ...]:
@@ -57,12 +64,12 @@ def resume(
     return None
 
 
-def retell(request: GenerationRequest, vocabulary: TokenTexts) -> AnswerDelta:
+def retell(request: GenerationRequest, vocabulary: TokenTexts) -> tuple[AnswerDelta, ...]:
     """The parts of the answer that `resume` does not tell again."""
-    output, told = output_of(request, vocabulary), Released()
-    for token in request.generated:
-        told = told.then(output.push(token))
-    return AnswerDelta(told.text, told.reasoning, told.tool_calls)
+    output = output_of(request, vocabulary)
+    released = map(output.push, request.generated)
+    told = (AnswerDelta(each.text, each.reasoning, each.tool_calls) for each in released)
+    return tuple(each for each in told if each != AnswerDelta())
 
 
 def ended(last: Chunk) -> ChunkStream:
@@ -79,17 +86,18 @@ def _last(request: GenerationRequest, output: Output, reason: FinishReason, gene
 
 
 class ChunkStream:
-    """A `TokenStream` of at most one pending chunk.
+    """A `TokenStream` of hardly more than one pending chunk.
 
-    When the reader lags, chunks merge instead of queueing, so a slow client holds one chunk rather
-    than one object a token. Used on the event loop's thread only.
+    When the reader lags, chunks merge instead of queueing, so a slow client holds one chunk for each part of
+    an answer rather than one object a token. Used on the event loop's thread only.
     """
 
-    __slots__ = ("_ended", "_error", "_on_close", "_pending", "_waiter")
+    __slots__ = ("_earlier", "_ended", "_error", "_on_close", "_pending", "_waiter")
 
     def __init__(self, on_close: Callable[[], None]) -> None:
         """``on_close`` runs once if the stream is closed before its last chunk was put."""
         self._pending: Chunk | None = None
+        self._earlier: deque[Chunk] = deque()  # in front of it
         self._error: EngineError | None = None
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -99,7 +107,14 @@ class ChunkStream:
         """Hand over a chunk; one with a ``finish_reason`` ends the stream."""
         if self._ended:
             return
-        self._pending = merge(self._pending, chunk) if self._pending else chunk
+        pending = self._pending
+        if pending is None:
+            self._pending = chunk
+        elif _keeps_order(pending, chunk):
+            self._pending = merge(pending, chunk)
+        else:
+            self._earlier.append(pending)
+            self._pending = chunk
         if chunk.finish_reason is not None:
             self._end()
         self._wake()
@@ -116,6 +131,7 @@ class ChunkStream:
         """Abort the sequence if it still runs and end the iteration. Synchronous, idempotent."""
         on_close = self._on_close
         self._pending = self._error = None
+        self._earlier.clear()
         self._end()
         self._wake()
         if on_close is not None:
@@ -133,6 +149,8 @@ class ChunkStream:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        if self._earlier:
+            return self._earlier.popleft()
         chunk, self._pending = self._pending, None
         return chunk
 

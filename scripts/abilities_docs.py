@@ -25,7 +25,9 @@ ROWS = {
     "prompt_logprobs": "log probabilities of prompts (`echo` with `logprobs`, `prompt_logprobs`)",
     "embeddings": "embeddings, with models made for them",
     "rerank": "reranking, with models made for it",
-    "adapters": "LoRA adapters from the catalog",
+    "vision": "images in chats, with models that see ([docs/images.md](docs/images.md))",
+    "audio": "audio in chats, with models that hear",
+    "adapters": "LoRA adapters",
     "sleep": "sleep in main memory (llama.cpp on CPUs, vLLM on GPUs)",
 }
 """What each capability, or field of requests, is called there."""

@@ -35,6 +35,7 @@ SETTINGS = {
     "INFERENCE_MODE": "multi_instance",
     "MAX_CONCURRENT_MODELS": "2",  # the bundled one, and one for embeddings
     "LOG_LEVEL": "WARNING",
+    "OLLAMA_API": "true",
     # Each library tries a wrong one.
     "RATE_LIMIT_WRONG_KEYS": "0",
 }

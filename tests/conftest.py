@@ -4,6 +4,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from app.settings import Settings
 
+_NUMBERS = count()
 END_TO_END = Path(__file__).parent / "e2e"
 # They have environments of their own (`make test-clients`).
 collect_ignore = ["clients"]
@@ -31,6 +33,20 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
         monkeypatch.delenv(name, raising=False)
     os.environ.pop("OPENAI_API_KEY", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_state_of_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The same for servers that several tests share, which begin before any test's own fixtures."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.getbasetemp() / "state-shared")
+
+
+@pytest.fixture(autouse=True)
+def _own_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a developer's own server has kept is left alone, and each test begins with nothing kept."""
+    # A folder that is not made until something is kept, which hardly any test does.
+    place = tmp_path_factory.getbasetemp() / f"state-{os.getpid()}-{next(_NUMBERS)}"
+    monkeypatch.setenv("XDG_STATE_HOME", str(place))
 
 
 @pytest.fixture(autouse=True, scope="session")

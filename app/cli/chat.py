@@ -26,7 +26,7 @@ RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Conversation:
+class ChatSession:
     """The messages so far, and the options of the next request."""
 
     model: str
@@ -62,7 +62,7 @@ def chat(
     given = {"max_tokens": max_tokens, "temperature": temperature}
     options = {name: value for name, value in given.items() if value is not None}
     with errors_told(server), server.client() as http:
-        talk = Conversation(model or client.first_model(http), system, options)
+        talk = ChatSession(model or client.first_model(http), system, options)
         if _is_interactive():
             _converse(http, talk)
         else:
@@ -73,13 +73,13 @@ def _is_interactive() -> bool:
     return sys.stdin.isatty()
 
 
-def _answer_lines(http: httpx.Client, talk: Conversation) -> None:
+def _answer_lines(http: httpx.Client, talk: ChatSession) -> None:
     for line in sys.stdin:
         if question := line.strip():
             talk.remember(question, _say(_ask(http, talk.request(question))))
 
 
-def _converse(http: httpx.Client, talk: Conversation) -> None:
+def _converse(http: httpx.Client, talk: ChatSession) -> None:
     if importlib.util.find_spec("readline"):
         importlib.import_module("readline")  # gives input() line editing and history
     err.print(Text(talk.model, "bold") + Text(f". {HELP}"))
@@ -105,7 +105,7 @@ def _read() -> str | None:
     return None
 
 
-def _command(talk: Conversation, line: str) -> bool:
+def _command(talk: ChatSession, line: str) -> bool:
     """Carry out a slash command; False means leave."""
     name, _, argument = line.partition(" ")
     match name:
@@ -122,7 +122,7 @@ def _command(talk: Conversation, line: str) -> bool:
     return True
 
 
-def _turn(http: httpx.Client, talk: Conversation, question: str) -> None:
+def _turn(http: httpx.Client, talk: ChatSession, question: str) -> None:
     """Ask and print; what goes wrong ends this answer, not the conversation."""
     pieces = _ask(http, talk.request(question))
     try:

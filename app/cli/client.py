@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from app.cli.stream import DONE, LineSplitter, error_message, event_data
+from app.answer_bytes import DONE, LineSplitter, error_message, event_data
 
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
 """Seconds. Reading waits long: a queue or a long prompt may come before the first token."""

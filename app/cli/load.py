@@ -18,9 +18,10 @@ from typing import Any
 import httpx
 import psutil
 
+from app.answer_bytes import error_message
 from app.cli.client import TIMEOUT
 from app.cli.common import auth_headers, is_loopback
-from app.cli.stream import StreamedAnswer, StreamReader, error_message
+from app.cli.stream import StreamedAnswer, StreamReader
 
 _VOCABULARY = (
     "river stone window engine garden letter morning signal copper forest market shadow bridge island "

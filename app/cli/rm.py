@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -10,12 +9,10 @@ import typer
 
 from app.cli import client
 from app.cli.common import fail, load_settings, open_library, out
-from app.cli.removal import NotRemovable, belongings, remove, total_size
 from app.cli.server import ApiKey, ServerAddress, errors_told, find_server
 from app.cli.text import size_text
+from app.operations.removal import NotRemovable, removable, remove, total_size
 from engines.errors import ModelFileNotFound
-from engines.models.library import Library
-from engines.models.model import Model
 
 
 def rm(
@@ -34,7 +31,7 @@ def rm(
     library = open_library(settings)
     try:
         model = library.find(name)
-        paths = _removable(library, model)
+        paths = removable(library, model)
     except ModelFileNotFound as error:
         raise fail(error.message) from None
     except NotRemovable as error:
@@ -51,21 +48,6 @@ def rm(
     except OSError as error:
         raise fail(f"Not all of {model.name} could be deleted: {error}") from None
     out.print(f"Deleted {model.name}, {size}", markup=False)
-
-
-def _removable(library: Library, model: Model) -> list[Path]:
-    """Raises `NotRemovable`."""
-    if model.file is None:
-        raise NotRemovable(f"{model.name} is not on disk: there is nothing to delete")
-    paths = belongings(model.file, library.base)
-    within = [
-        other.name
-        for other in library.models()
-        if other.file is not None and model.file.path in other.file.path.parents
-    ]
-    if within:
-        raise NotRemovable(f"{model.file.path} holds other models too: delete {', '.join(within)} first")
-    return paths
 
 
 def _release(server: ServerAddress, name: str) -> None:

@@ -12,7 +12,7 @@ from app.inference.targets import Resolved
 from app.inference.task import BaseTask, Task
 from app.inference.wire_request import WireRequest
 from balancer.call import Reply, ResumePoint, WireFormat
-from engines.base import AnswerDelta, Chunk, Prompt, Resident, Usage
+from engines.base import AnswerDelta, Chunk, Media, Prompt, Resident, Usage
 from engines.models.purpose import Purpose
 
 
@@ -27,12 +27,14 @@ T = TypeVar("T", bound=BaseTask)
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run of a task: for which request, kept in which record, on which engine, from where on."""
+    """One run of a task: for which request, kept in which record, on which engine, from where on, and with
+    which media in its messages."""
 
     request: WireRequest
     record: RequestRecord
     resident: Resident
     resume_point: ResumePoint | None = None
+    media: Sequence[Media] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class AnswerContext:
 
     ``answer_id`` is no other answer's. ``choices`` is how many answers there are; ``has_parts``: there may be
     more in them than content. ``prompts`` are what they answer, one for each.
-    An answer that another backend began, up to ``resume_point``, has been opened there; ``begun`` is what it
-    had by then.
+    An answer that another backend began, up to ``resume_point``, has been opened there; ``begun`` are the
+    parts that it had by then, in order.
     """
 
     answer_id: str
@@ -50,7 +52,7 @@ class AnswerContext:
     has_parts: bool = False
     prompts: Sequence[Prompt] = ()
     resume_point: ResumePoint | None = None
-    begun: AnswerDelta | None = None
+    begun: Sequence[AnswerDelta] = ()
 
 
 class AnswerWriter(Protocol):
@@ -111,7 +113,7 @@ class Dialect(Protocol[T]):
     def error_event(self, error: Exception, sent: bytes) -> bytes:
         """The end of a stream that failed when its status had been sent.
 
-        ``sent`` is the end of what was: the last events, or a part of one.
+        ``sent`` are the first and the last events that were, or parts of them.
         """
         ...
 

@@ -18,6 +18,7 @@ from app.inference.resume import cannot_resume, is_resumable
 from app.inference.targets import Resolved
 from app.inference.task import BaseTask, Task
 from app.inference.wire_request import WireRequest
+from app.media.loading import MediaLoader, RequestMedia
 from balancer.balancer import Balancer
 from balancer.call import Call, Reply, ResumePoint, Target
 from balancer.dispatch import Dispatch, Failovers
@@ -42,37 +43,63 @@ class Inference:
     dispatch: Dispatch
     record: RequestRecord
     dialect: Dialect[Any]
+    media: RequestMedia | None = None
     for_parent: bool = False
+
+    async def open(self) -> tuple[Reply, bytes]:
+        """Load the media, then find a backend: its reply, and the first bytes (`Dispatch.open`)."""
+        if self.media is not None:
+            await self.media.load()
+        return await self.dispatch.open()
+
+    def close(self) -> None:
+        """Let go of everything; a request that did not `end` counts as aborted. Idempotent."""
+        self._end("aborted", None)
+        self.dispatch.close()
+        if self.media is not None:
+            self.media.release()
 
     def end(self, status: int, error: str | None = None) -> None:
         """Close the record with the answer's HTTP ``status``."""
         self._end("finished" if status < 400 else "refused" if status < 500 else "error", error)
-
-    def abort(self) -> None:
-        """Close the record of a request that nobody waits for any more, unless it ended before."""
-        self._end("aborted", None)
 
     def _end(self, status: Status, error: str | None) -> None:
         self.record.end(status, error, backend=self.dispatch.backend, attempts=self.dispatch.attempts)
 
 
 class Pipeline:
-    """Starts inferences. ``is_worker``: the parent decides how long the model stays loaded."""
+    """Starts inferences. ``check`` raises `EngineError` for tasks that the target is known not to meet.
+    ``is_worker``: the parent decides how long the model stays loaded."""
 
     def __init__(
-        self, balancer: Balancer, failovers: Failovers, make_record: MakeRecord, *, is_worker: bool = False
+        self,
+        balancer: Balancer,
+        failovers: Failovers,
+        make_record: MakeRecord,
+        media: MediaLoader,
+        check: Callable[[BaseTask], None],
+        *,
+        is_worker: bool = False,
     ) -> None:
         self._balancer = balancer
         self._failovers = failovers
         self._make_record = make_record
+        self._media = media
+        self._check = check
         self._is_worker = is_worker
 
     def begin(self, task: T, dialect: Dialect[T], request: WireRequest) -> Inference:
-        """The inference of ``task`` on whatever backend serves its target."""
+        """The inference of ``task`` on whatever backend serves its target.
+
+        Raises `UnsupportedFeature` for what the target is known not to do.
+        """
+        self._check(task)
+        media = self._media.of(task.media) if task.media else None
         record = self._make_record(task.target, request.path, request.request_id)
 
         async def run(resident: Resident, resume_point: ResumePoint | None) -> Reply:
-            execution = Execution(request, record, resident, resume_point or request.resume_point)
+            loaded = media.loaded if media is not None else ()
+            execution = Execution(request, record, resident, resume_point or request.resume_point, loaded)
             return await dialect.run(task, execution)
 
         call = Call(
@@ -86,17 +113,24 @@ class Pipeline:
             run=run,
             headers=request.headers,
             defaults=task.defaults,
+            worker_fields=request.worker_fields,
             meter=record,
             resumable=isinstance(task, Task) and is_resumable(task),
             priority=task.priority,
             conversation=task.conversation,
             keep_alive=None if self._is_worker else task.keep_alive,
             hops=request.hops,
+            inline=media.inline if media is not None else None,
         )
-        return self._inference(call, record, dialect, for_parent=request.for_parent)
+        return self._inference(call, record, dialect, media, for_parent=request.for_parent)
 
     def relay(
-        self, resolved: Resolved, dialect: Dialect[Any], request: WireRequest, document: Mapping[str, Any]
+        self,
+        resolved: Resolved,
+        dialect: Dialect[Any],
+        request: WireRequest,
+        document: Mapping[str, Any],
+        priority: int = 0,
     ) -> Inference:
         """The inference of a request that only upstreams can serve: its ``document`` is passed on unread."""
         record = self._make_record(resolved.target, request.path, request.request_id)
@@ -110,6 +144,7 @@ class Pipeline:
             wire=dialect.wire,
             headers=request.headers,
             meter=record,
+            priority=priority,
             conversation=lambda: str(document.get("messages") or document.get("prompt")),
             hops=request.hops,
         )
@@ -122,9 +157,12 @@ class Pipeline:
         """
         if task.stream:
             task = replace(task, stream=False, defaults={**task.defaults, "stream": False})
-        inference = self.begin(task, dialect, request)
+        return await self.whole(self.begin(task, dialect, request))
+
+    async def whole(self, inference: Inference) -> tuple[int, bytes]:
+        """As `answer`, of an inference that does not stream."""
         try:
-            answer, first = await inference.dispatch.open()
+            answer, first = await inference.open()
             body = bytearray(first)
             async for data in answer.body:
                 body += data
@@ -136,15 +174,20 @@ class Pipeline:
             inference.end(to_api_error(error).status, str(error))
             raise
         finally:
-            inference.abort()
-            inference.dispatch.close()
+            inference.close()
         return answer.status, bytes(body)
 
     def _inference(
-        self, call: Call, record: RequestRecord, dialect: Dialect[Any], *, for_parent: bool = False
+        self,
+        call: Call,
+        record: RequestRecord,
+        dialect: Dialect[Any],
+        media: RequestMedia | None = None,
+        *,
+        for_parent: bool = False,
     ) -> Inference:
         dispatch = Dispatch(self._balancer, call, self._failovers)
-        return Inference(call, dispatch, record, dialect, for_parent)
+        return Inference(call, dispatch, record, dialect, media, for_parent)
 
 
 async def generate(task: Task, dialect: GeneratingDialect, execution: Execution) -> Reply:
@@ -154,7 +197,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
     capabilities.check(task.needs, execution.resident.info)
     engine = cast(Engine, execution.resident)
     with told_of(task, engine.info):
-        prompts = await prompts_of(task, engine)
+        prompts = await prompts_of(task, engine, execution.media)
         plan = None
         if task.messages is not None:
             with _told_of_structure(task):
@@ -177,7 +220,7 @@ async def generate(task: Task, dialect: GeneratingDialect, execution: Execution)
             has_parts=plan is not None,
             prompts=[prompt for prompt in prompts for _ in range(task.n)],
             resume_point=resume_point,
-            begun=engine.retell(sequences[0]) if resume_point is not None else None,
+            begun=engine.retell(sequences[0]) if resume_point is not None else (),
         ),
     )
     if not task.stream:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from app.inference.task import Task
-from engines.base import EngineInfo, Generates, Prompt
+from engines.base import EngineInfo, Generates, Media, Prompt
 from engines.errors import ContextLengthExceeded
 
 
-async def prompts_of(task: Task, engine: Generates) -> list[Prompt]:
-    """The prompts of a task, rendered and tokenised; token ids are taken as they are."""
+async def prompts_of(task: Task, engine: Generates, media: Sequence[Media] = ()) -> list[Prompt]:
+    """The prompts of a task, rendered and tokenised; token ids are taken as they are. ``media`` are what
+    `Task.media` refers to."""
     if task.messages is not None:
         tools = task.tools.definitions if task.tools is not None else None
-        return [await engine.render_chat(task.messages, tools=tools, rendering=task.rendering)]
+        rendering = task.rendering
+        return [await engine.render_chat(task.messages, tools=tools, rendering=rendering, media=media)]
     prompts: list[Prompt] = []
     for item in task.prompts:
         if task.suffix is not None:

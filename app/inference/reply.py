@@ -114,12 +114,16 @@ class CommentedStream(EventStream):
     def _piece(self, opening: bytes, events: bytes) -> bytes:
         if not (opening or events):
             return b""
-        return self._begin() + opening + (self._tokens() + events if events else b"")
+        opening = protocol.together_comment(opening) + opening
+        if not events:
+            return self._begin() + opening
+        return self._begin() + opening + protocol.together_comment(events) + self._tokens() + events
 
     def _last(self, opening: bytes, events: bytes, usage: Usage) -> bytes:
         return b"".join(
             (
                 self._begin(),
+                protocol.together_comment(opening),
                 opening,
                 protocol.LAST,
                 self._tokens(),

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from app.inference.task import BaseTask
 from balancer.call import Target
+from engines.abilities import Abilities
+from engines.base.media import SENSES, MediaKind
 from engines.errors import RequestError, UnsupportedFeature
 from engines.models.catalog import SamplingDefaults
 from engines.models.library import Library
@@ -74,11 +77,14 @@ class Targets:
         library: Library,
         upstreams: Callable[[], Iterable[Serves]],
         can_chat: Callable[[Model], bool] = lambda model: True,
+        abilities: Callable[[Model], Abilities] = lambda model: Abilities(),
     ) -> None:
-        """``can_chat``: whether there is a chat template for a model of the library."""
+        """``can_chat``: whether there is a chat template for a model of the library; ``abilities`` are those
+        that it will have once it is loaded, none where that is not known."""
         self._library = library
         self._upstreams = upstreams
         self._can_chat = can_chat
+        self._abilities = abilities
 
     def resolve(self, name: str, purpose: Purpose | None = None) -> Resolved:
         """The target that a request for ``name`` goes to; without a name, the only model for ``purpose``.
@@ -95,13 +101,32 @@ class Targets:
                 return foreign
             self._library.find(name)  # raises: it says which names there are
         assert known is not None
-        target = Target(known.name, _adapter(known, name), name)
-        if known.is_absent and not self._is_upstream(target.name):
+        target = Target(known.name, self._library.adapters.named(name), name)
+        is_elsewhere = any(map(self._is_upstream, target.names))
+        if known.is_absent and not is_elsewhere:
             self._library.on_disk(known.name)  # raises: it says how to get the model
-        is_elsewhere = self._is_upstream(target.name)
         can_chat = self._can_chat(known) or is_elsewhere
         purpose = None if is_elsewhere else known.purpose
         return Resolved(target, known.sampling, can_chat, purpose, self.models_for)
+
+    def check_senses(self, task: BaseTask) -> None:
+        """Raise `UnsupportedFeature` if ``task`` has images or sounds and its model is known not to take
+        them: before it is loaded, and before anything is fetched."""
+        for kind, sense in SENSES.items():
+            param = task.needs.get(sense)
+            known = self._library.get(task.target.model) if param is not None else None
+            if known is None or self._is_upstream(task.target.name):
+                continue
+            able = self._abilities(known).capabilities
+            if able and sense not in able:
+                raise UnsupportedFeature(self._lacks(task.target, sense, kind), param=param)
+
+    def _lacks(self, target: Target, sense: str, kind: MediaKind) -> str:
+        models = [each for each in self._library.models() if not each.is_absent]
+        others = [each.name for each in models if sense in self._abilities(each).capabilities][:_MOST_NAMED]
+        what = "images" if kind == "image" else "audio"
+        advice = f"use a model that does, such as {', '.join(others)}" if others else "no model here does"
+        return f"model {target.name} takes no {what}: {advice} (`{sense}` among its capabilities)"
 
     def foreign(self, name: str) -> Resolved | None:
         """The target for ``name`` if only upstreams have it and the library does not know it; else None."""
@@ -133,9 +158,3 @@ class Targets:
 
     def _is_upstream(self, name: str) -> bool:
         return any(upstream.serves(name) for upstream in self._upstreams())
-
-
-def _adapter(model: Model, name: str) -> str | None:
-    """The adapter of ``model`` that ``name`` is, by its canonical name."""
-    wanted = name.lower()
-    return next((each.name for each in model.entry.adapters if each.name.lower() == wanted), None)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.inference.media import MediaReference
 from app.schemas.unknown_fields import UnknownField
 from balancer.call import Target
 from balancer.prefixes import BLOCK_CHARS, MAX_BLOCKS
@@ -24,7 +25,8 @@ class BaseTask:
     answer comes as events. Of requests that wait, those with the lowest ``priority`` go first;
     ``keep_alive`` as in `Call`. ``defaults`` are fields, as the API names them, that the catalog or the model
     sets and the client did not. ``unknown`` are fields of the request that nobody knows; with ``must_fit`` a
-    `max_tokens` beyond the context is refused instead of cut to what fits.
+    `max_tokens` beyond the context is refused instead of cut to what fits. ``media`` are the images and
+    sounds that it refers to, which are loaded before a backend is asked.
     """
 
     target: Target
@@ -35,6 +37,7 @@ class BaseTask:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[UnknownField, ...] = ()
     must_fit: bool = False
+    media: tuple[MediaReference, ...] = ()
 
     def conversation(self) -> str:
         """The text whose beginning decides what a prefix cache is worth, as far as it counts."""
@@ -46,11 +49,12 @@ class Task(BaseTask):
     """A request for answers of generated text.
 
     ``messages`` are a conversation as chat templates take it (a role and one string, and what belongs to
-    tool calls), made a prompt as ``rendering`` says; without one, each of ``prompts`` is a text or its token
-    ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are generated
-    for each prompt, or the best ``n`` of ``best_of``. ``max_tokens`` None is up to the context's end;
-    ``logprobs`` and ``prompt_logprobs`` as in `GenerationRequest`. With a ``suffix`` an answer is what stands
-    between a prompt and it, where ``files`` are beside them.
+    tool calls), made a prompt as ``rendering`` says. Where ``media`` are in a message, its content is a list
+    of parts instead: text, and what `MediaList` makes. Without messages, each of ``prompts`` is a text or its
+    token ids, and texts get the special tokens that the model wants if ``add_special``. ``n`` answers are
+    generated for each prompt, or the best ``n`` of ``best_of``. ``max_tokens`` None is up to the context's
+    end; ``logprobs`` and ``prompt_logprobs`` as in `GenerationRequest`. With a ``suffix`` an answer is what
+    stands between a prompt and it, where ``files`` are beside them.
 
     ``include_usage`` ends a stream with the token counts, and ``continuous_usage`` tells those so far with
     every event; ``tell_token_ids`` tells the tokens themselves, ``tell_prompt_logprobs`` those of the

@@ -16,7 +16,7 @@ from app.inference.pieces import PiecesBody
 from app.inference.prompting import longer, prompts_of, told_of
 from app.inference.task import BaseTask, Task
 from balancer.call import Reply
-from engines.base import Encodes, Engine
+from engines.base import Encodes, Engine, Media
 from engines.errors import ContextLengthExceeded
 from engines.limits import check_prompt_length
 
@@ -40,6 +40,19 @@ class TokensTask(BaseTask):
 
     def conversation(self) -> str:
         return ""  # nothing of it stays in a cache
+
+
+def tokens_of(chat: Task) -> TokensTask:
+    """The request for the tokens that ``chat`` would take."""
+    return TokensTask(
+        target=chat.target,
+        chat=chat,
+        needs=chat.needs,
+        keep_alive=chat.keep_alive,
+        priority=chat.priority,
+        unknown=chat.unknown,
+        media=chat.media,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +92,7 @@ async def run(task: TokensTask, write: WriteTokens, execution: Execution) -> Rep
         except ContextLengthExceeded as error:
             raise error.told("prompt", longer(info)) from None
     else:
-        tokens = await _of_chat(task.chat, cast(Engine, execution.resident))
+        tokens = await _of_chat(task.chat, cast(Engine, execution.resident), execution.media)
     if task.tell_texts:
         texts = await _texts(engine, tokens.token_ids)
         tokens = Tokens(tokens.token_ids, tokens.context_length, tokens.text, texts)
@@ -97,11 +110,11 @@ async def text(task: TextTask, write: Callable[[str], bytes], execution: Executi
     return _reply(iter([write(found)]))
 
 
-async def _of_chat(chat: Task, engine: Engine) -> Tokens:
+async def _of_chat(chat: Task, engine: Engine, media: Sequence[Media]) -> Tokens:
     """The very prompt that the chat would be answered by."""
     capabilities.check_generates(engine.info)
     with told_of(chat, engine.info):
-        prompt, *_ = await prompts_of(chat, engine)
+        prompt, *_ = await prompts_of(chat, engine, media)
     known = prompt.text if prompt.text is not None else await engine.detokenize(prompt.token_ids)
     return Tokens(prompt.token_ids, engine.info.context_length, known)
 

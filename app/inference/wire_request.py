@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from balancer.call import ResumePoint
 
@@ -15,7 +16,7 @@ class WireRequest:
     Clients may choose ``request_id``; ``answer_id`` is then the answer's own. ``hops`` are the ids of the
     servers that it came through. ``for_parent``: it came from the server that started this one as a worker,
     whose stream has comments then; ``resume_point``: the point of an answer to go on from, which only a
-    parent can give.
+    parent can give. ``worker_fields`` are fields of the body that workers get besides.
     """
 
     request_id: str
@@ -26,6 +27,7 @@ class WireRequest:
     for_parent: bool = False
     resume_point: ResumePoint | None = None
     answer_id: str = ""
+    worker_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def own_id(self) -> str:

@@ -53,7 +53,9 @@ def install(app: FastAPI, settings: Settings, *, is_worker: bool = False) -> Non
         own=settings.host,
         guesses=KeyGuesses(settings.rate_limit_wrong_keys),
     )
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_request_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware, max_bytes=settings.max_request_bytes, max_file_bytes=settings.max_file_bytes
+    )
     if settings.cors_origins:
         app.add_middleware(FailureMiddleware)
         app.add_middleware(

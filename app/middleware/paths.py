@@ -15,7 +15,8 @@ _AGAIN = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 # Routes of a client whose base URL lacks /v1, and those that other servers have beside it: the guards are to
 # see them as well.
 _BARE = re.compile(
-    r"/(?:chat/completions|completions|models|tokenize|detokenize|apply-template|infill)(?:/|$)"
+    r"/(?:chat/completions|completions|messages|models|files|batches"
+    r"|tokenize|detokenize|apply-template|infill)(?:/|$)"
 )
 # OpenAI's routes as Azure has them: the deployment is the model, which the body names too.
 _AZURES = re.compile(r"^/openai(?:/v1|/deployments/[^/]+)(?=/)")

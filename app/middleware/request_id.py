@@ -9,10 +9,13 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from app.paths import speaks_anthropic
 from app.telemetry.request_log import RequestLine
 
 # Printable ASCII without spaces: what goes into a header and a log line unchanged.
 _SANE = re.compile(rb"[!-~]{1,128}")
+# In whatever way the path is spelt.
+_MESSAGES = "/messages"
 # Characters of a client's id that are in the id of the answer, which is sane too.
 _MOST_GIVEN = 100
 
@@ -20,7 +23,8 @@ _MOST_GIVEN = 100
 class RequestIdMiddleware:
     """Takes a sane ``x-request-id`` or makes one; it is in ``scope["state"]["request_id"]``.
 
-    Clients may send one id twice, so ``scope["state"]["answer_id"]`` is this request's alone.
+    Clients may send one id twice, so ``scope["state"]["answer_id"]`` is this request's alone. Clients of
+    Anthropic's API are told it as ``request-id`` too.
 
     ``is_logged``: whether each request has a line in the log, once it has ended.
     """
@@ -42,7 +46,9 @@ class RequestIdMiddleware:
         # after we returned. A server runs each request in a context of its own.
         clear_contextvars()
         bind_contextvars(request_id=request_id)
-        header = (b"x-request-id", request_id.encode("ascii"))
+        own = [(b"x-request-id", request_id.encode("ascii"))]
+        if speaks_anthropic(scope) or _MESSAGES in scope["path"]:
+            own.append((b"request-id", request_id.encode("ascii")))
 
         line = RequestLine.begun(scope["method"], scope["path"]) if self._is_logged else None
 
@@ -50,7 +56,7 @@ class RequestIdMiddleware:
         def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 others = (pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id")
-                message = {**message, "headers": [*others, header]}
+                message = {**message, "headers": [*others, *own]}
                 if line is not None:
                     line.status = message["status"]
             return send(message)

@@ -46,6 +46,14 @@ class TooManyUpstreams(OperationError):
     """There are as many upstreams as there may be."""
 
 
+class UnknownAdapter(OperationError):
+    """A model has no adapter of the name."""
+
+
+class AdapterExists(OperationError):
+    """A model has an adapter of the name already."""
+
+
 class RestartFailed(OperationError):
     """An instance did not come back. ``details``: the ids of the restarted, the failed and the untouched."""
 

@@ -20,7 +20,11 @@ _CLOSE = 0.55
 _CHAT = "use POST /v1/chat/completions"
 
 _LATER = "is not served by this version"
-_OLLAMA = f"this is Ollama's API. This server has OpenAI's, under /v1: {_CHAT}, and GET /v1/models for a list"
+_OLLAMA = (
+    "this is Ollama's API, which OLLAMA_API=true switches on. OpenAI's is under /v1: "
+    f"{_CHAT}, and GET /v1/models for a list"
+)
+_OLLAMA_ON = "of Ollama's API there is no such route"
 _LLAMA_SERVER = f"this is an API of llama-server's own. This server has OpenAI's, under /v1: {_CHAT}"
 _TGI = f"this is an API of text-generation-inference's own. This server has OpenAI's, under /v1: {_CHAT}"
 _LM_STUDIO = f"this is an API of LM Studio's or KoboldCpp's own. This server has OpenAI's, under /v1: {_CHAT}"
@@ -30,19 +34,21 @@ _ASSISTANTS = f"OpenAI's Assistants API {_LATER}: {_CHAT}"
 _EMBEDDINGS = "for embeddings use POST /v1/embeddings"
 _CLASSES = "classes of texts are not served by this version"
 _TUNING = "fine-tuning is not served by this version"
-_FILES = "files are not served by this version"
 
 # By the first part of the path, below /v1, /v2 or nothing.
 _OTHERS = {
     "api": _OLLAMA,
+    "api/blobs": "models are pulled, not sent: use POST /api/pull, or put their files into MODEL_BASE_PATH",
+    "api/copy": "a model gets another name by `aliases` in models.yaml",
+    "api/create": "models are made of files in MODEL_BASE_PATH, and set up in models.yaml",
+    "api/push": "models are not sent to registries",
     "api/v0": _LM_STUDIO,
     "api/v1": _LM_STUDIO,
     "api/extra": _LM_STUDIO,
     "assistants": _ASSISTANTS,
     "audio": "speech and transcription are not served by this version",
-    "batches": f"OpenAI's Batch API {_LATER}: {_CHAT}",
     "classify": _CLASSES,
-    "complete": f"Anthropic's API {_LATER}: {_CHAT}",
+    "complete": "Anthropic's Text Completions API is gone: use POST /v1/messages",
     "completion": _LLAMA_SERVER,
     "containers": f"OpenAI's Containers API {_LATER}",
     "conversations": f"OpenAI's Conversations API {_LATER}: {_CHAT}",
@@ -52,7 +58,6 @@ _OTHERS = {
     "embeddings": _EMBEDDINGS,
     "engines": f"OpenAI's Engines API is gone: {_CHAT}",
     "evals": f"OpenAI's Evals API {_LATER}",
-    "files": _FILES,
     "fine-tunes": _TUNING,
     "fine_tuning": _TUNING,
     "generate": _TGI,
@@ -61,17 +66,19 @@ _OTHERS = {
     "info": _TGI,
     "invocations": f"this is SageMaker's API. This server has OpenAI's, under /v1: {_CHAT}",
     "lora-adapters": _LLAMA_SERVER,
-    "messages": f"Anthropic's API {_LATER}: {_CHAT}",
+    "messages": "of Anthropic's API there are POST /v1/messages and POST /v1/messages/count_tokens",
+    "messages/batches": f"Anthropic's Message Batches API {_LATER}",
     "moderations": "moderation is not served by this version",
     "openai": _AZURE,
     "organization": "this server keeps no accounts",
     "pooling": _EMBEDDINGS,
     "props": _LLAMA_SERVER,
     "realtime": f"OpenAI's Realtime API {_LATER}: {_CHAT} with stream",
-    "responses": f"OpenAI's Responses API {_LATER}: {_CHAT}",
+    "responses": "of OpenAI's Responses API there are POST /v1/responses and /v1/responses/input_tokens, "
+    "GET and DELETE /v1/responses/{id}, and GET /v1/responses/{id}/input_items",
     "slots": _LLAMA_SERVER,
     "threads": _ASSISTANTS,
-    "uploads": _FILES,
+    "uploads": "uploads in parts are not served by this version: POST /v1/files takes whole files",
     "v1beta": _GEMINI,
     "vector_stores": f"OpenAI's Vector Stores API {_LATER}",
     "videos": "making videos is not served by this version",
@@ -86,7 +93,8 @@ def install(app: FastAPI) -> None:
 
 async def _no_route(request: Request, exc: Exception) -> Response:
     path = request.url.path[:_MOST]
-    says = _of_others(path) or _guess(request.app, path)
+    is_on = request.app.state.server.settings.ollama_api
+    says = _of_others(path, is_on) or _guess(request.app, path)
     message = f"There is no {request.method} {path} here: {says}. GET /docs lists what there is."
     return error_response(ApiError(404, "unsupported_endpoint", message), request.scope)
 
@@ -102,12 +110,15 @@ async def _no_method(request: Request, exc: Exception) -> Response:
     return error_response(error, request.scope)
 
 
-def _of_others(path: str) -> str | None:
+def _of_others(path: str, has_ollama: bool) -> str | None:
     """What is said of a route that other servers have."""
     parts = path.strip("/").split("/")
     if parts[0] in ("v1", "v2"):
         parts = parts[1:]
-    return _OTHERS.get("/".join(parts[:2])) or _OTHERS.get(parts[0] if parts else "")
+    says = _OTHERS.get("/".join(parts[:2])) or _OTHERS.get(parts[0] if parts else "")
+    if not parts or parts[0] != "api" or says == _LM_STUDIO:
+        return says
+    return (_OLLAMA_ON if says == _OLLAMA else says) if has_ollama else _OLLAMA
 
 
 def _guess(app: FastAPI, path: str) -> str:

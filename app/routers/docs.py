@@ -154,7 +154,7 @@ def _correct(document: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> Non
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     for path, item in document["paths"].items():
         for operation in item.values():
-            _correct_operation(operation, guarded=path.startswith("/v1/"))
+            _correct_operation(operation, guarded=path.startswith(("/v1/", "/api/")))
 
 
 def _correct_operation(operation: MutableMapping[str, Any], *, guarded: bool) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
+from app.dialects.anthropic.models import model_info, model_page
+from app.paths import speaks_anthropic
 from app.schemas.common import ERROR_RESPONSES
 from app.schemas.models import ModelCard, ModelList, ModelReport
 from app.server import Server
@@ -28,10 +31,15 @@ async def list_models(
     all: Annotated[bool, Query(description="Also those of the catalog that are not on disk yet.")] = False,
 ) -> Response:
     """Another Enginehouse, which asks as an upstream's client, is told only of the models that are here: what
-    this server has from its own upstreams would go round in circles if two had each other."""
+    this server has from its own upstreams would go round in circles if two had each other. Who sends
+    `anthropic-version` gets those that chat, in Anthropic's form (`limit`, `after_id`, `before_id`)."""
     server: Server = request.app.state.server
     only_own = HOPS_HEADER.decode() in request.headers
-    cards = (card for card in _all_cards(server, only_own) if all or card.state is not ModelState.ABSENT)
+    cards = (
+        card for card in all_cards(server, only_own=only_own) if all or card.state is not ModelState.ABSENT
+    )
+    if speaks_anthropic(request.scope):
+        return JSONResponse(await model_page(cards, request.query_params))
     parts: list[bytes] = []
     # In steps: a catalog may have tens of thousands of models, and other requests are not to wait.
     while step := [card.model_dump_json().encode() for card in islice(cards, STEP)]:
@@ -48,17 +56,31 @@ async def list_models(
 )
 async def model_status(model: str, request: Request) -> ModelReport:
     server: Server = request.app.state.server
-    return _report(server, model)
+    return report_of(server, model)
 
 
-@router.get("/v1/models/{model:path}", summary="Look at one model", responses={404: ERROR_RESPONSES[404]})
-async def get_model(model: str, request: Request) -> ModelCard:
-    server: Server = request.app.state.server
-    return _report(server, model).card()
+@router.get(
+    "/v1/models/{model:path}",
+    summary="Look at one model",
+    response_model=ModelCard,
+    responses={404: ERROR_RESPONSES[404]},
+)
+async def get_model(model: str, request: Request) -> Any:
+    card = _card_of(request.app.state.server, model)
+    return JSONResponse(model_info(card)) if speaks_anthropic(request.scope) else card
 
 
-def _report(server: Server, name: str) -> ModelReport:
-    """Raises `ModelFileNotFound`."""
+def _card_of(server: Server, name: str) -> ModelCard:
+    adapter = server.library.adapters.named(name)
+    if adapter is None:
+        return report_of(server, name).card()
+    base = server.library.get(name)
+    assert base is not None
+    return _of_library(server, base).card().of_adapter(adapter)
+
+
+def report_of(server: Server, name: str) -> ModelReport:
+    """Everything about the model ``name``. Raises `ModelFileNotFound`."""
     if server.is_elsewhere(name):
         return _of_upstreams(server, name)
     return _of_library(server, server.library.find(name))
@@ -82,8 +104,8 @@ def _of_upstreams(server: Server, name: str, aliases: Sequence[str] = ()) -> Mod
     )
 
 
-def _all_cards(server: Server, only_own: bool) -> Iterator[ModelCard]:
-    """``only_own``: as if there were no upstreams."""
+def all_cards(server: Server, *, only_own: bool) -> Iterator[ModelCard]:
+    """The cards of all models. ``only_own``: as if there were no upstreams."""
     # The default model first: clients without a wish take the first.
     models = sorted(server.library.models(), key=lambda model: model.name != server.default.name)
     for model in models:

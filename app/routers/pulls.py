@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +17,7 @@ from app.schemas.models import Download, PullBody, Pulled
 from app.server import Server
 from app.sse import EventResponse, sse
 from engines.models.pull.jobs import PullJob, PullWatch
+from engines.models.pull.puller import PullProgress
 
 router = APIRouter(
     tags=["Models"],
@@ -46,11 +48,11 @@ async def pull_model(body: PullBody, request: Request) -> Any:
     """
     server: Server = request.app.state.server
     include = tuple(body.include or ())
-    job = server.pull(body.model_name, body.source, body.revision, include, force=body.force)
+    job = server.pulls.start(body.model_name, body.source, body.revision, include, force=body.force)
     watch = job.watch()
     if body.stream:
         return EventResponse(PullEvents(watch))
-    return _Whole(watch)
+    return WholePull(watch)
 
 
 class PullEvents:
@@ -58,6 +60,7 @@ class PullEvents:
 
     def __init__(self, watch: PullWatch) -> None:
         self._watch = watch
+        self.name = watch.job.name
         self._clock = asyncio.get_running_loop().time
         self._not_before = 0.0
         self._told = False
@@ -73,27 +76,36 @@ class PullEvents:
             progress = await anext(self._watch)
         except StopAsyncIteration:
             self._told = True
-            return sse(await _success(self._watch.job))
+            return self._last(await pulled(self._watch.job))
         self._not_before = self._clock() + EVENT_DISTANCE
-        return sse(Download.of(progress).model_dump())
+        return self._event(progress)
 
     def close(self) -> None:
         self._watch.close()
 
+    def _event(self, progress: PullProgress) -> bytes:
+        return sse(Download.of(progress).model_dump())
 
-class _Whole(Response):
+    def _last(self, done: Pulled) -> bytes:
+        return sse(done.model_dump())
+
+
+class WholePull(Response):
     """One answer when the pull is done; a client that leaves before stops watching it."""
 
-    def __init__(self, watch: PullWatch) -> None:
+    def __init__(self, watch: PullWatch, tell: Callable[[Pulled], Any] = Pulled.model_dump) -> None:
+        """``tell`` makes the document."""
         super().__init__()
         self._watch = watch
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, self._serve(scope, receive, send), self._watch.close)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await JSONResponse(await _success(self._watch.job))(scope, receive, send)
+        await JSONResponse(self._tell(await pulled(self._watch.job)))(scope, receive, send)
 
 
-async def _success(job: PullJob) -> dict[str, Any]:
-    return Pulled.of(job.name, await job.result()).model_dump()
+async def pulled(job: PullJob) -> Pulled:
+    """The result of ``job``. Raises `PullError`."""
+    return Pulled.of(job.name, await job.result())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +17,20 @@ from starlette.types import Receive, Scope, Send
 from app import json_body
 from app.errors import invalid_value
 from app.inference.dialect import Dialect
-from app.inference.ignored import refuse
-from app.inference.response import InferenceResponse
+from app.inference.response import AnswerObserver, InferenceResponse
+from app.inference.translation import Translated, Translation
 from app.inference.wire_request import WireRequest
+from app.schemas.unknown_fields import UnknownField
 from app.server import Server
-from balancer.call import spliced
 from balancer.proxy.hops import read_hops
 from balancer.workers.protocol import PARENT_HEADER, RESUME_HEADER, read_resume_point
 from engines.errors import RequestError
+
+# Headers about the bytes of a body, and of its answer.
+_OF_BODY = frozenset({b"content-type", b"accept-encoding", b"accept"})
+
+Translate = Callable[[Any], Translated | Response]
+"""What becomes of the JSON document of another API's request: a translation, or the response itself."""
 
 
 class BareRoute(APIRoute):
@@ -49,56 +55,81 @@ def described_body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-async def serve(request: Request, dialect: Dialect[Any]) -> Response:
+Prepare = Callable[[WireRequest, Any], Awaitable[tuple[WireRequest, Any, AnswerObserver | None]]]
+"""Makes of a request, and its JSON, what is served in its place, and says who looks at the answer."""
+
+Begin = Callable[[Server, WireRequest, Any], Awaitable[Response]]
+"""Makes of a request, and its JSON, the response."""
+
+
+async def serve(request: Request, dialect: Dialect[Any], prepare: Prepare | None = None) -> Response:
     """The response to a request in ``dialect``: parsed to a task, or passed on unread if only upstreams have
-    its model. What is right or wrong with such a request is theirs to say."""
+    its model. What is right or wrong with such a request is theirs to say.
+
+    ``prepare`` is not for workers: their parents have done it.
+    """
+
+    async def begin(server: Server, wire: WireRequest, document: Any) -> Response:
+        observer = None
+        if prepare is not None and not server.is_worker:
+            wire, document, observer = await prepare(wire, document)
+        return _begin(server, dialect, wire, document, request.state, observer=observer)
+
+    return await _with_document(request, begin)
+
+
+async def serve_translated(request: Request, translate: Translate) -> Response:
+    """The response to a request of another API: that of a dialect to what ``translate`` makes of it,
+    translated back."""
+
+    async def begin(server: Server, wire: WireRequest, document: Any) -> Response:
+        try:
+            asked = translate(document)
+        except ValidationError as error:
+            raise invalid_value(error, document) from None
+        return asked if isinstance(asked, Response) else _begin_translated(server, asked, wire, request.state)
+
+    return await _with_document(request, begin)
+
+
+async def _with_document(request: Request, begin: Begin) -> Response:
+    """What ``begin`` makes of a request whose JSON is read."""
     server: Server = request.app.state.server
     wire = await _wire_request(request, is_worker=server.is_worker)
     if json_body.is_small(wire.body):
-        return _begin(server, dialect, wire, json_body.parse(wire.body), request.state)
+        return await begin(server, wire, json_body.parse(wire.body))
     # One after the other: each is a few steps that hold the loop for a moment, which add up side by side.
     async with server.large_bodies:
-        document = await json_body.parse_large(wire.body)
-        return _begin(server, dialect, wire, document, request.state)
+        return await begin(server, wire, await json_body.parse_large(wire.body))
+
+
+def _begin_translated(server: Server, asked: Translated, wire: WireRequest, client: State) -> Response:
+    # Backends are told of this body, not of the client's.
+    headers = [header for header in wire.headers if header[0] not in _OF_BODY]
+    wire = replace(
+        wire,
+        path=asked.path,
+        body=json.dumps(asked.document).encode(),
+        headers=[*headers, (b"content-type", b"application/json")],
+    )
+    return _begin(server, asked.dialect, wire, asked.document, client, asked.answer, unknown=asked.unknown)
 
 
 def _begin(
-    server: Server, dialect: Dialect[Any], wire: WireRequest, document: Any, client: State
+    server: Server,
+    dialect: Dialect[Any],
+    wire: WireRequest,
+    document: Any,
+    client: State,
+    translation: Translation | None = None,
+    observer: AnswerObserver | None = None,
+    unknown: tuple[UnknownField, ...] = (),
 ) -> Response:
     """``client`` is what `AuthMiddleware` says of it."""
-    pipeline, grants, told = server.pipeline, server.grants, server.ignored
-    beyond = () if client.admin else grants.ignored(document)
-    if beyond:
-        wire = grants.limit_wire(wire, document)
-    if dialect.has_default_model:
-        wire, document = _with_model(wire, document, server.default.name)
-    name = document.get("model") if isinstance(document, dict) else None
-    foreign = server.targets.foreign(name) if server.fleet.upstreams and isinstance(name, str) else None
-    if foreign is not None:
-        ignored = told.tell(client.client, beyond) if beyond else ""
-        return InferenceResponse(pipeline.relay(foreign, dialect, wire, document), ignored)
-    try:
-        task = dialect.parse(document, server.targets.resolve)
-    except ValidationError as error:
-        raise invalid_value(error, document) from None
-    if not client.admin:
-        task = grants.limit_task(task)
-    if server.settings.strict_requests:
-        refuse(task.unknown)
-        task = replace(task, must_fit=True)
-    names = (*beyond, *(field.name for field in task.unknown))
-    # A worker's parent has told it.
-    ignored = told.tell(client.client, names) if names and not server.is_worker else ""
-    return InferenceResponse(pipeline.begin(task, dialect, wire), ignored)
-
-
-def _with_model(wire: WireRequest, document: Any, default: str) -> tuple[WireRequest, Any]:
-    """The request with the ``default`` model, if it names none: backends have other ones."""
-    if not isinstance(document, dict) or document.get("model") is not None:
-        return wire, document
-    named = {"model": default}
-    body = spliced(wire.body, named) or json.dumps({**document, **named}).encode()
-    return replace(wire, body=body), {**document, **named}
+    inference, ignored = server.intake.begin(
+        dialect, wire, document, client=client.client, admin=client.admin, unknown=unknown
+    )
+    return InferenceResponse(inference, ignored, observer, translation)
 
 
 async def _wire_request(request: Request, *, is_worker: bool) -> WireRequest:

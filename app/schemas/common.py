@@ -23,7 +23,7 @@ KeepAlive = Annotated[
 ]
 
 
-def _document_known_fields(schema: dict[str, Any]) -> None:
+def document_known_fields(schema: dict[str, Any]) -> None:
     """Examples are made from the schema, and should have no fields that nobody knows."""
     if schema.get("additionalProperties") is True:
         del schema["additionalProperties"]
@@ -39,7 +39,7 @@ class WireModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        strict=True, extra="allow", allow_inf_nan=False, json_schema_extra=_document_known_fields
+        strict=True, extra="allow", allow_inf_nan=False, json_schema_extra=document_known_fields
     )
 
     null_counts: ClassVar[frozenset[str]] = frozenset()

@@ -12,7 +12,7 @@ from balancer.backends.base import Backend, BackendState
 from engines.abilities import TOLD, Abilities, of_loaded
 from engines.lifecycle.states import ModelState, ModelStatus
 from engines.models.catalog import EngineName
-from engines.models.model import Model
+from engines.models.model import Model, adapter_name
 from engines.models.pull.jobs import PullJob
 from engines.models.pull.puller import PulledModel, PullProgress
 
@@ -61,7 +61,8 @@ class ModelCard(BaseModel):
 
     def of_adapter(self, name: str) -> Self:
         """The card of an adapter of this model, which requests name like a model."""
-        return self.model_copy(update={"id": name, "parent": self.id, "aliases": []})
+        own = {"id": adapter_name(self.id, name), "parent": self.id, "aliases": [name]}
+        return self.model_copy(update=own)
 
 
 class ModelList(BaseModel):
@@ -190,7 +191,9 @@ class LoadRequest(StrictModel):
     model_path: Text | None = Field(
         None, description="A GGUF file or model folder under MODEL_BASE_PATH, to be served as `model_name`."
     )
-    engine: EngineName | None = None
+    engine: EngineName | None = Field(
+        None, description="Which engine runs it; unset: as the catalog or the server says."
+    )
     keep_alive: KeepAlive = None
     pin: bool | None = Field(None, description="Never unload it to make room, nor for want of use.")
     quantization: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")] | None = Field(
@@ -211,7 +214,9 @@ class PullBody(StrictModel):
     source: Literal["huggingface", "modelscope"] | None = Field(
         None, description="Which hub; default: the catalog's, else huggingface."
     )
-    revision: Annotated[str, Field(pattern=r"^[\w./-]{1,200}$")] | None = None
+    revision: Annotated[str, Field(pattern=r"^[\w./-]{1,200}$")] | None = Field(
+        None, description="A branch, tag or commit of the repository."
+    )
     include: (
         Annotated[list[Text], Field(fail_fast=True, max_length=64), BeforeValidator(_patterns)] | None
     ) = Field(None, description="Files to take, such as `*q4_k_m.gguf`; default: what can be served.")
@@ -253,6 +258,7 @@ def _able(abilities: Abilities) -> dict[str, Any]:
         "capabilities": list(abilities.capabilities) or None,
         "pooling": abilities.pooling or None,
         "embedding_length": abilities.embedding_length or None,
+        "input_modalities": abilities.input_modalities,
         "output_modalities": abilities.output_modalities or None,
     }
 

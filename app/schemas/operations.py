@@ -21,7 +21,7 @@ from engines.models.catalog import MAX_RENAMED, MAX_WEIGHT, check_name
 
 
 class ScaleRequest(StrictModel):
-    action: Literal["scale_up", "scale_down"]
+    action: Literal["scale_up", "scale_down"] = Field(description="Start or stop instances.")
     count: int = Field(1, ge=1, le=MOST_INSTANCES, description="How many instances come or go.")
     model: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         None, description="Default: the model that is loaded at the start."
@@ -60,7 +60,9 @@ class Scaled(BaseModel):
 
 
 class StrategyRequest(StrictModel):
-    strategy: Annotated[Strategy, Field(strict=False)]
+    strategy: Annotated[Strategy, Field(strict=False)] = Field(
+        description="How an instance is chosen for a request."
+    )
 
 
 class StrategySet(BaseModel):

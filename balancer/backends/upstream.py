@@ -133,7 +133,7 @@ class UpstreamBackend(Backend):
     async def run(self, call: Call, resume_point: ResumePoint | None = None) -> Reply:
         if resume_point is not None:
             raise BackendFailed(f"{self.name} cannot go on with an answer that another backend began")
-        theirs = self._models.get(call.target.name)
+        theirs = next((self._models[name] for name in call.target.names if name in self._models), None)
         if theirs is None:
             raise BackendFailed(f"{self.name} does not have model {call.target.name} any more")
         base = self._upstream.url.removesuffix(PREFIX) if call.path in OUTSIDE else self._upstream.url

@@ -31,11 +31,13 @@ class WorkerBackend(ManagedBackend):
         process = self.process
         if process is None:
             raise self._gone()
-        # Only the canonical name: a worker knows the model by no other.
+        body = call.worker_body()
+        if call.inline is not None:
+            body = await call.inline(body)
         return await self._proxy.post_to_worker(
             process.url + call.path,
             call.headers,
-            call.body_for(call.target.name),
+            body,
             resume_point=resume_point if call.stream else None,
             wire=call.wire,
             meter=call.meter,

@@ -12,15 +12,14 @@ from balancer.call import ResumePoint, TokenMeter, WireFormat
 from balancer.errors import BackendFailed, BadAnswer
 from balancer.proxy.connection import Connection
 from balancer.proxy.masking import Mask
-from balancer.workers.protocol import END, LAST, usage_from
+from balancer.workers.protocol import END, LAST, TOGETHER, end_of_together, usage_from
 
 # Bytes from the end of a body in which its usage is looked for.
 EVENTS_KEPT = 16 * 1024
 DOCUMENT_KEPT = 1024 * 1024
-# Bytes at the begin and at the end of a stream in which events without text are looked for, and its end mark.
+# Bytes at the begin and at the end of a stream in which events without text are looked for.
 FIRST_READ = 512
 LAST_KEPT = 1024
-END_KEPT = 256
 # An event that has more bytes is no answer of a worker.
 MAX_EVENT = 4 * 1024 * 1024
 
@@ -123,7 +122,7 @@ class ProxiedBody(_Body):
         events, as their text is not looked for in every one."""
         if self._has_begun:
             self._estimated += len(data)
-            self._meter.tokens(data.count(b"\n") >> 1)
+            self._meter.tokens(data.count(b"\n") // self._wire.event_lines)
             return
         if not self._is_readable:
             self._meter.tokens(0)
@@ -137,7 +136,7 @@ class ProxiedBody(_Body):
             self._has_begun = tokens > 0
             position = stop
         self._estimated += len(data) - position
-        self._meter.tokens(tokens + (data.count(b"\n", position) >> 1))
+        self._meter.tokens(tokens + data.count(b"\n", position) // self._wire.event_lines)
 
     def _end(self, connection: Connection) -> bytes:
         rest = b"" if self._mask is None else self._mask.rest()
@@ -147,10 +146,12 @@ class ProxiedBody(_Body):
             last = tail[max(0, len(tail) - self._estimated) :]
             if len(last) > LAST_KEPT:
                 last = last[last.find(b"\n\n", len(last) - LAST_KEPT) + 2 :]
-            self._meter.overcounted(max(0, (last.count(b"\n") >> 1) - self._wire.count_tokens(last)))
+            self._meter.overcounted(
+                max(0, last.count(b"\n") // self._wire.event_lines - self._wire.count_tokens(last))
+            )
         if self._is_events and self._is_readable:
             # Whatever happens to a connection after its end mark, the answer is there.
-            is_whole = self._wire.is_end(tail[-END_KEPT:])
+            is_whole = self._wire.is_end(tail)
             error = connection.error or BadAnswer(f"{connection.peer} ended its stream without an end mark")
         else:
             is_whole = connection.ended
@@ -209,6 +210,8 @@ class WorkerBody(_Body):
                     self._rest = data[position:]
                     break
                 continue
+            if data.startswith(TOGETHER, position) and self._is_partial(data, position):
+                break
             stop = data.index(b"\n\n", position)
             if passed := self._read(data[position:stop]):
                 events += (passed, b"\n\n")
@@ -217,6 +220,17 @@ class WorkerBody(_Body):
             self._hold(self._rest)
         self._has_passed = self._has_passed or bool(events)
         return b"".join(events)
+
+    def _is_partial(self, data: bytes, position: int) -> bool:
+        """Whether of the events that belong together, from ``position`` on, some are yet to come."""
+        try:
+            is_partial = end_of_together(data, position) < 0
+        except ValueError as error:
+            self._failure = BackendFailed(f"a worker sent what makes no sense: {error}")
+            return True
+        if is_partial:
+            self._rest = data[position:]
+        return is_partial
 
     def _hold(self, data: bytes) -> bytes:
         self._rest = data

@@ -131,6 +131,21 @@ class ProxyClient:
         fresh: bool = False,
         guard: Guard | None = None,
     ) -> tuple[int, bytes]:
+        """As `ask`: a document that is there."""
+        return await self.ask(b"GET", url, headers, b"", timeout, key=key, fresh=fresh, guard=guard)
+
+    async def ask(
+        self,
+        method: bytes,
+        url: str,
+        headers: Iterable[Header],
+        body: bytes,
+        timeout: float,
+        *,
+        key: str | None = None,
+        fresh: bool = False,
+        guard: Guard | None = None,
+    ) -> tuple[int, bytes]:
         """Status and body of a small document, within ``timeout`` seconds.
 
         ``fresh``: on a connection of its own, to see that new ones are taken. Raises `BackendFailed`, also
@@ -138,7 +153,7 @@ class ProxyClient:
         """
         route = self._routes.to(url)
         allowed = [*proxy_headers.for_upstream(headers), (b"accept-encoding", b"identity")]
-        request = _request(b"GET", route, [*allowed, hops_header((), self.server_id)], key)
+        request = _request(method, route, [*allowed, hops_header((), self.server_id)], key, body)
         try:
             async with asyncio.timeout(timeout):
                 patience = Patience(timeout, timeout)

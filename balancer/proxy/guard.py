@@ -10,11 +10,13 @@ import asyncio
 import ipaddress
 import re
 import socket
+from collections.abc import Sequence
 
 from balancer.errors import BadAnswer
 from balancer.proxy.route import Address, Origin, address_of, matches
 
 SETTING = "ALLOWED_UPSTREAMS"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Link-local addresses and those at which clouds serve credentials to the machines of theirs.
 _NEVER_MEANT = tuple(
@@ -77,23 +79,25 @@ class Guard:
         Raises `NotAllowed` if none is, and `OSError` if the name has none.
         """
         self.check(origin)
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        addresses = list(dict.fromkeys(await self._look_up(origin)))
         allowed = [each for each in addresses if self._admits(origin, ipaddress.ip_address(each))]
         if not allowed:
             raise NotAllowed(f"{origin} ({', '.join(addresses)})")
         return allowed
+
+    async def _look_up(self, origin: Origin) -> list[str]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        return [str(info[4][0]) for info in found]
 
     def _check_address(self, origin: Origin, address: Address) -> None:
         if not self._admits(origin, address):
             raise NotAllowed(str(origin) if str(address) == origin.host else f"{origin} ({address})")
 
     def _admits(self, origin: Origin, address: Address) -> bool:
-        both = (address, _inner(address))
-        if any(each in network for each in both for network in self._networks):
+        if _is_in(address, self._networks):
             return True
-        if any(each in network for each in both for network in _NEVER_MEANT):
+        if is_never_meant(address):
             return False
         return not self._allowed or self._has_host(origin)
 
@@ -103,7 +107,7 @@ class Guard:
         return any(matches(entry, origin, None) for entry in self._hosts)
 
 
-def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def _network(entry: str) -> Network | None:
     try:
         return ipaddress.ip_network(entry.strip("[]"), strict=False)
     except ValueError:
@@ -121,7 +125,17 @@ def _numeric(host: str) -> Address | None:
     return address
 
 
-def _inner(address: Address) -> Address:
+def is_never_meant(address: Address) -> bool:
+    """Whether ``address`` is link-local, or a metadata service of a cloud."""
+    return _is_in(address, _NEVER_MEANT)
+
+
+def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+    both = (address, inner_address(address))
+    return any(each in network for each in both for network in networks)
+
+
+def inner_address(address: Address) -> Address:
     """The IPv4 address that an IPv6 one leads to, if it does."""
     if isinstance(address, ipaddress.IPv6Address):
         if address in _NAT64:

@@ -66,7 +66,7 @@ class ConnectionPool:
             tunnel = await open_tunnel(proxy, origin)
             try:
                 transport = await loop.start_tls(
-                    tunnel, connection, self._context(), server_hostname=origin.host
+                    tunnel, connection, self._context(), server_hostname=route.server_name or origin.host
                 )
             except BaseException:
                 tunnel.abort()
@@ -77,14 +77,15 @@ class ConnectionPool:
         elif proxy is not None:
             await loop.create_connection(lambda: connection, proxy.host, proxy.port)
         else:
-            await self._dial_origin(connection, origin, guard)
+            await self._dial_origin(connection, route, guard)
         return connection
 
-    async def _dial_origin(self, connection: Connection, origin: Origin, guard: Guard | None) -> None:
+    async def _dial_origin(self, connection: Connection, route: Route, guard: Guard | None) -> None:
         """Connect to the first address that takes it: with a ``guard``, of those only that it allows."""
+        origin = route.origin
         hosts = [origin.host] if guard is None else await guard.addresses(origin)
         tls = self._context() if origin.is_tls else None
-        name = origin.host if origin.is_tls else None
+        name = (route.server_name or origin.host) if origin.is_tls else None
         loop = asyncio.get_running_loop()
         failure: OSError | None = None
         for host in hosts:

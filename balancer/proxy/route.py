@@ -45,13 +45,15 @@ class Route:
     """A URL in the parts that a request needs. ``target`` stands in the request line.
 
     Through ``proxy`` an https origin is reached by a tunnel (CONNECT), an http origin by a ``target`` that is
-    the whole URL (RFC 9112, 3.2.2).
+    the whole URL (RFC 9112, 3.2.2). ``server_name`` is what the certificate must be for, where that is not
+    the origin's host.
     """
 
     origin: Origin
     host_header: bytes
     target: bytes
     proxy: ForwardProxy | None = None
+    server_name: str = ""
 
 
 class Routes:

@@ -9,6 +9,7 @@ between the events of a stream, which it takes out before the client sees them:
 
     :begin {"prompt_tokens": 37, "created": 1764000000}    at first; ``created`` if the answer can be resumed
     :tokens 12,13                                           in front of the event that these tokens make
+    :together 3                                             in front of as many events that those tokens make
     :last                                                   what follows belongs together, up to ``:end``
     :usage {"prompt_tokens": …, …}                          the token counts of the whole answer
     :end                                                    the stream is complete
@@ -30,7 +31,14 @@ from typing import Any
 
 from balancer.call import ResumePoint
 from engines.base import EngineInfo, EngineStats, Usage
-from engines.errors import BadModelFile, CannotLoad, EngineError, ModelFileNotFound, ModelLoadError
+from engines.errors import (
+    BadModelFile,
+    CannotLoad,
+    EngineError,
+    ModelFileNotFound,
+    ModelLoadError,
+    UnsupportedFeature,
+)
 
 Message = dict[str, Any]
 Header = tuple[bytes, bytes]
@@ -45,6 +53,8 @@ _KINDS = {kind.__name__: kind for kind in (CannotLoad, ModelFileNotFound, BadMod
 class WorkerSpec:
     """The worker to start for ``model``: all that its process needs to know.
 
+    ``adapters`` are the model's that no catalog names, each with its name, path and scale.
+
     ``path``: the model's file or folder, if it has one. ``port`` is the lowest that it may listen on;
     ``settings`` override fields of the application's settings, ``options`` are those of the load
     (`LoadOptions`), ``environment`` is added to the server's, of which it has no secrets. ``key`` is
@@ -58,6 +68,7 @@ class WorkerSpec:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    adapters: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +116,18 @@ def error_from(message: Mapping[str, Any]) -> ModelLoadError:
     return _KINDS.get(message.get("kind", ""), ModelLoadError)(message["failed"])
 
 
+def refusal_from(status: int, body: bytes) -> EngineError:
+    """The error that a worker answered a management route with."""
+    try:
+        said = json.loads(body)["error"]
+        message, is_lacking = str(said["message"]), said["code"] == "unsupported_feature"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        message, is_lacking = f"a worker answered with status {status}", False
+    if is_lacking:
+        return UnsupportedFeature(message)
+    return BadModelFile(message) if status < 500 else ModelLoadError(message)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """Health and figures of a worker's engine. ``metrics``: its own ones, if any (`HasMetrics`)."""
@@ -129,6 +152,7 @@ class WorkerStatus:
 PARENT_HEADER = b"x-enginehouse-parent"
 RESUME_HEADER = b"x-enginehouse-resume"
 
+TOGETHER = b":together "
 LAST = b":last\n\n"
 END = b":end\n\n"
 
@@ -164,6 +188,26 @@ def begin_comment(prompt_tokens: int, created: int | None) -> bytes:
 
 def tokens_comment(token_ids: Sequence[int]) -> bytes:
     return b":tokens %s\n" % ",".join(map(str, token_ids)).encode() if token_ids else b""
+
+
+def together_comment(events: bytes) -> bytes:
+    """In front of several ``events``: whoever reads only some of them does not know how far the answer is."""
+    count = events.count(b"\n\n")
+    return b"%b%d\n" % (TOGETHER, count) if count > 1 else b""
+
+
+def end_of_together(data: bytes, position: int) -> int:
+    """Where the events end that a `together_comment` at ``position`` speaks of; -1 if some are yet to come.
+
+    Raises `ValueError` for what is no such comment.
+    """
+    stop = data.index(b"\n", position)
+    count = int(data[position + len(TOGETHER) : stop])
+    for _ in range(count):
+        position = data.find(b"\n\n", position) + 2
+        if position < 2:
+            return -1
+    return position
 
 
 def usage_comment(usage: Usage) -> bytes:

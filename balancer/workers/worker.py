@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from http.client import responses
+from urllib.parse import quote
 
 import psutil
 
@@ -22,9 +24,9 @@ from balancer.proxy.client import ProxyClient
 from balancer.workers.child import Child
 from balancer.workers.logs import LogRelay
 from balancer.workers.ports import LOOPBACK, listen
-from balancer.workers.protocol import STATUS_PATH, WorkerSpec, WorkerStatus
+from balancer.workers.protocol import STATUS_PATH, WorkerSpec, WorkerStatus, refusal_from
 from balancer.workers.usage import ProcessFigures, ProcessMeter
-from engines.base import EngineInfo, EngineStats, Health
+from engines.base import Adapter, EngineInfo, EngineStats, Health
 from engines.errors import ModelLoadError, UnsupportedFeature
 from engines.progress import PhaseProgress
 
@@ -153,6 +155,22 @@ class Worker:
 
     async def wake(self) -> None:
         raise UnsupportedFeature("an instance that is a process cannot sleep")
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """As `engines.base.Adapts`: the worker's own route does it. Raises `BackendFailed` too."""
+        body = {"name": adapter.name, "path": str(adapter.path.resolve()), "scale": adapter.scale}
+        await self._manage(b"POST", "", json.dumps(body).encode(), unless=409)
+
+    async def remove_adapter(self, name: str) -> None:
+        await self._manage(b"DELETE", "/" + quote(name, safe=""), b"", unless=404)
+
+    async def _manage(self, method: bytes, path: str, body: bytes, *, unless: int) -> None:
+        """Have its adapters changed; with the status ``unless`` they were so before."""
+        url = f"{self.url}/v1/models/{quote(self.info.model)}/adapters{path}"
+        headers = [(b"content-type", b"application/json")]
+        status, answer = await self._proxy.ask(method, url, headers, body, self._grace, key=self.key)
+        if status >= 400 and status != unless:
+            raise refusal_from(status, answer)
 
     async def close(self) -> None:
         """End the process, and return when it is gone; one that is unhealthy gets no grace. Idempotent."""

@@ -124,7 +124,7 @@ def _reply(payload: dict[str, Any] | None, status: str = "200 OK") -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-class Exchange(asyncio.Protocol):
+class MockExchange(asyncio.Protocol):
     """One connection: requests one after the other, until the client closes it."""
 
     def __init__(self, answers: Answers) -> None:
@@ -190,7 +190,7 @@ async def serve(port: int) -> None:
     """Answer on the loopback address until cancelled."""
     answers = Answers(Pace())
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Exchange(answers), "127.0.0.1", port, backlog=BACKLOG)
+    server = await loop.create_server(lambda: MockExchange(answers), "127.0.0.1", port, backlog=BACKLOG)
     async with server:
         await server.serve_forever()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 
 from balancer.policies import Strategy
 from benchmarks.cases import (
     attack,
+    dialects,
     drafting,
     edge,
     embeddings,
@@ -22,6 +24,7 @@ from benchmarks.cases import (
 )
 from benchmarks.cases import engines as engine_cases
 from benchmarks.cases.attack import AttackPlan
+from benchmarks.cases.dialects import DialectsPlan
 from benchmarks.cases.drafting import DraftingPlan
 from benchmarks.cases.edge import EdgePlan
 from benchmarks.cases.interference import InterferencePlan
@@ -101,6 +104,23 @@ def edge_cases(bench: Bench) -> list[Case]:
     return [Case(name, metrics("edge", keys), {SUBJECT: measure})]
 
 
+def dialects_cases(bench: Bench) -> list[Case]:
+    plan = DialectsPlan(requests=40, rounds=1) if bench.quick else DialectsPlan()
+    keys = (
+        "chat_us_per_token", "responses_us_per_token", "stored_us_per_token", "messages_us_per_token",
+        "responses_by_chat", "stored_by_chat", "messages_by_chat",
+    )  # fmt: skip
+
+    def measure() -> Values:
+        with TemporaryDirectory() as state:
+            need = Need(env={"INFERENCE_ENGINE": "fake", "DEFAULT_MODEL": "auto", "STATE_DIR": state})
+            with subject(bench, need) as server:
+                return dialects.measure(server, plan)
+
+    name = f"dialects, {plan.connections} connections, {plan.length} tokens"
+    return [Case(name, metrics("dialects", keys), {SUBJECT: measure})]
+
+
 def memory_cases(bench: Bench) -> list[Case]:
     load = Load(8, bench.count(24, 8), bench.count(128, 16), ignore_eos=bench.ignore_eos)
     alone = ("loaded_extra_mib", "used_extra_mib", "loaded_mib", "used_mib", "kv_mib")
@@ -162,6 +182,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Case]]] = {
     "interference": interference_cases,
     "structured": structured_cases,
     "edge": edge_cases,
+    "dialects": dialects_cases,
     "memory": memory_cases,
     "mlx": engine_cases.mlx,
     "vllm": engine_cases.vllm,

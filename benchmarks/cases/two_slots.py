@@ -14,7 +14,7 @@ import psutil
 
 from engines.base import GenerationRequest, Prompt, Sampling
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 
 KV_CELLS = 4096
 

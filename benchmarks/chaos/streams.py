@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.cli.stream import DONE, LineSplitter, event_data
+from app.answer_bytes import DONE, LineSplitter, event_data
 from benchmarks.chaos.forms import FORMS, MOST_TOKENS, CallsSeen, Form, faults
 from benchmarks.harness.processes import BenchError
 from benchmarks.load.client import CLOSING, RequestFailed, connect, post_request

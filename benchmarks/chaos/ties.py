@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.chaos.streams import Question, Transcript
 from engines.base import Candidate, Engine, GenerationRequest, Prompt, Sampling
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 
 CONTEXT = 2048
 CANDIDATES = 20

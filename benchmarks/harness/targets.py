@@ -14,6 +14,8 @@ _TARGETS = {
     ("structured", "neighbour_by_free"): Goal("value", 0.95),
     ("edge", "own_us_per_token"): Goal("value", 15.0),
     ("edge", "own_ms_per_request"): Goal("value", 0.5),
+    ("dialects", "responses_by_chat"): Goal("value", 1.3),
+    ("dialects", "messages_by_chat"): Goal("value", 1.3),
     ("drafting, copying, 1 connection", "draft_gain"): Goal("value", 1.2),
     ("drafting, ordinary, 1 connection", "draft_gain"): Goal("value", 0.98),  # no loss, within the noise
     ("drafting, copying, 8 connections", "draft_gain"): Goal("value", 0.98),

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from app.cli.stream import StreamedAnswer, StreamReader, error_message
+from app.answer_bytes import error_message
+from app.cli.stream import StreamedAnswer, StreamReader
 
 CHAT_PATH = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}

@@ -3,6 +3,7 @@
 All values are frozen: an engine may hand them between threads without copying.
 """
 
+from engines.base.adapter import Adapter
 from engines.base.answers import (
     AnswerDelta,
     AnswerPlan,
@@ -16,6 +17,7 @@ from engines.base.answers import (
 )
 from engines.base.embeds import Embeddings, Embeds, Pair, Scores, Vectors
 from engines.base.engine import (
+    Adapts,
     Encodes,
     Engine,
     EngineInfo,
@@ -26,6 +28,7 @@ from engines.base.engine import (
     Resident,
     TokenStream,
 )
+from engines.base.media import Media, MediaKind
 from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
 from engines.base.sampling import (
     GREEDY_BELOW,
@@ -40,6 +43,8 @@ from engines.base.structure import Structure
 from engines.base.tools import ToolUse
 
 __all__ = [
+    "Adapter",
+    "Adapts",
     "Embeddings",
     "Embeds",
     "Pair",
@@ -62,6 +67,8 @@ __all__ = [
     "LEAST_REPETITION_PENALTY",
     "LEAST_TOP_P",
     "MOST_TOP_K",
+    "Media",
+    "MediaKind",
     "NEW_ANSWER",
     "NOTHING_RARE",
     "Prompt",

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from engines.base.adapter import Adapter
 from engines.base.answers import AnswerDelta, AnswerPlan, Chunk
+from engines.base.media import Media
 from engines.base.requests import NEW_ANSWER, GenerationRequest, Prompt, Rendering, SourceFile
 from engines.base.structure import Structure
 from engines.base.tools import ToolUse
@@ -20,8 +22,8 @@ class EngineInfo:
     trained for, 0 if that is unknown; ``max_sequences`` is how many sequences can decode at once. ``memory``
     is what this engine holds in bytes, as far as it knows: weights, KV cache and work space, on whatever
     device; ``memory_asleep`` is what of it stays, in main memory, while the engine sleeps. ``capabilities``
-    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "embeddings", "rerank", "fim"
-    and "sleep".
+    are of "chat", "completion", "tools", "reasoning", "structured", "adapters", "embeddings", "rerank",
+    "fim", "vision", "audio" and "sleep".
 
     Of a model that makes vectors, ``embedding_length`` is how long they are and ``pooling`` how the tokens'
     states become one ("mean", "cls", "last"; "rank" for scores). With ``matryoshka`` their beginnings are
@@ -138,11 +140,16 @@ class Generates(Encodes, Protocol):
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
+        media: Sequence[Media] = (),
     ) -> Prompt:
         """Apply the model's own chat template. ``tools`` are function definitions in OpenAI's form.
 
-        Raises `UnsupportedFeature` if the model has none, or one that takes no ``reasoning_effort``, and
-        `RequestError` if the template refuses the messages.
+        The content of a message is text, or a list of parts: ``{"type": "text", "text"}``, and
+        ``{"type": "image" or "audio", "index"}`` for one of ``media``.
+
+        Raises `UnsupportedFeature` if the model has none, or one that takes no ``reasoning_effort``, and for
+        media without the capabilities "vision" and "audio"; `RequestError` if the template refuses the
+        messages, or media cannot be decoded.
         """
         ...
 
@@ -171,8 +178,9 @@ class Generates(Encodes, Protocol):
         on another engine of this model."""
         ...
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
-        """The parts of the answer that ``request.generated`` made, which `generate` does not tell again."""
+    def retell(self, request: GenerationRequest) -> Sequence[AnswerDelta]:
+        """The parts of the answer that ``request.generated`` made, in order, which `generate` does not tell
+        again."""
         ...
 
     async def prepare(self, structure: Structure) -> None:
@@ -194,6 +202,21 @@ class Generates(Encodes, Protocol):
 
 class Engine(Resident, Generates, Protocol):
     """One loaded model on one set of devices that generates text in this process."""
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """The ability to take LoRA adapters, and let go of them, while it runs. One adapter at a time comes or
+    goes; requests name them (`GenerationRequest.adapter`)."""
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """Load an adapter that was checked; nothing happens if one of its name is there. Raises
+        `ModelLoadError`, and `UnsupportedFeature` without the capability "adapters"."""
+        ...
+
+    async def remove_adapter(self, name: str) -> None:
+        """Take no more requests for the adapter, let those that run end, and free it."""
+        ...
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engines.base.answers import AnswerPlan
+from engines.base.media import Media
 from engines.base.sampling import Sampling
 from engines.base.structure import Structure
 
@@ -15,12 +16,16 @@ from engines.base.structure import Structure
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids ready for prefill; ``text`` is what they were made from, where that is known, and
-    ``variables`` are those that a request gave the chat template. An answer ends with any of ``ends`` too."""
+    ``variables`` are those that a request gave the chat template. An answer ends with any of ``ends`` too.
+
+    ``media`` are the images and sounds in it, in their order. Each takes as many of the ``token_ids`` as it
+    has positions: which ids these are is the engine's own affair."""
 
     token_ids: tuple[int, ...]
     text: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     ends: tuple[int, ...] = ()
+    media: tuple[Media, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,16 @@ class Rendering:
     """The way in which a chat becomes a prompt.
 
     ``template_args`` are further variables of the chat template. ``reasoning_effort`` is given to templates
-    that take one, or switches their reasoning on or off. ``add_generation_prompt``: the prompt ends where the
-    answer begins. ``continue_final``: it ends inside the last message instead, with that message's text.
+    that take one, or switches their reasoning on or off; others refuse it, or leave it aside unless they
+    ``must_take_effort``. ``reasons`` is whether the model is to reason, for templates that can switch that.
+    ``add_generation_prompt``: the prompt ends where the answer begins. ``continue_final``: it ends inside the
+    last message instead, with that message's text.
     """
 
     template_args: Mapping[str, Any] = field(default_factory=dict)
     reasoning_effort: str | None = None
+    must_take_effort: bool = True
+    reasons: bool | None = None
     add_generation_prompt: bool = True
     continue_final: bool = False
 

@@ -24,8 +24,15 @@ class Deliveries(Generic[S]):
         self._loop = loop
         self._live: set[S] = set()
         self._pending: list[tuple[S, Chunk | EngineError]] = []
+        self._watchers: list[asyncio.Future[None]] = []
 
     # -- called on the event loop's thread ---------------------------------------------------------
+
+    async def drained(self, wanted: Callable[[S], bool]) -> None:
+        """Return when no sequence is ``wanted`` of those that were submitted and have not ended."""
+        while any(map(wanted, self._live)):
+            self._watchers.append(watcher := self._loop.create_future())
+            await watcher
 
     @property
     def awaited(self) -> bool:
@@ -37,12 +44,20 @@ class Deliveries(Generic[S]):
 
     def forget(self, sequence: S) -> None:
         self._live.discard(sequence)
+        self._wake_watchers()
 
     def fail_all(self, error: EngineError) -> None:
         """Fail every sequence that is awaited."""
         live, self._live = self._live, set()
         for sequence in live:
             sequence.stream.fail(error)
+        self._wake_watchers()
+
+    def _wake_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
 
     # -- called on the engine thread ---------------------------------------------------------------
 
@@ -74,3 +89,5 @@ class Deliveries(Generic[S]):
                 if what.finish_reason is not None:
                     self._live.discard(sequence)
                 sequence.stream.put(what)
+        if self._watchers:
+            self._wake_watchers()

@@ -12,12 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from engines.base import (
     NEW_ANSWER,
+    Adapter,
     AnswerDelta,
     AnswerPlan,
     EngineInfo,
     EngineStats,
     GenerationRequest,
     Health,
+    Media,
     Pair,
     Prompt,
     Rendering,
@@ -26,6 +28,8 @@ from engines.base import (
     Structure,
     ToolUse,
 )
+from engines.batching.adapters import AdapterShelf, no_adapters
+from engines.batching.chats import ChatPrompts
 from engines.batching.sequence import Sequence
 from engines.batching.thread import EngineThread
 from engines.batching.vocabulary import ModelVocabulary
@@ -35,19 +39,15 @@ from engines.limits import (
     generation_limit,
     no_chat_template,
     no_structures,
-    refuse_adapter,
 )
+from engines.media import check_kinds
 from engines.stream import ChunkStream, ended, resume, retell
 from engines.text.answer_grammar.plans import AnswerPlans
 from engines.text.answers.choice import choose_format
-from engines.text.answers.examples import call_writer
-from engines.text.answers.formats import GENERIC
 from engines.text.answers.output import Output, output_of
 from engines.text.grammar import Compiler, GrammarVocabulary, TokenMask
 from engines.text.ranking.judge import judge_of
-from engines.text.templates.chat_prompt import OpenEnd, variables
-from engines.text.templates.renderer import ChatTemplate, TemplateWorker
-from engines.text.templates.tool_template import ToolTemplate
+from engines.text.templates.renderer import TemplateWorker
 from engines.text.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger("engines.batching")
@@ -58,7 +58,7 @@ S = TypeVar("S", bound=Sequence)
 class BatchingEngine(ABC, Generic[S]):
     """The engine contract over an `EngineThread`, except for ``sleep`` and ``wake``.
 
-    An engine adds those and the four methods at the end.
+    An engine adds those and the methods at the end.
     """
 
     def __init__(
@@ -74,11 +74,12 @@ class BatchingEngine(ABC, Generic[S]):
         response_template: Mapping[str, Any] | None = None,
         grammar_vocabulary: GrammarVocabulary | None = None,
         rerank_template: str | None = None,
+        adapters: AdapterShelf[Any] | None = None,
     ) -> None:
         """``thread`` was started. An engine with work that takes no step for ``stall_timeout`` seconds counts
         as hung. ``allow_special_tokens``: see `Tokenizer`. ``answer_format`` and ``response_template``: see
-        `choose_format`. ``grammar_vocabulary`` is that of an engine with the capability "structured".
-        ``rerank_template`` replaces the model's own."""
+        `choose_format`. ``grammar_vocabulary`` is that of an engine with the capability "structured",
+        ``adapters`` are those of one with "adapters". ``rerank_template`` replaces the model's own."""
         self._thread = thread
         self._vocabulary = vocabulary
         self._tokenizer = Tokenizer(
@@ -87,16 +88,26 @@ class BatchingEngine(ABC, Generic[S]):
         self._compiler = None if grammar_vocabulary is None else Compiler(grammar_vocabulary)
         self._templates = templates
         self._stall_timeout = stall_timeout
-        source, bos, eos = vocabulary.chat_template, vocabulary.bos_text, vocabulary.eos_text
-        self._template = (
-            ChatTemplate(source, bos_token=bos, eos_token=eos, worker=templates) if source else None
-        )
+        source = vocabulary.chat_template
         self._format = choose_format(source, answer_format, response_template) if source else None
         self._plans = AnswerPlans(self._format, vocabulary) if self._format is not None else None
-        self._tools = ToolTemplate(self._render_probe, call_writer(self._format or GENERIC))
+        self._chats = (
+            None
+            if not source
+            else ChatPrompts(
+                source,
+                vocabulary,
+                self._tokenizer,
+                templates,
+                self._format,
+                lacks_special=self._lacks_special,
+                media_ids=self._media_ids,
+            )
+        )
         self._info = self._described(info)
         pairs = rerank_template or vocabulary.rerank_template
         self._judge = judge_of(pairs, vocabulary, self._tokenizer, templates, self._lacks_special)
+        self._adapters = no_adapters() if adapters is None else adapters
         self._closed = False
 
     async def render_chat(
@@ -105,23 +116,14 @@ class BatchingEngine(ABC, Generic[S]):
         *,
         tools: Seq[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
+        media: Seq[Media] = (),
     ) -> Prompt:
         if self._closed:
             raise EngineError("the engine is closed")
-        if self._template is None:
+        if self._chats is None:
             raise no_chat_template(self._info.model)
-        messages, tools = await self._tools.adapt(messages, tools)
-        chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
-        end = OpenEnd.of(rendering)
-        text = await self._template.render(
-            chat.messages if end is None else end.mark(chat.messages),
-            tools=chat.tools,
-            add_generation_prompt=rendering.add_generation_prompt,
-            template_args=variables(rendering, chat.template_args, self._template.source),
-        )
-        if end is not None:
-            text = end.cut(text)
-        return await self._tokenizer.prompt(text, chat, add_special=self._lacks_special(text))
+        check_kinds(media, self._info)
+        return await self._chats.prompt(messages, tools, rendering, media)
 
     async def render_infill(self, prefix: str | Seq[int], suffix: str, files: Seq[SourceFile] = ()) -> Prompt:
         return await self._tokenizer.infill(self._vocabulary.fim, prefix, suffix, files)
@@ -143,7 +145,8 @@ class BatchingEngine(ABC, Generic[S]):
         return await self._tokenizer.detokenize(token_ids)
 
     def labels(self, token_ids: Seq[int]) -> list[bytes]:
-        return [*map(self._vocabulary.label, token_ids)]
+        # What stands for media has no text.
+        return [self._vocabulary.label(token) if token >= 0 else b"" for token in token_ids]
 
     async def prepare(self, structure: Structure) -> None:
         if self._compiler is None:
@@ -154,7 +157,7 @@ class BatchingEngine(ABC, Generic[S]):
         thread, vocabulary = self._thread, self._vocabulary
         if self._closed or not thread.is_alive:
             raise thread.failure or EngineError("the engine is closed")
-        refuse_adapter(request)
+        self._adapters.of(request)
         if request.structure is not None and self._compiler is None:
             raise no_structures()
         limit = generation_limit(
@@ -165,13 +168,28 @@ class BatchingEngine(ABC, Generic[S]):
         last = resume(request, output, limit=limit, is_end=vocabulary.is_end)
         if last is not None:
             return ended(last)
-        stream = ChunkStream(on_close=lambda: thread.abort(sequence))
+        stream = ChunkStream(on_close=lambda: self._abort(thread, sequence))
         sequence = self._new_sequence(request, stream, output, limit)
         sequence.mask = self._mask(request)
-        thread.submit(sequence)
+        self._submit(thread, sequence)
         return stream
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """Load a LoRA adapter (`engines.base.Adapts`)."""
+        before = self._adapters.nbytes
+        await self._adapters.add(adapter)
+        self._note_memory(self._adapters.nbytes - before)
+
+    async def remove_adapter(self, name: str) -> None:
+        """Let go of a LoRA adapter, once no request uses it (`engines.base.Adapts`)."""
+        before = self._adapters.nbytes
+        await self._adapters.remove(name, self._thread)
+        self._note_memory(self._adapters.nbytes - before)
+
+    def _note_memory(self, more: int) -> None:
+        self._info = replace(self._info, memory=self._info.memory + more)
+
+    def retell(self, request: GenerationRequest) -> Seq[AnswerDelta]:
         return retell(request, self._vocabulary)
 
     def _mask(self, request: GenerationRequest) -> TokenMask | None:
@@ -192,12 +210,6 @@ class BatchingEngine(ABC, Generic[S]):
         if self._judge is None:
             raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
         return await self._judge.score(self, pairs, most=most, request_id=request_id)
-
-    async def _render_probe(
-        self, messages: Seq[Mapping[str, Any]], tools: Seq[Mapping[str, Any]] | None
-    ) -> str:
-        assert self._template is not None
-        return await self._template.render(messages, tools=tools, add_generation_prompt=False)
 
     def _described(self, info: EngineInfo) -> EngineInfo:
         """``info`` with what the chat template is the reason for."""
@@ -235,6 +247,18 @@ class BatchingEngine(ABC, Generic[S]):
     async def _thread_ended(self) -> bool:
         """Wait until the engine thread, which was told to stop, is done; False if it hangs."""
         return await asyncio.to_thread(self._thread.join, self._stall_timeout)
+
+    def _submit(self, thread: EngineThread[S], sequence: S) -> None:
+        """Let ``thread`` have a sequence; an engine may have to prepare it first."""
+        thread.submit(sequence)
+
+    def _abort(self, thread: EngineThread[S], sequence: S) -> None:
+        """Take back a sequence that nobody waits for any more."""
+        thread.abort(sequence)
+
+    async def _media_ids(self, media: Media) -> tuple[int, ...]:
+        """The ids that stand for ``media`` in a prompt, of an engine with the capability for it."""
+        raise UnsupportedFeature("this model's engine takes no images or sounds", param="messages")
 
     # -- what an engine adds -----------------------------------------------------------------------
 

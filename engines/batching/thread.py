@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from engines.base import Chunk, EngineInfo, EngineStats, Health
 from engines.batching.deliveries import Deliveries
@@ -27,6 +27,7 @@ from engines.errors import EngineError, ModelLoadError
 logger = logging.getLogger("engines.batching")
 
 S = TypeVar("S", bound=Sequence)
+T = TypeVar("T")
 
 Job = Callable[[], None]
 # Runs a job on a thread; the event is set when the job has ended.
@@ -87,6 +88,7 @@ class EngineThread(Generic[S]):
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._deliveries: Deliveries[S] = Deliveries(loop)
+        self._calls: set[asyncio.Future[Any]] = set()
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = self._steps = 0
 
     # -- called on the event loop's thread ---------------------------------------------------------
@@ -123,9 +125,21 @@ class EngineThread(Generic[S]):
         self._deliveries.forget(sequence)
         self._inbox.put(lambda: self._stepper.remove(sequence))
 
+    async def drained(self, wanted: Callable[[S], bool]) -> None:
+        """Return when all sequences that are ``wanted`` have ended."""
+        await self._deliveries.drained(wanted)
+
+    def call(self, job: Callable[[Stepper[S]], T]) -> asyncio.Future[T]:
+        """Have the thread do ``job`` between two steps. Fails with what ends the thread before."""
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._calls.add(result)
+        result.add_done_callback(self._calls.discard)
+        self._inbox.put(partial(self._answer, job, result))
+        return result
+
     def stop(self, reason: EngineError) -> None:
         """Fail what is in flight and end after the current step, or give the load up."""
-        self._deliveries.fail_all(reason)
+        self._fail_all(reason)
         self._stopping.set()
         self._inbox.put(lambda: None)
 
@@ -215,7 +229,15 @@ class EngineThread(Generic[S]):
 
     def _die(self, error: EngineError) -> None:
         self.failure = error
-        self._deliveries.call_loop(lambda: self._deliveries.fail_all(error))
+        self._deliveries.call_loop(lambda: self._fail_all(error))
+
+    def _answer(self, job: Callable[[Stepper[S]], T], result: asyncio.Future[T]) -> None:
+        try:
+            value = job(self._stepper)
+        except Exception as error:
+            self._deliveries.call_loop(partial(_settle, result.set_exception, result, error))
+        else:
+            self._deliveries.call_loop(partial(_settle, result.set_result, result, value))
 
     def _report(self) -> None:
         """Publish the counters and hand the step's chunks to the loop."""
@@ -241,6 +263,11 @@ class EngineThread(Generic[S]):
 
     # -- back on the event loop's thread -----------------------------------------------------------
 
+    def _fail_all(self, reason: EngineError) -> None:
+        self._deliveries.fail_all(reason)
+        for call in tuple(self._calls):
+            _settle(call.set_exception, call, reason)
+
     def _finish_opening(self, result: Opened | Exception) -> None:
         if self.opened.done():
             return
@@ -252,6 +279,11 @@ class EngineThread(Generic[S]):
             self.opened.set_exception(error)
         else:
             self.opened.set_result(result)
+
+
+def _settle(settle: Callable[[Any], None], future: asyncio.Future[Any], outcome: object) -> None:
+    if not future.done():
+        settle(outcome)
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engines.base import Resident
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
+from engines.fake.abilities import CAPABILITIES
 from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
@@ -32,7 +33,7 @@ def _opener() -> Load:
 DESCRIPTOR = EngineDescriptor(
     name=NAME,
     label="the fake engine",
-    capabilities=frozenset({"chat", "completion", "embeddings", "rerank", "fim"}),
+    capabilities=CAPABILITIES,
     request_fields=frozenset({"prompt_logprobs"}),
     brings_templates=True,
     judge=_judge,

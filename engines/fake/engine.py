@@ -22,15 +22,17 @@ from engines.base import (
     FinishReason,
     GenerationRequest,
     Health,
+    Media,
     Prompt,
     Rendering,
     SourceFile,
     Structure,
     ToolUse,
-    Usage,
 )
 from engines.errors import EngineError, UnsupportedFeature
+from engines.fake.abilities import CAPABILITIES
 from engines.fake.choice import source_of
+from engines.fake.ending import last_chunk
 from engines.fake.pooling import LENGTH, FakeEmbeds
 from engines.fake.scoring import prompt_logprobs, token_logprob
 from engines.fake.template import render
@@ -42,10 +44,11 @@ from engines.limits import (
     refuse_extras,
     refuse_tools,
 )
+from engines.media import check_kinds
 from engines.stream import ChunkStream, resume, retell
 from engines.text.answers.assembler import Released
 from engines.text.answers.forced_calls import forced_plan
-from engines.text.answers.output import Output, finish_of, output_of
+from engines.text.answers.output import output_of
 from engines.text.answers.plan import Plan
 from engines.text.templates.chat_prompt import variables
 from engines.text.tokens.tokenizer import Tokenizer
@@ -59,9 +62,9 @@ class FakeEngine(FakeEmbeds):
     ``token_delay`` seconds pass between tokens (0: as fast as the loop turns). ``answer`` replaces the
     echo. ``healthy`` and ``fail_next`` let tests make it misbehave.
 
-    With "tools", "reasoning", "structured" or "adapters" in ``capabilities`` it accepts what asks for
-    them: ``make_reader`` tells its answers' parts apart, ``answer`` is what fits a structure, and
-    ``last_request`` and ``last_rendering`` are what it was asked.
+    With "tools", "reasoning", "structured", "adapters", "vision" or "audio" in ``capabilities`` it accepts
+    what asks for them: ``make_reader`` tells its answers' parts apart, ``answer`` is what fits a structure,
+    and ``last_request`` and ``last_rendering`` are what it was asked.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class FakeEngine(FakeEmbeds):
         context_length: int = 8192,
         longest_context: int = 8192,
         max_sequences: int = 64,
-        capabilities: Iterable[str] = ("chat", "completion", "embeddings", "rerank", "fim"),
+        capabilities: Iterable[str] = CAPABILITIES,
         matryoshka: bool = False,
         dimensions: tuple[int, ...] = (),
         make_reader: Callable[[], AnswerReader] | None = None,
@@ -117,14 +120,16 @@ class FakeEngine(FakeEmbeds):
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
+        media: Sequence[Media] = (),
     ) -> Prompt:
         self._check_tools(tools)
+        check_kinds(media, self._info)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
         variables(rendering, chat.template_args, source=None)
         self.last_rendering = rendering
-        text = render(chat.messages)
+        text = render(chat.messages, media)
         text = text[:-1] if rendering.continue_final else text
-        return await self._tokenizer.prompt(text, chat, add_special=True)
+        return replace(await self._tokenizer.prompt(text, chat, add_special=True), media=tuple(media))
 
     async def render_infill(
         self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
@@ -179,7 +184,7 @@ class FakeEngine(FakeEmbeds):
         task.add_done_callback(self._tasks.pop)
         return stream
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Sequence[AnswerDelta]:
         return retell(request, self._vocabulary)
 
     async def health(self) -> Health:
@@ -250,15 +255,15 @@ class FakeEngine(FakeEmbeds):
             if token in request.stop_token_ids and count >= request.min_tokens:
                 released = output.push(token) if request.include_stop else Released()
                 released = released.then(output.finish()).with_end(request, logprob)
-                stream.put(_last(released, output, (), "stop", request, count + 1))
+                stream.put(last_chunk(released, output, (), "stop", request, count + 1))
                 return
             released = output.push(token, logprob)
             if released.stopped:
-                stream.put(_last(released, output, (token,), "stop", request, count + 1))
+                stream.put(last_chunk(released, output, (token,), "stop", request, count + 1))
                 return
             stream.put(released.chunk((token,)))
         reason: FinishReason = "length" if limit <= longest else "stop"
-        stream.put(_last(output.finish(), output, (), reason, request, end))
+        stream.put(last_chunk(output.finish(), output, (), reason, request, end))
 
     def _check_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
         if "tools" not in self._info.capabilities:
@@ -284,15 +289,3 @@ def _never(token: int) -> bool:
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-
-
-def _last(
-    released: Released,
-    output: Output,
-    token_ids: tuple[int, ...],
-    reason: FinishReason,
-    request: GenerationRequest,
-    generated: int,
-) -> Chunk:
-    usage = Usage(len(request.prompt.token_ids), generated, reasoning_tokens=output.reasoning_tokens)
-    return released.chunk(token_ids, finish_of(reason, output), usage)

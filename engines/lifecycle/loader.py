@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from engines.abilities import Abilities, expected
-from engines.base import Resident
+from engines.base import Adapter, Resident
 from engines.errors import CannotLoad, EngineError, ModelFileNotFound
 from engines.lifecycle.states import LoadOptions, Retention
-from engines.load_spec import Adapter, LoadSpec
+from engines.load_spec import LoadSpec
 from engines.machine.footprint import Footprint
 from engines.machine.platform import Facts
 from engines.models.catalog import FOREVER
@@ -102,6 +102,11 @@ class ModelLoader:
         engine = None if choice.engine is None else ENGINES[choice.engine]
         return expected(model, engine, self._defaults.context_length)
 
+    def check_adapter(self, name: str, adapter: Adapter) -> None:
+        """Raise `ModelLoadError` if the model cannot be loaded with ``adapter``; reads headers of files."""
+        spec = self._spec(self._library.find(name), LoadOptions())
+        ENGINES[spec.engine].check(replace(spec, adapters=(*spec.adapters, adapter)))
+
     def note_load(self, name: str, options: LoadOptions) -> None:
         """A load of the model begins, here or in a worker. Raises `ModelFileNotFound` and `CannotLoad`."""
         self._loaded[name] = self._settings_of(name, options)
@@ -189,7 +194,7 @@ class ModelLoader:
             quantization=options.quantization or entry.quantization,
             tensor_parallel=entry.tensor_parallel,
             pipeline_parallel=entry.pipeline_parallel,
-            adapters=tuple(Adapter(a.name, self._library.base / a.path) for a in entry.adapters),
+            adapters=self._library.adapters.of(model),
             stall_timeout=defaults.stall_timeout,
             allow_special_tokens=defaults.allow_special_tokens,
             deterministic=defaults.deterministic,
@@ -198,6 +203,7 @@ class ModelLoader:
             matryoshka=entry.matryoshka or bool(entry.dimensions),
             dimensions=entry.dimensions,
             rerank_template=entry.rerank_template,
+            projector=file.projector,
             ngram_draft=defaults.ngram_draft if entry.ngram_draft is None else entry.ngram_draft,
             options=entry.options,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from engines.base import Resident
 from engines.descriptor import EngineDescriptor, Judgement, Load, Suitability
 from engines.errors import CannotLoad
+from engines.llamacpp.adapter_file import check_adapters
 from engines.llamacpp.pooled_sizes import pooled_size
 from engines.llamacpp.quantizer import QUANTIZER
 from engines.load_spec import LoadSpec
@@ -18,7 +19,7 @@ from engines.progress import Progress
 from engines.sizing import may_use_cuda, memory_of
 
 if TYPE_CHECKING:
-    from engines.llamacpp.model import ModelCache
+    from engines.llamacpp.model_cache import ModelCache
 
 NAME = "llama_cpp"
 _INSTALL = "make serve"
@@ -72,6 +73,12 @@ def _pools(spec: LoadSpec) -> bool:
     return spec.pooling is not None or (spec.path is not None and describe(spec.path).pools)
 
 
+def _check(spec: LoadSpec) -> None:
+    if spec.adapters and _pools(spec):
+        raise CannotLoad("llama.cpp runs LoRA adapters of models that generate text only")
+    check_adapters(spec)
+
+
 def _can_offload() -> bool:
     """Whether the installed llama.cpp was built for a GPU."""
     try:
@@ -88,7 +95,7 @@ def _opener() -> Load:
         nonlocal models
         try:
             from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-            from engines.llamacpp.model import ModelCache as Cache
+            from engines.llamacpp.model_cache import ModelCache as Cache
         except ImportError as error:
             raise CannotLoad(
                 f"llama-cpp-python cannot be imported ({error}): `{_INSTALL}` installs it"
@@ -113,7 +120,9 @@ def _opener() -> Load:
             matryoshka=spec.matryoshka,
             dimensions=spec.dimensions,
             rerank_template=spec.rerank_template,
+            projector=spec.projector,
             ngram_draft=spec.ngram_draft,
+            adapters=spec.adapters,
         )
         if _pools(spec):
             from engines.llamacpp.pooled_engine import LlamaPooledEngine
@@ -130,10 +139,15 @@ DESCRIPTOR = EngineDescriptor(
     install="llama-cpp-python",
     formats=frozenset({"gguf"}),
     capabilities=frozenset(
-        {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "sleep", "structured", "tools"}
+        {
+            *("adapters", "audio", "chat", "completion", "embeddings", "fim", "reasoning", "rerank"),
+            *("sleep", "structured", "tools", "vision"),
+        }
     ),
     help={
         "embeddings": "it was loaded to generate text; load an embedding model",
+        "vision": "it needs the projector (mmproj) that was published with the model, in the same folder",
+        "audio": "it needs the projector (mmproj) that was published with the model, in the same folder",
         "structured": f"the package llguidance is not installed: `{_INSTALL}` installs it",
     },
     request_fields=frozenset(
@@ -150,7 +164,9 @@ DESCRIPTOR = EngineDescriptor(
     packages=_packages,
     judge=_judge,
     idle_gpu=_idle_gpu,
+    check=_check,
     estimate=_estimate,
+    adapts=True,
     shares_weights=True,
     quantizer=QUANTIZER,
     opener=_opener,

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import cast
 
-from engines.base import EngineStats, GenerationRequest
+from engines.base import Adapter, EngineStats, GenerationRequest, Media
+from engines.batching.adapters import AdapterShelf
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import EngineThread, on_new_thread
-from engines.errors import EngineError, UnsupportedFeature
+from engines.errors import EngineError, RequestError, UnsupportedFeature
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.drafting import NgramDrafter
-from engines.llamacpp.model import LlamaModel, ModelCache
+from engines.llamacpp.media.encoder import MediaEncoder
+from engines.llamacpp.model import LlamaModel
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.opening import load_and_open, open_stepper
 from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.sampler import Sampler
@@ -40,6 +46,9 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         self._model: LlamaModel = stepper.vocabulary
         self._bos = self._model.bos_text
         self._drafts = stepper.drafts
+        projector = self._model.projector
+        self._encoder = None if projector is None else MediaEncoder(projector)
+        self._encoding: dict[LlamaSequence, asyncio.Task[None]] = {}
         super().__init__(
             _start_thread(stepper),
             stepper.info,
@@ -50,6 +59,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
             answer_format=options.answer_format,
             grammar_vocabulary=self._model.grammar_vocabulary if grammar.is_installed() else None,
             rerank_template=options.rerank_template,
+            adapters=AdapterShelf(self._load_adapter, self._free_adapter),
         )
 
     @classmethod
@@ -77,17 +87,40 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
                 load.add_done_callback(partial(_discard, models))
             await models.release_templates(templates)
             raise
-        return cls(options, models, stepper, templates)
+        engine = cls(options, models, stepper, templates)
+        try:
+            for adapter in options.adapters:
+                await engine.add_adapter(adapter)
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
     def metrics(self) -> Mapping[str, float]:
-        """What became of drafted tokens, unless none are drafted."""
-        return self._drafts.as_metrics() if self._options.ngram_draft else {}
+        """What became of drafted tokens, and of images and sounds, where there are such."""
+        drafted = self._drafts.as_metrics() if self._options.ngram_draft else {}
+        return {**drafted, **(self._encoder.metrics() if self._encoder is not None else {})}
+
+    def stats(self) -> EngineStats:
+        """Requests whose media are being encoded wait."""
+        stats = super().stats()
+        return replace(stats, waiting=stats.waiting + len(self._encoding)) if self._encoding else stats
+
+    def generate(self, request: GenerationRequest) -> ChunkStream:
+        if request.prompt.media and request.prompt_logprobs is not None:
+            raise RequestError(
+                "prompts with images or sounds have no log probabilities: leave prompt_logprobs out",
+                param="prompt_logprobs",
+            )
+        return super().generate(request)
 
     async def sleep(self) -> None:
         """Free the KV cache and the work space; weights, vocabulary and the template's process stay."""
         if "sleep" not in self._info.capabilities:
             raise UnsupportedFeature("weights on a GPU would stay there: unload the model instead")
-        self._thread.stop(EngineError("the model was put to sleep"))
+        reason = EngineError("the model was put to sleep")
+        self._give_up_encoding(reason)
+        self._thread.stop(reason)
         if not await self._thread_ended():
             raise EngineError(f"the engine thread of {self._info.model} hangs")
 
@@ -97,6 +130,7 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         )
         self._thread, self._info = _start_thread(stepper), self._described(stepper.info)
         self._drafts = stepper.drafts
+        self._note_memory(self._adapters.nbytes)
 
     def _new_sequence(
         self, request: GenerationRequest, stream: ChunkStream, output: Output, limit: int
@@ -105,16 +139,70 @@ class LlamaEngine(BatchingEngine[LlamaSequence]):
         sampler = Sampler(request, self._model.eog_ids, self._model.n_vocab, bad_words)
         length = len(request.prompt.token_ids) + limit
         drafter = NgramDrafter(length) if self._options.ngram_draft else None
-        return LlamaSequence(request, stream, output, limit, sampler, drafter)
+        adapter = self._adapters.of(request)
+        return LlamaSequence(request, stream, output, limit, sampler, drafter, adapter=adapter)
+
+    async def _load_adapter(self, adapter: Adapter) -> LlamaAdapter:
+        return await in_own_thread(lambda: self._model.adapters.acquire(adapter), "llamacpp-adapter")
+
+    async def _free_adapter(self, adapter: LlamaAdapter) -> None:
+        if self._thread.is_alive:
+            await self._thread.call(lambda stepper: cast(LlamaStepper, stepper).forget(adapter))
+        await in_own_thread(lambda: self._model.adapters.release(adapter), "llamacpp-adapter")
 
     def _lacks_special(self, text: str) -> bool:
         # Templates that write BOS themselves must not get a second one.
         return not (self._bos and text.startswith(self._bos))
 
+    async def _media_ids(self, media: Media) -> tuple[int, ...]:
+        assert self._encoder is not None
+        return await self._encoder.layout_ids(media)
+
+    def _submit(self, thread: EngineThread[LlamaSequence], sequence: LlamaSequence) -> None:
+        if sequence.request.prompt.media:
+            self._encoding[sequence] = asyncio.ensure_future(self._submit_encoded(thread, sequence))
+        else:
+            thread.submit(sequence)
+
+    async def _submit_encoded(self, thread: EngineThread[LlamaSequence], sequence: LlamaSequence) -> None:
+        """Let ``thread`` have a sequence once its media are encoded, or tell who waits that they cannot."""
+        assert self._encoder is not None
+        prompt = sequence.request.prompt
+        try:
+            sequence.spans = await self._encoder.spans(prompt.token_ids, prompt.media)
+            if not thread.is_alive:
+                raise thread.failure or EngineError("the engine is closed")
+        except EngineError as error:
+            sequence.sampler.close()
+            sequence.stream.fail(error)
+        else:
+            thread.submit(sequence)
+        finally:
+            self._encoding.pop(sequence, None)
+
+    def _abort(self, thread: EngineThread[LlamaSequence], sequence: LlamaSequence) -> None:
+        task = self._encoding.pop(sequence, None)
+        if task is None:
+            thread.abort(sequence)
+        else:
+            task.cancel()
+            sequence.sampler.close()
+
+    def _give_up_encoding(self, reason: EngineError) -> None:
+        for sequence in [*self._encoding]:
+            stream = sequence.stream
+            self._abort(self._thread, sequence)
+            stream.fail(reason)
+
     async def _release_templates(self) -> None:
+        self._give_up_encoding(EngineError("the model is being unloaded"))
+        if self._encoder is not None:
+            await self._encoder.close()
         await self._models.release_templates(self._templates)
 
     def _release_model(self) -> None:
+        for adapter in self._adapters.clear():
+            self._model.adapters.release(adapter)
         self._models.release(self._model)
 
 

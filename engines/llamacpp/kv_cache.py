@@ -19,7 +19,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-State = npt.NDArray[np.uint8]
+from engines.llamacpp.media.positions import Shifts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """A copy of what a slot holds, and how its positions are shifted."""
+
+    data: npt.NDArray[np.uint8]
+    shifts: Shifts = ()
 
 
 class CellMemory(Protocol):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -15,14 +13,18 @@ import numpy.typing as npt
 
 from engines.errors import BadModelFile, CannotLoad, EngineError, ModelLoadError
 from engines.llamacpp import native_log
+from engines.llamacpp.adapters import NativeAdapters
 from engines.llamacpp.grammar_tokens import read_lltokenizer
 from engines.llamacpp.native_text import read_bytes, read_string
 from engines.llamacpp.special_tokens import read_fim, read_special_tokens
 from engines.models.facts import describe
+from engines.models.projectors import kept_numbers
 from engines.text.grammar import LazyTokenizer
 from engines.text.ranking import pair_template
-from engines.text.templates.renderer import TemplateWorker
 from engines.text.tokens.special_tokens import SpecialTokens
+
+if TYPE_CHECKING:
+    from engines.llamacpp.media.projector import Projector
 
 # Gets 0..1 while loading; returning False gives the load up.
 ReportLoading = Callable[[float], bool]
@@ -51,6 +53,7 @@ class LlamaModel:
         self.gpu_layers = gpu_layers
         self._handle = _load(path, gpu_layers, progress)
         self._vocab = lib.llama_model_get_vocab(self._handle)
+        self.adapters = NativeAdapters(self._handle)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._handle))
         self.size = int(lib.llama_model_size(self._handle))
@@ -68,6 +71,7 @@ class LlamaModel:
         self.special_tokens = special_tokens or read_special_tokens(self.vocab, self.n_vocab)
         # Only these have a pre-tokeniser.
         self.splits_runs = lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_BPE
+        self.projector: Projector | None = None
         self.fim = read_fim(self.vocab, partial(self.tokenize, add_special=False))
 
     @property
@@ -75,6 +79,16 @@ class LlamaModel:
         if self._handle is None:
             raise EngineError("the model is closed")
         return self._handle
+
+    def open_projector(self, path: Path, threads: int) -> None:
+        """Load the projector at ``path``, by which the model sees or hears; `close` closes it. Raises
+        `ModelLoadError`."""
+        from engines.llamacpp.media.projector import Projector  # libmtmd is loaded with the first one
+
+        most_kept = kept_numbers(self.n_ctx_train, int(lib.llama_model_n_embd_inp(self.handle)))
+        self.projector = Projector(
+            path, self.handle, threads=threads, use_gpu=self.gpu_layers != 0, most_kept=most_kept
+        )
 
     @property
     def vocab(self) -> Any:
@@ -84,6 +98,8 @@ class LlamaModel:
 
     def close(self) -> None:
         """Free the memory; nothing may touch the model in another thread meanwhile."""
+        if self.projector is not None:
+            self.projector.close()
         handle, self._handle, self._vocab = self._handle, None, None
         if handle is not None:
             lib.llama_model_free(handle)
@@ -182,90 +198,6 @@ class LlamaModel:
             lambda buffer, n: lib.llama_token_to_piece(self.vocab, token, buffer, n, 0, special),
             first_guess=32,
         )
-
-
-@dataclass(slots=True)
-class Notes:
-    """Facts about a model file that take long to find out, kept from load to load."""
-
-    eog_ids: npt.NDArray[np.int32] | None = None
-    special_tokens: SpecialTokens | None = None
-    threads: int | None = None
-
-
-class ModelCache:
-    """Loaded models by file, so that several contexts share one copy of the weights.
-
-    They also share the process that applies its chat template: that one belongs to the engines' event loop,
-    which alone may call `acquire_templates` and `release_templates`. `Notes` on a file outlive its
-    unloading, until the file changes.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._notes: dict[tuple[Path, int, int, int], Notes] = {}
-        self._entries: dict[tuple[Path, int], tuple[LlamaModel, int]] = {}
-        self._templates: dict[Path, tuple[TemplateWorker, int]] = {}
-
-    def acquire(self, path: Path, gpu_layers: int, progress: ReportLoading | None = None) -> LlamaModel:
-        """The model of ``path``, loaded unless it is held. Blocks while loading; pair with `release`."""
-        key = (path.resolve(), gpu_layers)
-        with self._lock:
-            model, holders = self._entries.get(key, (None, 0))
-            if model is None:
-                notes = self._notes_of(path, gpu_layers)
-                model = LlamaModel(
-                    path,
-                    gpu_layers=gpu_layers,
-                    progress=progress,
-                    eog_ids=notes.eog_ids,
-                    special_tokens=notes.special_tokens,
-                )
-                notes.eog_ids, notes.special_tokens = model.eog_ids, model.special_tokens
-            self._entries[key] = (model, holders + 1)
-            return model
-
-    def notes(self, model: LlamaModel) -> Notes:
-        """The notes on the file of ``model``; the caller may add to them."""
-        return self._notes_of(model.path, model.gpu_layers)
-
-    def _notes_of(self, path: Path, gpu_layers: int) -> Notes:
-        try:
-            stat = path.stat()
-        except OSError:  # loading says why
-            return Notes()
-        return self._notes.setdefault((path.resolve(), gpu_layers, stat.st_mtime_ns, stat.st_size), Notes())
-
-    def release(self, model: LlamaModel) -> None:
-        """Give up one hold; the last one frees the weights."""
-        with self._lock:
-            for key, (held, holders) in self._entries.items():
-                if held is model:
-                    if holders > 1:
-                        self._entries[key] = (model, holders - 1)
-                    else:
-                        del self._entries[key]
-                        model.close()
-                    return
-
-    def acquire_templates(self, path: Path) -> TemplateWorker:
-        """The process that applies the chat template of ``path``; pair with `release_templates`."""
-        key = path.resolve()
-        templates, holders = self._templates.get(key, (None, 0))
-        if templates is None:
-            templates = TemplateWorker()
-            templates.start()  # beside the load, so that no request has to wait for it
-        self._templates[key] = (templates, holders + 1)
-        return templates
-
-    async def release_templates(self, templates: TemplateWorker) -> None:
-        """Give up one hold; the last one ends the process."""
-        key, holders = next((key, n) for key, (held, n) in self._templates.items() if held is templates)
-        if holders > 1:
-            self._templates[key] = (templates, holders - 1)
-        else:
-            del self._templates[key]
-            await templates.close()
 
 
 def _load(path: Path, gpu_layers: int, progress: ReportLoading | None) -> Any:

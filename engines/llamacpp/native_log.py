@@ -26,12 +26,12 @@ def _receive(level: int, text: bytes, _user_data: Any) -> None:
     logger.log(logging.WARNING if level == _ERROR else logging.DEBUG, line)
 
 
-_callback = lib.llama_log_callback(_receive)  # ctypes keeps no reference: this module does
+callback = lib.llama_log_callback(_receive)  # ctypes keeps no reference: this module does
 
 
 def install() -> None:
     """Route native messages to the ``llama.cpp`` logger. Idempotent."""
-    lib.llama_log_set(_callback, ctypes.c_void_p(0))
+    lib.llama_log_set(callback, ctypes.c_void_p(0))
 
 
 def forget_errors() -> None:

@@ -13,7 +13,8 @@ from engines.errors import CannotLoad
 from engines.llamacpp import threads
 from engines.llamacpp.context import ContextSize, LlamaContext, Slice, scored_at_once
 from engines.llamacpp.kv_cache import KvCache, PooledKvCache, SplitKvCache
-from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
+from engines.llamacpp.model import LlamaModel, ReportLoading
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pacing import LlamaPacer
 from engines.llamacpp.prefix_cache import ALIGNMENT, LlamaPrefixCache
@@ -34,7 +35,13 @@ SLOW = 16_000_000_000
 
 def load_and_open(options: LlamaOptions, models: ModelCache, report: ReportLoading) -> LlamaStepper:
     """Load the weights, unless another engine has, and open a context over them. Raises `ModelLoadError`."""
-    model = models.acquire(options.path, -1 if offloads(options) else 0, report)
+    model = models.acquire(
+        options.path,
+        -1 if offloads(options) else 0,
+        report,
+        projector=options.projector,
+        threads=options.threads,
+    )
     try:
         return open_stepper(options, models, model)
     except BaseException:
@@ -49,7 +56,8 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
     notes = models.notes(model)
     count = options.threads or notes.threads or threads.usable_cores()
     drafts = options.ngram_draft if model.can_share_prefix else 0  # what is refused is cut off
-    context = LlamaContext(model, replace(size, drafts=drafts), threads=count, offload=offload)
+    batch = max(size.batch, model.projector.at_once if model.projector is not None else 0)
+    context = LlamaContext(model, replace(size, drafts=drafts, batch=batch), threads=count, offload=offload)
     if options.threads is None and notes.threads is None:
         count = notes.threads = _choose_threads(context, count)
     kv = _kv_cache(context, size)
@@ -97,7 +105,8 @@ def _capabilities(model: LlamaModel, options: LlamaOptions, offload: bool) -> fr
     sleep = set() if offload else {"sleep"}
     structured = {"structured"} if grammar.is_installed() else set()
     fim = {"fim"} if model.fim is not None else set()
-    return frozenset({"completion"} | chat | fim | rerank | sleep | structured)
+    senses = model.projector.senses if chat and model.projector is not None else frozenset()
+    return frozenset({"adapters", "completion"} | chat | fim | rerank | senses | sleep | structured)
 
 
 def offloads(options: LlamaOptions) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.base import Adapter
 from engines.models.purpose import Pooling
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaOptions:
     """Options of one load; None lets the engine choose, or the file. ``context_length`` and ``kv_cells`` in
-    tokens. The last three are of models that pool, see `LoadSpec`."""
+    tokens. See `LoadSpec` for the last ones; ``pooling``, ``matryoshka`` and ``dimensions`` are of models
+    that pool."""
 
     name: str
     path: Path
@@ -30,4 +32,6 @@ class LlamaOptions:
     matryoshka: bool = False
     dimensions: tuple[int, ...] = ()
     rerank_template: str | None = None  # in the place of the file's own
+    projector: Path | None = None  # for images and sounds
     ngram_draft: int = 0  # most tokens that a step drafts
+    adapters: tuple[Adapter, ...] = ()

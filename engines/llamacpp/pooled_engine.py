@@ -12,7 +12,7 @@ from engines.batching.pooling import PoolingThread
 from engines.batching.pooling_engine import PoolingEngine
 from engines.batching.thread import on_new_thread
 from engines.errors import EngineError, UnsupportedFeature
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pairs import frame_of, labels_of
 from engines.llamacpp.pooled_opening import OpenedContext, load_pooled, open_pooled, pooling_of

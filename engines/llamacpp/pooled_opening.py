@@ -8,7 +8,8 @@ from typing import NamedTuple
 from engines.base import EngineInfo
 from engines.errors import CannotLoad
 from engines.llamacpp import threads
-from engines.llamacpp.model import LlamaModel, ModelCache, ReportLoading
+from engines.llamacpp.model import LlamaModel, ReportLoading
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.opening import offloads
 from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pairs import labels_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from itertools import chain
 from typing import NamedTuple
 
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.kv_cache import KvCache
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
 from engines.llamacpp.stash import Stash, Stashed
@@ -26,6 +26,13 @@ class SharedPrefix(NamedTuple):
     slot: int = NO_SLOT
     length: int = 0
     stashed: Stashed | None = None
+
+
+class CachedPrefix(NamedTuple):
+    """Tokens in a KV slot, and the adapter that they were computed with: no other can go on from them."""
+
+    tokens: list[int]
+    adapter: LlamaAdapter | None = None
 
 
 class LlamaPrefixCache:
@@ -53,10 +60,10 @@ class LlamaPrefixCache:
         self._idle_cell_budget = idle_cell_budget
         self._stash = stash
         self._alone = NO_SLOT  # the only slot opened since the pool was empty
-        self._cached: dict[int, list[int]] = {}
+        self._cached: dict[int, CachedPrefix] = {}
 
     def longest(self, sequence: LlamaSequence, running: Iterable[LlamaSequence]) -> SharedPrefix:
-        """The longest computed prefix of ``sequence`` that some slot holds.
+        """The longest prefix of ``sequence`` that some slot holds, computed with its adapter.
 
         The last token is never shared: its logits are needed. Those of all are where the prompt is scored.
         """
@@ -64,8 +71,9 @@ class LlamaPrefixCache:
         if not self._enabled or sequence.unscored:
             return best
         limit = len(sequence.tokens) - 1
-        for slot, tokens, computed in self._holders(running):
+        for slot, tokens, computed in self._holders(running, sequence.adapter):
             length = min(common_length(sequence.tokens, tokens), computed, limit)
+            length = sequence.spans.whole(length)
             if length > best.length:
                 best = SharedPrefix(slot, length)
         return max(best, self._stashed(sequence), key=lambda prefix: prefix.length)
@@ -79,9 +87,9 @@ class LlamaPrefixCache:
             return None
         limit = len(sequence.tokens) - 1
         for other in running:
-            if not other.is_prefilling:
+            if not other.is_prefilling or other.adapter is not sequence.adapter:
                 continue
-            length = min(common_length(sequence.tokens, other.tokens), limit)
+            length = sequence.spans.whole(min(common_length(sequence.tokens, other.tokens), limit))
             if length - max(prefix.length, other.computed) >= WORTH_WAITING_FOR:
                 return other, length
         return None
@@ -113,34 +121,34 @@ class LlamaPrefixCache:
     def open_alone(self, sequence: LlamaSequence) -> SharedPrefix:
         """The same for a sequence beside which nothing runs, so that it always computes the same: it takes
         over a multiple of `ALIGNMENT`, and lies at the beginning of an empty pool."""
-        prefix = _aligned(self.longest(sequence, ()))
+        prefix = _aligned(self.longest(sequence, ()), sequence)
         if self._stash is None:
             return self.open(prefix, ())
         slot, length, _ = prefix
-        if slot in self._cached and slot == self._alone and 2 * length >= len(self._cached[slot]):
+        if slot in self._cached and slot == self._alone and 2 * length >= len(self._cached[slot].tokens):
             del self._cached[slot]
             self._kv.shrink(slot, length)
             return prefix
         if slot in self._cached:
             self._cached[slot] = self._cached.pop(slot)  # used just now
-        for other, tokens in self._cached.items():
-            self._stash.put(other, tokens)
+        for other, (tokens, adapter) in self._cached.items():
+            self._stash.put(other, tokens, adapter)
         self._cached.clear()
         self._stash.empty_pool()
-        opened = self.open(_aligned(self._stashed(sequence)), ())
+        opened = self.open(_aligned(self._stashed(sequence), sequence), ())
         self._alone = opened.slot
         return opened
 
-    def keep(self, slot: int, tokens: list[int]) -> None:
+    def keep(self, slot: int, tokens: list[int], adapter: LlamaAdapter | None = None) -> None:
         """Cache the ``tokens`` that a finished sequence left in ``slot``; cached prefixes of them say nothing
         more and go."""
         if not self._enabled or not tokens:
             self._kv.release(slot)
             return
-        for old_slot, old in list(self._cached.items()):
-            if len(old) <= len(tokens) and tokens[: len(old)] == old:
+        for old_slot, (old, its_adapter) in list(self._cached.items()):
+            if its_adapter is adapter and len(old) <= len(tokens) and tokens[: len(old)] == old:
                 self.evict(old_slot)
-        self._cached[slot] = tokens
+        self._cached[slot] = CachedPrefix(tokens, adapter)
 
     def trim(self, busy: Collection[int]) -> None:
         """Evict until idle cells cost the sequences that run in the ``busy`` slots no more than allowed."""
@@ -163,6 +171,13 @@ class LlamaPrefixCache:
         del self._cached[slot]
         self._kv.release(slot)
 
+    def forget(self, adapter: LlamaAdapter) -> None:
+        """Drop every prefix that was computed with ``adapter``."""
+        for slot in [slot for slot, cached in self._cached.items() if cached.adapter is adapter]:
+            self.evict(slot)
+        if self._stash is not None:
+            self._stash.forget(adapter)
+
     def clear(self) -> None:
         """Drop every prefix."""
         for slot in list(self._cached):
@@ -173,18 +188,22 @@ class LlamaPrefixCache:
         best = SharedPrefix()
         for stashed in self._stash.kept if self._stash and self._enabled and not sequence.unscored else ():
             length = min(common_length(sequence.tokens, stashed.tokens), len(sequence.tokens) - 1)
-            if length > best.length:
+            length = sequence.spans.whole(length)
+            if length > best.length and stashed.adapter is sequence.adapter:
                 best = SharedPrefix(NO_SLOT, length, stashed)
         return best
 
-    def _holders(self, running: Iterable[LlamaSequence]) -> Iterator[tuple[int, list[int], int]]:
-        """Slots, their tokens, and how many of these are computed."""
-        cached = ((slot, tokens, len(tokens)) for slot, tokens in self._cached.items())
-        return chain(cached, ((s.slot, s.tokens, s.computed) for s in running))
+    def _holders(
+        self, running: Iterable[LlamaSequence], adapter: LlamaAdapter | None
+    ) -> Iterator[tuple[int, list[int], int]]:
+        """Slots that are computed with ``adapter``, their tokens, and how many of these are computed."""
+        cached = ((slot, each.tokens, each.adapter) for slot, each in self._cached.items())
+        yield from ((slot, tokens, len(tokens)) for slot, tokens, its in cached if its is adapter)
+        yield from ((s.slot, s.tokens, s.computed) for s in running if s.adapter is adapter)
 
 
-def _aligned(prefix: SharedPrefix) -> SharedPrefix:
-    length = prefix.length - prefix.length % ALIGNMENT
+def _aligned(prefix: SharedPrefix, sequence: LlamaSequence) -> SharedPrefix:
+    length = sequence.spans.aligned(prefix.length, ALIGNMENT)
     return prefix._replace(length=length) if length else SharedPrefix()
 
 

@@ -120,6 +120,8 @@ class _Penalties:
 
     def __init__(self, request: GenerationRequest) -> None:
         sampling, prompt = request.sampling, request.prompt.token_ids
+        if request.prompt.media:
+            prompt = tuple(token for token in prompt if token >= 0)  # the others are pictures
         self._presence = sampling.presence_penalty
         self._frequency = sampling.frequency_penalty
         self._repetition = sampling.repetition_penalty

@@ -8,48 +8,18 @@ again later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from itertools import takewhile
 
 from engines.batching.waiting import WaitingQueue
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.kv_cache import KvCache
 from engines.llamacpp.prefix_cache import ALIGNMENT, LlamaPrefixCache, SharedPrefix
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
+from engines.llamacpp.work import Work
 
 # Room a running sequence is left to grow in, at most, before a new one is admitted. Too little means
 # preemption, which computes a whole sequence again; too much leaves cells idle.
 GROWTH_RESERVE = 64
-
-
-@dataclass(slots=True)
-class Work:
-    """``count`` pending tokens of ``sequence`` to compute in this step, and a ``draft`` of what follows."""
-
-    sequence: LlamaSequence
-    count: int
-    draft: Seq[int] = ()
-
-    @property
-    def completes(self) -> bool:
-        """Whether the step leaves no token pending, so that the next one can be drawn."""
-        return self.count == self.sequence.pending
-
-    @property
-    def scores(self) -> bool:
-        """Whether the step tells the log probabilities of the prompt's tokens that come next."""
-        return self.sequence.scores
-
-    @property
-    def size(self) -> int:
-        """Tokens to compute."""
-        return self.count + len(self.draft)
-
-    @property
-    def outputs(self) -> int:
-        """How many of the tokens, from the last on, the logits are wanted of."""
-        if self.scores:
-            return self.count
-        return 1 + len(self.draft) if self.completes else 0
 
 
 class LlamaScheduler:
@@ -113,12 +83,17 @@ class LlamaScheduler:
         """Forget a sequence, wherever it is; what it computed stays as a cached prefix."""
         if sequence in self.running:
             slot = self._leave(sequence)
-            if sequence.computed > len(sequence.tokens):  # it ended inside a draft
-                self._kv.shrink(slot, len(sequence.tokens))
-            self._prefixes.keep(slot, sequence.tokens[: sequence.computed])
+            kept = sequence.spans.whole(min(sequence.computed, len(sequence.tokens)))
+            if sequence.computed > kept:  # it ended inside a draft, or inside a picture
+                self._kv.shrink(slot, kept)
+            self._prefixes.keep(slot, sequence.tokens[:kept], sequence.adapter)
             self._prefixes.trim(self._busy_slots())
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+
+    def forget(self, adapter: LlamaAdapter) -> None:
+        """Drop what is cached of an adapter that goes."""
+        self._prefixes.forget(adapter)
 
     def discard(self, sequence: LlamaSequence) -> None:
         """Take a running sequence out and drop its cells: they may hold anything."""
@@ -176,7 +151,9 @@ class LlamaScheduler:
         sequence = work.sequence
         most = min(self._drafts, sequence.to_generate - 1, self._kv.free_cells - work.count)
         if sequence.drafter is not None and sequence.mask is None and most > 0:
-            work.draft = sequence.drafter.draft(sequence.tokens, most)
+            draft = sequence.drafter.draft(sequence.tokens, most)
+            # What followed these tokens before may have been a picture.
+            work.draft = list(takewhile(lambda token: token >= 0, draft)) if sequence.spans else draft
 
     def _prefill(self, work: list[Work], budget: int) -> int:
         """Continue running prompts, oldest first; returns the tokens scheduled."""
@@ -215,7 +192,7 @@ class LlamaScheduler:
             return 0
         self._prefixes.make_room(planned + wanted)
         count = min(wanted, self._kv.free_cells - planned)
-        if count <= 0:
+        if count <= 0 or (count < wanted and sequence.run.is_whole):
             return 0
         work.append(Work(sequence, count))
         return count
@@ -246,9 +223,12 @@ class LlamaScheduler:
     def _piece(self, sequence: LlamaSequence, budget: int) -> int:
         """How much of a prompt is prefilled next. One that repeats itself goes in the same pieces however
         much of it was cached: see `ALIGNMENT`."""
+        run = sequence.run
+        if run.is_whole:
+            return run.end - sequence.computed if budget > 0 else 0
         if not self._repeats(sequence):
-            return min(sequence.pending, budget)
-        done, total, piece = sequence.computed, len(sequence.tokens), self._alone
+            return min(run.end - sequence.computed, budget)
+        done, total, piece = sequence.computed - run.start, run.end - run.start, self._alone
         size = piece if piece < ALIGNMENT else max(budget - budget % ALIGNMENT, ALIGNMENT)
         end = done - done % piece + size
         last = total - total % piece

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from engines.base import GenerationRequest
 from engines.batching.sequence import Sequence
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.drafting import NgramDrafter
+from engines.llamacpp.media.spans import NO_SPANS, Run, Spans
 from engines.llamacpp.sampler import Sampler
 from engines.stream import ChunkStream
 from engines.text.answers.output import Output
@@ -18,9 +20,11 @@ class LlamaSequence(Sequence):
     ``computed`` tokens are in KV slot ``slot``. While running at least one is pending: exactly one means
     decode, more mean prefill. ``waits_for`` is a running sequence and how many tokens of it are to be
     computed before this one is admitted, to share them. ``drafter`` guesses tokens; None: nobody does.
+    ``adapter`` is the LoRA adapter that it is computed with, which prefixes are shared by too. ``spans`` are
+    where media stand in the prompt.
     """
 
-    __slots__ = ("arrival", "computed", "drafter", "sampler", "slot", "waits_for")
+    __slots__ = ("adapter", "arrival", "computed", "drafter", "sampler", "slot", "spans", "waits_for")
 
     def __init__(
         self,
@@ -30,10 +34,14 @@ class LlamaSequence(Sequence):
         limit: int,
         sampler: Sampler,
         drafter: NgramDrafter | None = None,
+        adapter: LlamaAdapter | None = None,
+        spans: Spans = NO_SPANS,
     ) -> None:
         super().__init__(request, stream, output, limit)
         self.sampler = sampler
         self.drafter = drafter
+        self.adapter = adapter
+        self.spans = spans
         self.computed = 0
         self.slot = NO_SLOT
         self.arrival = 0
@@ -43,6 +51,11 @@ class LlamaSequence(Sequence):
     def pending(self) -> int:
         """Tokens whose KV is still to be computed."""
         return len(self.tokens) - self.computed
+
+    @property
+    def run(self) -> Run:
+        """The tokens of one kind, text or a medium's, of which the next one to be computed is."""
+        return self.spans.run(self.computed, len(self.tokens))
 
     @property
     def scores(self) -> bool:

@@ -42,7 +42,8 @@ def stash_limit(size: ContextSize, context_length: int) -> int:
 
 def memory_of(model: LlamaModel, tokens: int) -> int:
     """Bytes that weights, work space and ``tokens`` in the KV cache and its stash take."""
-    return model.size + tokens * model.kv_bytes_per_token() + WORK_SPACE
+    seen = 0 if model.projector is None else model.projector.size + model.projector.kept.nbytes
+    return model.size + seen + tokens * model.kv_bytes_per_token() + WORK_SPACE
 
 
 def _round_up(cells: int) -> int:

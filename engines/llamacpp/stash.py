@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.kv_cache import PooledKvCache, State
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stashed:
-    """A conversation's ``tokens`` and a copy of their cells."""
+    """A conversation's ``tokens`` and a copy of their cells, which were computed with ``adapter``."""
 
     tokens: list[int]
     state: State
+    adapter: LlamaAdapter | None = None
 
 
 class Stash:
@@ -35,11 +37,11 @@ class Stash:
     def kept(self) -> Sequence[Stashed]:
         return self._kept
 
-    def put(self, slot: int, tokens: list[int]) -> None:
+    def put(self, slot: int, tokens: list[int], adapter: LlamaAdapter | None = None) -> None:
         """Copy the cells of ``slot``, which hold ``tokens``, unless a longer conversation has them."""
         if len(tokens) > self._limit:
             return
-        for old in list(self._kept):
+        for old in [each for each in self._kept if each.adapter is adapter]:
             if old.tokens[: len(tokens)] == tokens:
                 self._touch(old)
                 return
@@ -47,7 +49,7 @@ class Stash:
                 self._drop(old)
         while self._size + len(tokens) > self._limit:
             self._drop(self._kept[0])
-        self._kept.append(Stashed(tokens, self._kv.save(slot)))
+        self._kept.append(Stashed(tokens, self._kv.save(slot), adapter))
         self._size += len(tokens)
 
     def load(self, stashed: Stashed, slot: int, length: int) -> int:
@@ -58,6 +60,11 @@ class Stash:
         self._kv.shrink(slot, length)
         self._touch(stashed)
         return length
+
+    def forget(self, adapter: LlamaAdapter) -> None:
+        """Drop what was computed with ``adapter``."""
+        for old in [each for each in self._kept if each.adapter is adapter]:
+            self._drop(old)
 
     def empty_pool(self) -> None:
         """Take every slot's cells away, so that the next token gets the first."""

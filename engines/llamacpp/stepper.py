@@ -10,14 +10,17 @@ from typing import Any, Protocol
 from engines.base import Candidate, EngineInfo, TokenLogprob
 from engines.batching.stepper import Drawn, Failed, Gauges, Read
 from engines.errors import EngineError
+from engines.llamacpp.adapters import LlamaAdapter
 from engines.llamacpp.context import KvCacheFull, Logits, Slice
 from engines.llamacpp.drafting import DraftCounts
 from engines.llamacpp.kv_cache import CellMemory, KvCache
 from engines.llamacpp.model import LlamaModel
 from engines.llamacpp.pacing import LlamaPacer
 from engines.llamacpp.sampler import Row, draw_among, log_probabilities, token_logprob
-from engines.llamacpp.scheduler import LlamaScheduler, Work
+from engines.llamacpp.scheduler import LlamaScheduler
 from engines.llamacpp.sequence import NO_SLOT, LlamaSequence
+from engines.llamacpp.turns import by_adapter
+from engines.llamacpp.work import Work
 from engines.text import grammar
 
 logger = logging.getLogger("engines.llamacpp")
@@ -33,6 +36,8 @@ class ForwardPass(CellMemory, Protocol):
     pooled: bool
 
     def decode(self, slices: Seq[Slice]) -> Logits: ...
+
+    def adapt(self, adapter: LlamaAdapter | None) -> None: ...
 
     def sample(self, chain: Any, row: int) -> int: ...
 
@@ -58,6 +63,7 @@ class LlamaStepper:
         self._kv = kv
         self._scheduler = scheduler
         self._pacer = pacer
+        self._adapter: LlamaAdapter | None = None  # that the context computes with
 
     @property
     def has_work(self) -> bool:
@@ -101,30 +107,46 @@ class LlamaStepper:
             preemptions=scheduler.preemptions,
         )
 
+    def forget(self, adapter: LlamaAdapter) -> None:
+        """Let go of an adapter that no sequence has any more."""
+        self._scheduler.forget(adapter)
+        if self._adapter is adapter:
+            self._turn_to(None)
+
     def close(self) -> None:
         self._context.close()
 
     def _passes(self, work: list[Work]) -> list[list[Work]]:
-        """The work of a step by forward pass. With cells of their own, sequences are padded to the longest in
-        the pass: a long prompt must not make every stream's decode as long as itself."""
-        if self._context.pooled:
-            return [work]
-        decode = [w for w in work if not w.sequence.is_prefilling]
-        prefill = [w for w in work if w.sequence.is_prefilling]
-        return [part for part in (decode, prefill) if part]
+        """The work of a step by forward pass: each adapter has its own, that of the last pass goes first."""
+        return [part for group in by_adapter(work, self._adapter) for part in self._parts(group)]
+
+    def _parts(self, work: list[Work]) -> list[list[Work]]:
+        """With cells of their own, sequences are padded to the longest in the pass: a long prompt must not
+        make every stream's decode as long as itself. Each medium has a pass of its own."""
+        media = [[w] for w in work if w.is_of_media]
+        text = [w for w in work if not w.is_of_media]
+        decode = [w for w in text if not w.sequence.is_prefilling]
+        prefill = [w for w in text if w.sequence.is_prefilling]
+        parts = [text] if self._context.pooled else [decode, prefill]
+        return [part for part in (*parts, *media) if part]
 
     def _run_pass(self, work: list[Work]) -> Results:
         try:
             logits = self._decode(work)
         except KvCacheFull as error:
             return self._relieve(work, error)
-        except Exception:
+        except Exception as error:
+            if work[0].is_of_media:  # what llama.cpp leaves of such a pass cannot be cut off
+                logger.exception("a forward pass of a picture or sound failed")
+                return [self._fail(work[0].sequence, EngineError(f"the forward pass failed: {error}"))]
             logger.exception("a forward pass failed; its sequences are tried one by one")
             return self._isolate(work)
         return self._postprocess(work, logits)
 
     def _decode(self, work: list[Work]) -> Logits:
         """Run a forward pass, and find out meanwhile which tokens may come next."""
+        if (adapter := work[0].sequence.adapter) is not self._adapter:
+            self._turn_to(adapter)
         masks = [mask for w in work if w.completes and (mask := w.sequence.next_mask) is not None]
         grammar.start(masks)
         try:
@@ -220,6 +242,10 @@ class LlamaStepper:
             self.vocabulary, logprobs, token, request.logprobs or 0, request.logprob_token_ids
         )
 
+    def _turn_to(self, adapter: LlamaAdapter | None) -> None:
+        self._context.adapt(adapter)
+        self._adapter = adapter
+
     def _relieve(self, work: list[Work], error: KvCacheFull) -> Results:
         """Make room after a pass found no cells. The mirror of the cells should make that impossible; if it
         happens, no sequence fails for it that could run later."""
@@ -261,4 +287,4 @@ def _slice(work: Work) -> Slice:
     sequence = work.sequence
     start = sequence.computed
     tokens = sequence.tokens[start : start + work.count]
-    return Slice(sequence.slot, start, [*tokens, *work.draft], work.outputs)
+    return Slice(sequence.slot, start, [*tokens, *work.draft], work.outputs, sequence.run.span)

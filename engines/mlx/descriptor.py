@@ -68,13 +68,14 @@ DESCRIPTOR = EngineDescriptor(
     install="mlx-lm",
     formats=frozenset({"hf", "mlx"}),
     capabilities=frozenset(
-        {"chat", "completion", "embeddings", "fim", "reasoning", "rerank", "structured", "tools"}
+        {"adapters", "chat", "completion", "embeddings", "fim", "reasoning", "rerank", "structured", "tools"}
     ),
     help={"structured": f"the package llguidance is not installed: `{INSTALL}` installs it"},
     request_fields=frozenset({"typical_p"}),
     packages=_packages,
     judge=_judge,
     estimate=_estimate,
+    adapts=True,
     check=check_settings,
     quantizer=QUANTIZER,
     opener=_opener,

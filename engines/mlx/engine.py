@@ -6,9 +6,10 @@ import asyncio
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from engines.base import EngineInfo, GenerationRequest
+from engines.base import Adapter, EngineInfo, GenerationRequest
+from engines.batching.adapters import AdapterShelf
 from engines.batching.engine import BatchingEngine
 from engines.batching.thread import CheckWanted, EngineThread
 from engines.errors import CannotLoad, EngineError, UnsupportedFeature
@@ -25,6 +26,7 @@ from engines.text.templates.renderer import TemplateWorker
 
 if TYPE_CHECKING:
     from engines.load_spec import LoadSpec
+    from engines.mlx.adapters import MlxAdapter
 
 if importlib.util.find_spec("mlx_lm") is None:
     raise ImportError("No module named 'mlx_lm'")
@@ -58,6 +60,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             response_template=vocabulary.response_template,
             grammar_vocabulary=vocabulary.grammar_vocabulary if grammar.is_installed() else None,
             rerank_template=rerank_template,
+            adapters=AdapterShelf(self._load_adapter, self._free_adapter),
         )
 
     @classmethod
@@ -75,7 +78,7 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             thread.stop(EngineError("the load was given up"))
             raise
         assert isinstance(vocabulary, MlxVocabulary)
-        return cls(
+        engine = cls(
             thread,
             info,
             vocabulary,
@@ -84,6 +87,13 @@ class MlxEngine(BatchingEngine[MlxSequence]):
             answer_format=spec.answer_format,
             rerank_template=spec.rerank_template,
         )
+        try:
+            for adapter in spec.adapters:
+                await engine.add_adapter(adapter)
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
     async def sleep(self) -> None:
         raise UnsupportedFeature("MLX cannot sleep: unload the model instead")
@@ -96,7 +106,13 @@ class MlxEngine(BatchingEngine[MlxSequence]):
     ) -> MlxSequence:
         if request.prompt_logprobs is not None:
             raise no_prompt_logprobs()
-        return MlxSequence(request, stream, output, limit)
+        return MlxSequence(request, stream, output, limit, self._adapters.of(request))
+
+    async def _load_adapter(self, adapter: Adapter) -> MlxAdapter:
+        return await self._thread.call(lambda stepper: cast(MlxStepper, stepper).load_adapter(adapter))
+
+    async def _free_adapter(self, adapter: MlxAdapter) -> None:
+        await self._thread.call(lambda stepper: cast(MlxStepper, stepper).forget_adapter(adapter))
 
     def _lacks_special(self, text: str) -> bool:
         return False  # Hugging Face's templates write every special token themselves

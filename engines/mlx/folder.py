@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
+from engines.mlx.adapter_folder import check_adapters
 from engines.models import hf
 from engines.models.purpose import Pooling
 
@@ -23,8 +24,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 def check_settings(spec: LoadSpec) -> None:
     """Raise `CannotLoad` for settings that the MLX engine does not have."""
-    if spec.adapters:
-        raise CannotLoad("the MLX engine has no adapters: fuse one into the model with `mlx_lm.fuse`")
+    check_adapters(spec.adapters)
     if spec.options:
         raise CannotLoad(f"the MLX engine has no option {min(spec.options)!r}; it takes no options")
     if spec.tensor_parallel != 1 or spec.pipeline_parallel != 1:

@@ -6,7 +6,7 @@ mask is told of each token here, and not when the token is delivered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import cast
 
@@ -113,19 +113,19 @@ class StepMasks:
     """The masks of all sequences in the batch, by uid: those that decode are filled together."""
 
     def __init__(self) -> None:
-        self._masks: dict[int, SequenceMask] = {}
+        self._masks: dict[Hashable, SequenceMask] = {}
         self._are_due = False
 
-    def add(self, uid: int, mask: SequenceMask) -> None:
+    def add(self, uid: Hashable, mask: SequenceMask) -> None:
         self._masks[uid] = mask
 
-    def remove(self, uid: int) -> None:
+    def remove(self, uid: Hashable) -> None:
         self._masks.pop(uid, None)
 
     def clear(self) -> None:
         self._masks.clear()
 
-    def error(self, uid: int) -> EngineError | None:
+    def error(self, uid: Hashable) -> EngineError | None:
         """Why the answer of a sequence cannot go on, if so."""
         mask = self._masks.get(uid)
         return None if mask is None else mask.error

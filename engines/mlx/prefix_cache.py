@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,12 @@ MOST_ENTRIES = 128
 
 @dataclass(eq=False, slots=True)
 class _Entry:
-    """A sequence's tokens, and a KV cache for each layer that holds exactly these."""
+    """A sequence's tokens, and a KV cache for each layer that holds exactly these, made with ``adapter``."""
 
     tokens: Tokens
     caches: list[Any]
     nbytes: int
+    adapter: Hashable = None
 
     @property
     def can_be_cut(self) -> bool:
@@ -41,13 +42,13 @@ class MlxPrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, tokens: Sequence[int]) -> tuple[list[Any] | None, int]:
-        """Caches for the longest known prefix of ``tokens`` and its length, which leaves one token to
-        compute at least. The caches share memory with the entry and may be trimmed and merged, not
+    def take(self, tokens: Sequence[int], adapter: Hashable = None) -> tuple[list[Any] | None, int]:
+        """Caches for the longest prefix of ``tokens`` known with ``adapter`` and its length, which leaves one
+        token to compute at least. The caches share memory with the entry and may be trimmed and merged, not
         written to."""
         wanted = np.asarray(tokens, dtype=np.int64)
         best, length = None, 0
-        for entry in self._entries:
+        for entry in self._of(adapter):
             usable = _usable(entry, wanted)
             if usable > length:
                 best, length = entry, usable
@@ -59,12 +60,13 @@ class MlxPrefixCache:
             trim_prompt_cache(caches, surplus)
         return caches, length
 
-    def put(self, tokens: Sequence[int], caches: list[Any], limit: int) -> None:
+    def put(self, tokens: Sequence[int], caches: list[Any], limit: int, adapter: Hashable = None) -> None:
         """Keep ``caches``, which hold ``tokens``, within ``limit`` bytes for all entries."""
-        new = _Entry(np.asarray(tokens, dtype=np.int64), caches, sum(int(c.nbytes) for c in caches))
+        nbytes = sum(int(c.nbytes) for c in caches)
+        new = _Entry(np.asarray(tokens, dtype=np.int64), caches, nbytes, adapter)
         if new.nbytes > limit:
             return
-        for old in list(self._entries):
+        for old in self._of(adapter):
             common = common_prefix(old.tokens, new.tokens)
             if common == len(new.tokens) and (old.can_be_cut or common == len(old.tokens)):
                 self._touch(old)
@@ -79,6 +81,14 @@ class MlxPrefixCache:
         """Drop entries until what is left takes at most ``limit`` bytes."""
         while self._entries and (self.nbytes > limit or len(self._entries) > MOST_ENTRIES):
             self._drop(self._entries[0])
+
+    def forget(self, adapter: Hashable) -> None:
+        """Drop what was computed with ``adapter``."""
+        for entry in self._of(adapter):
+            self._drop(entry)
+
+    def _of(self, adapter: Hashable) -> list[_Entry]:
+        return [entry for entry in self._entries if entry.adapter is adapter]
 
     def clear(self) -> None:
         self._entries.clear()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from engines.base import EngineInfo
+from engines.base import Adapter, EngineInfo
 from engines.batching.stepper import Drawn, Failed, Gauges
 from engines.batching.vocabulary import ModelVocabulary
 from engines.errors import EngineError
@@ -13,13 +13,16 @@ from engines.mlx.memory import KvCost
 from engines.mlx.scheduler import MlxScheduler
 from engines.mlx.sequence import MlxSequence
 
+if TYPE_CHECKING:
+    from engines.mlx.adapters import MlxAdapter
+
 logger = logging.getLogger("engines.mlx")
 
 # Failed steps in a row after which the engine counts as broken.
 MOST_FAILURES = 3
 
 
-class Batch(Protocol):
+class TokenGenerator(Protocol):
     """The part of a loaded model that a step needs; `engines.mlx.runtime.Runtime` is one."""
 
     info: EngineInfo
@@ -44,6 +47,10 @@ class Batch(Protocol):
         """The bytes of weights and cached prefixes."""
         ...
 
+    def load_adapter(self, adapter: Adapter) -> MlxAdapter: ...
+
+    def forget_adapter(self, adapter: MlxAdapter) -> None: ...
+
     def reset(self) -> None: ...
 
     def close(self) -> None: ...
@@ -52,7 +59,7 @@ class Batch(Protocol):
 class MlxStepper:
     """Owns the batch and the scheduler; a `Stepper`."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: TokenGenerator) -> None:
         self.info = batch.info
         self.vocabulary = batch.vocabulary
         self._batch = batch
@@ -94,6 +101,14 @@ class MlxStepper:
             preemptions=scheduler.preemptions,
             memory=self._batch.held_bytes + scheduler.used_bytes,
         )
+
+    def load_adapter(self, adapter: Adapter) -> MlxAdapter:
+        """A LoRA adapter for sequences to be computed with. Raises `ModelLoadError`."""
+        return self._batch.load_adapter(adapter)
+
+    def forget_adapter(self, adapter: MlxAdapter) -> None:
+        """Let go of an adapter that no sequence has any more."""
+        self._batch.forget_adapter(adapter)
 
     def close(self) -> None:
         self._batch.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound, ModelLoadError
-from engines.models import gguf, hf, sampling
+from engines.models import gguf, hf, projectors, sampling
 from engines.models.formats import ModelFormat
 from engines.models.purpose import Pooling, Purpose, purpose_in_folder, purpose_in_gguf
 from engines.text.tokens.fim import has_fim
@@ -27,8 +27,10 @@ class ModelFacts:
     """``context_length`` in tokens, 0 if unknown; ``kv_bytes_per_token`` an upper bound, at 16 bits each.
 
     ``reasons``: its chat template knows of reasoning; ``has_fim``: its vocabulary has tokens for filling in
-    the middle. ``sampling`` is what the model's own files say of it; so is ``pooling``, of a model whose
-    ``purpose`` is not text, with vectors of ``embedding_length`` numbers.
+    the middle; ``senses`` are those of "vision" and "audio" that it has, by the ``projector`` beside a GGUF
+    file, if there is one. ``sampling`` is what the model's own
+    files say of it; so is ``pooling``, of a model whose ``purpose`` is not text, with vectors of
+    ``embedding_length`` numbers. ``size_label`` is how many parameters its maker says that it has: ``7B``.
     """
 
     format: ModelFormat
@@ -40,10 +42,13 @@ class ModelFacts:
     quantization: str | None
     reasons: bool = False
     has_fim: bool = False
+    senses: frozenset[str] = frozenset()
+    projector: Path | None = None
     sampling: sampling.Asked = field(default_factory=dict)
     purpose: Purpose = "text"
     pooling: Pooling | None = None
     embedding_length: int = 0
+    size_label: str = ""
 
     @property
     def pools(self) -> bool:
@@ -123,7 +128,9 @@ def _key(path: Path) -> _Key:
         with os.scandir(path) as entries:
             return path, tuple(sorted((each.name, *_stamp(each.path)) for each in entries))
     except NotADirectoryError:
-        return path, tuple((part.name, *_stamp(part)) for part in gguf.part_paths(path))
+        projector = projectors.beside(path)
+        files = (*gguf.part_paths(path), *((projector,) if projector is not None else ()))
+        return path, tuple((part.name, *_stamp(part)) for part in files)
     except OSError:
         return path, ()
 
@@ -139,6 +146,7 @@ def _stamp(path: os.PathLike[str] | str) -> tuple[int, ...]:
 def _of_gguf(path: Path) -> ModelFacts:
     header = gguf.read_header(path)
     made_for, pooling = purpose_in_gguf(header)
+    projector = projectors.beside(path) if made_for == "text" else None
     return ModelFacts(
         format="gguf",
         architecture=header.architecture,
@@ -148,12 +156,23 @@ def _of_gguf(path: Path) -> ModelFacts:
         has_chat_template=header.has_chat_template,
         reasons=_reasons(str(header.metadata.get("tokenizer.chat_template", ""))),
         has_fim=header.has_fim,
+        senses=senses_by(projector),
+        projector=projector,
         quantization=header.quantization,
         sampling=sampling.of_gguf(header.metadata),
         purpose=made_for,
         pooling=pooling,
         embedding_length=header.output_length,
+        size_label=header.size_label,
     )
+
+
+def senses_by(projector: Path | None) -> frozenset[str]:
+    """Those of "vision" and "audio" that a projector gives; a damaged one fails when it is loaded."""
+    try:
+        return frozenset() if projector is None else projectors.read(projector).senses
+    except BadModelFile:
+        return frozenset()
 
 
 def _of_folder(path: Path) -> ModelFacts:
@@ -171,6 +190,7 @@ def _of_folder(path: Path) -> ModelFacts:
             has_chat_template=bool(template),
             reasons=_reasons(template),
             has_fim=has_fim(hf.special_names(path)),
+            senses=hf.senses(folder.config),
             quantization=hf.quantization(folder.config),
             sampling=sampling.of_folder(path),
             purpose=made_for,

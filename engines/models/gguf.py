@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound
-from engines.models.gguf_reader import MAX_KEPT_NUMBERS, GgufReader, Value
+from engines.models.gguf_reader import MAX_KEPT_NUMBERS, GgufReader, TensorEntry, Value
 from engines.models.gguf_types import FILE_TYPES
 from engines.text.tokens import fim
 
@@ -20,9 +20,9 @@ _FIM_KEY = "tokenizer.ggml.fim_pre_token_id"
 
 # Values of general.type, less "model".
 _OTHER_KINDS = {
-    "adapter": "is a LoRA adapter, which changes another model and is none itself: this server loads adapters"
-    " with vLLM only, in PEFT's format (`adapters` in models.yaml)",
-    "mmproj": "is a projector for images or sound, which belongs to another model and is none itself",
+    "adapter": "is a LoRA adapter, which changes another model and is none itself: name it under `adapters`"
+    " of that model in models.yaml",
+    "mmproj": "is a projector for images or sound, which belongs to the model beside it and is none itself",
     "imatrix": "is an importance matrix, a help for quantising, and no model",
 }
 
@@ -43,6 +43,11 @@ class GgufHeader:
     @property
     def architecture(self) -> str:
         return self._text("general.architecture")
+
+    @property
+    def size_label(self) -> str:
+        """How many parameters it has, as its maker writes it: ``7B``; empty if the file does not say."""
+        return self._text("general.size_label")
 
     @property
     def context_length(self) -> int:
@@ -171,15 +176,38 @@ def _later_parts(path: Path, count: int) -> tuple[Path, ...]:
     return parts[1:]
 
 
+@dataclass(frozen=True, slots=True)
+class GgufTable:
+    """The tensors of a file and all its metadata; ``kinds`` are the types of its values, by number."""
+
+    metadata: Mapping[str, Value]
+    kinds: Mapping[str, int]
+    tensors: Mapping[str, TensorEntry]
+
+
+def read_table(path: Path) -> GgufTable:
+    """The table of any GGUF file; of a model of several parts it has all their tensors. Raises as
+    `read_header`."""
+    reader, (metadata, *_) = _read(path)
+    tensors = dict(reader.tensors)
+    for part in part_paths(path)[1:]:
+        tensors |= _read(part)[0].tensors
+    return GgufTable(metadata, reader.kinds, tensors)
+
+
 def _read_part(path: Path) -> GgufHeader:
+    reader, (metadata, tensor_bytes, tensors) = _read(path)
+    names = {text.decode() for text in reader.found}
+    return GgufHeader(metadata, tensor_bytes, tensors, _FIM_KEY in metadata or fim.has_fim(names))
+
+
+def _read(path: Path) -> tuple[GgufReader, tuple[Mapping[str, Value], int, int]]:
     if not path.is_file():
         raise ModelFileNotFound(f"there is no model file {path}")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             reader = GgufReader(file, size, path.name, [name.encode() for name in fim.NAMES])
-            metadata, tensor_bytes, tensors = reader.read()
+            return reader, reader.read()
     except OSError as error:
         raise BadModelFile(f"{path.name} cannot be read: {error.strerror or error}") from error
-    names = {text.decode() for text in reader.found}
-    return GgufHeader(metadata, tensor_bytes, tensors, _FIM_KEY in metadata or fim.has_fim(names))

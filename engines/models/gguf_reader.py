@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Mapping
 from math import prod
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from engines.errors import BadModelFile
 from engines.models.gguf_limits import excess
@@ -40,8 +40,18 @@ _STRING, _ARRAY = 8, 9
 Value = int | float | bool | str | tuple[int | float | bool, ...] | None
 
 
+class TensorEntry(NamedTuple):
+    """A tensor by its dimensions, the contiguous one first, and the number of its type."""
+
+    shape: tuple[int, ...]
+    kind: int
+
+
 class GgufReader:
-    """Reads forward through one file; never past its end or `MAX_HEADER_BYTES`."""
+    """Reads forward through one file; never past its end or `MAX_HEADER_BYTES`.
+
+    Once it is read, ``kinds`` are the types of the metadata's values by number, ``tensors`` what it has.
+    """
 
     def __init__(self, file: BinaryIO, size: int, name: str, wanted: Collection[bytes] = ()) -> None:
         """``found`` are then those of the ``wanted`` texts that were passed over, as the vocabulary is."""
@@ -52,6 +62,8 @@ class GgufReader:
         self._position = 0
         self._strings_left = MAX_STRINGS
         self.found: set[bytes] = set()
+        self.kinds: dict[str, int] = {}
+        self.tensors: dict[str, TensorEntry] = {}
 
     def read(self) -> tuple[Mapping[str, Value], int, int]:
         """The metadata, the size of the tensors in bytes, and their number."""
@@ -68,7 +80,7 @@ class GgufReader:
             raise BadModelFile(f"{self._name} {what}: get a file of version 3, little-endian")
         tensors = self._count("Q", MAX_TENSORS, "tensors")
         keys = self._count("Q", MAX_KEYS, "metadata keys")
-        metadata = {self._string(): self._value() for _ in range(keys)}
+        metadata = dict(self._pair() for _ in range(keys))
         if (problem := excess(metadata)) is not None:
             raise self._damaged(problem)
         sizes = [self._tensor() for _ in range(tensors)]
@@ -89,14 +101,20 @@ class GgufReader:
 
     def _tensor(self) -> tuple[int, int]:
         """Offset and size of a tensor's data in bytes; the size is 0 for a type that is not known here."""
-        self._string()
+        name = self._string()
         dimensions = self._count("I", MAX_DIMENSIONS, "dimensions of a tensor")
-        elements = prod(self._number("Q") for _ in range(dimensions))
-        per_block, block_bytes = TENSOR_TYPES.get(self._number("I"), (1, 0))
-        return self._number("Q"), elements // per_block * block_bytes
-
-    def _value(self) -> Value:
+        shape = tuple(self._number("Q") for _ in range(dimensions))
         kind = self._number("I")
+        self.tensors[name] = TensorEntry(shape, kind)
+        per_block, block_bytes = TENSOR_TYPES.get(kind, (1, 0))
+        return self._number("Q"), prod(shape) // per_block * block_bytes
+
+    def _pair(self) -> tuple[str, Value]:
+        key, kind = self._string(), self._number("I")
+        self.kinds[key] = kind
+        return key, self._value(kind)
+
+    def _value(self, kind: int) -> Value:
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:

@@ -23,6 +23,11 @@ _METADATA_BYTES = 4096
 _LONGEST_HEADER = 100 * 2**20  # the format's own limit
 # Bytes by which it shows what a file is.
 _BEGINNING = 64
+# What configurations call the part that sees, or hears.
+_PARTS = {
+    "vision": ("vision_config", "visual", "vision_tower", "mm_vision_tower", "vit_config", "img_processor"),
+    "audio": ("audio_config", "audio_processor", "audio_encoder_config"),
+}
 _MLX_METADATA = b'"format":"mlx"'
 
 Config = Mapping[str, Any]
@@ -111,6 +116,11 @@ def kv_bytes_per_token(config: Config, element_bytes: int = 2) -> int:
     kv_heads = _number(text, "num_key_value_heads") or heads
     width = _number(text, "head_dim") or _number(text, "hidden_size", "n_embd") // max(1, heads)
     return _attention_layers(text) * 2 * kv_heads * width * element_bytes
+
+
+def senses(config: Config) -> frozenset[str]:
+    """Those of "vision" and "audio" that the model has, by the parts of it that are described."""
+    return frozenset(sense for sense, parts in _PARTS.items() if any(config.get(part) for part in parts))
 
 
 def quantization(config: Config) -> str | None:

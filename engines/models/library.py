@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engines.errors import BadModelFile, ModelFileNotFound, RequestError
 from engines.models import store
+from engines.models.adapter_book import AdapterBook
 from engines.models.catalog import Catalog, CatalogError, UpstreamEntry, check_name, load_catalog
 from engines.models.catalog.schema import MAX_NAME
 from engines.models.gguf import part_paths
@@ -55,7 +56,7 @@ class Library:
         self._registered: dict[str, ModelFile] = {}
         self._models: dict[str, Model] = {}
         self._by_any_name: dict[str, Model] = {}
-        self._by_adapter: dict[str, tuple[Model, str]] = {}
+        self.adapters = AdapterBook(base, self._merge)
         self.catalog_error: CatalogError | None = None
         self.reload()
 
@@ -82,9 +83,8 @@ class Library:
 
     def get(self, wanted: str) -> Model | None:
         """The model of this name, alias, or adapter, if there is one."""
-        name = wanted.lower()
-        adapted = self._by_adapter.get(name)
-        return self._by_any_name.get(name) if adapted is None else adapted[0]
+        adapted = self.adapters.find(wanted)
+        return self._by_any_name.get(wanted.lower()) if adapted is None else adapted[0]
 
     def on_disk(self, wanted: str) -> Model:
         """As `find`, and the model is there to be loaded. Raises `ModelFileNotFound`."""
@@ -92,15 +92,6 @@ class Library:
         if model.is_absent:
             raise ModelFileNotFound(missing(model))
         return model
-
-    def served(self, wanted: str) -> tuple[Model, str | None]:
-        """The model on disk that a request for ``wanted`` goes to, and the adapter, if it names one.
-
-        Raises `ModelFileNotFound`.
-        """
-        if (found := self._by_adapter.get(wanted.lower())) is not None:
-            return self.on_disk(found[0].name), found[1]
-        return self.on_disk(wanted), None
 
     def named(self, wanted: str) -> Model:
         """The model that an operator names, by a name or by a path, which may lead anywhere.
@@ -250,16 +241,12 @@ class Library:
         """Make the models anew from the catalog, what was registered, and what is on disk."""
         registered = {key: file for key, file in self._registered.items() if file.path.exists()}
         merger = Merger(self._catalog, registered, self._survey.models, self.base)
-        self._models = {model.name.lower(): model for model in merger.models()}
+        self._models = {model.name.lower(): self.adapters.complete(model) for model in merger.models()}
         self._by_any_name = dict(self._models)
-        self._by_adapter = {
-            adapter.name.lower(): (model, adapter.name)
-            for model in self._models.values()
-            for adapter in model.entry.adapters
-        }
         for model in self._models.values():
             for alias in model.aliases:
                 self._by_any_name.setdefault(alias.lower(), model)
+        self.adapters.index(self._models.values(), self._by_any_name.keys())
 
     def _unknown(self, wanted: str) -> str:
         wanted = wanted[:MAX_NAME]  # clients send anything, and comparing long texts takes long

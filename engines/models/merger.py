@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from engines.errors import ModelFileNotFound, ModelLoadError, RequestError
-from engines.models import store
+from engines.models import projectors, store
 from engines.models.catalog import Catalog, CatalogEntry
+from engines.models.facts import senses_by
 from engines.models.model import Model
 from engines.models.sampling_layers import effective
 from engines.models.store import ModelFile
@@ -74,8 +75,16 @@ class Merger:
         # A model that only upstreams have is theirs to have defaults for: it gets what the catalog says.
         defaults = entry.sampling
         if file is not None:
+            file = self._with_projector(file, entry.projector)
             defaults = effective(name, entry.sampling, file.sampling, entry.options)
         return Model(name, aliases, file, entry, defaults, self.problems.get(name, ""))
+
+    def _with_projector(self, file: ModelFile, given: str | None) -> ModelFile:
+        """``file`` with the projector that the catalog names, if it does."""
+        if given is None or file.format != "gguf":
+            return file
+        projector = None if given == projectors.NONE else self.base / given
+        return replace(file, projector=projector, senses=senses_by(projector))
 
     def _free(self, file: ModelFile) -> list[str]:
         """Those of the file's names that no other model has; they are taken from now on."""

@@ -62,6 +62,11 @@ class Changes:
         return bool(self.added or self.removed or self.changed or self.overwritten)
 
 
+def adapter_name(model: str, adapter: str) -> str:
+    """The name by which requests choose a LoRA adapter of a model."""
+    return f"{model}:{adapter}"
+
+
 def missing(model: Model) -> str:
     """The message for people about a model that is not on disk."""
     if model.problem:

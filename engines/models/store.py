@@ -39,7 +39,8 @@ class ModelFile:
     """A model that can be loaded. ``size`` is that of its weights in bytes.
 
     ``format`` is ``gguf`` (``path`` is a file), ``hf`` or ``mlx`` (a folder), or ``none`` for no file at all.
-    ``sampling`` is what the model's own files say of it; ``purpose`` None: whatever its engine can do.
+    ``sampling`` is what the model's own files say of it; ``purpose`` None: whatever its engine can do;
+    ``senses`` are those of "vision" and "audio" that it has, a GGUF file by its ``projector``.
     """
 
     name: str
@@ -52,6 +53,8 @@ class ModelFile:
     has_chat_template: bool = True
     reasons: bool = False
     has_fim: bool = False
+    senses: frozenset[str] = frozenset()
+    projector: Path | None = None
     context_length: int = 0
     purpose: Purpose | None = None
     pooling: Pooling | None = None
@@ -89,6 +92,7 @@ def at(path: Path, source: Source = "disk") -> ModelFile:
             has_chat_template=facts.has_chat_template,
             reasons=facts.reasons,
             has_fim=facts.has_fim,
+            senses=facts.senses,
             context_length=facts.context_length,
             purpose=facts.purpose,
             pooling=facts.pooling,
@@ -115,6 +119,8 @@ def at(path: Path, source: Source = "disk") -> ModelFile:
         has_chat_template=facts.has_chat_template,
         reasons=facts.reasons,
         has_fim=facts.has_fim,
+        senses=facts.senses,
+        projector=facts.projector,
         context_length=facts.context_length,
         purpose=facts.purpose,
         pooling=facts.pooling,
@@ -166,7 +172,8 @@ def stamp(path: Path) -> Stamp | None:
 def stamps(model: ModelFile) -> dict[Path, Stamp | None]:
     """The stamps by which a change of the model shows."""
     files = gguf.part_paths(model.path) if model.format == "gguf" else (model.path,)
-    return {file: stamp(file) for file in files}
+    more = () if model.projector is None else (model.projector,)
+    return {file: stamp(file) for file in (*files, *more)}
 
 
 def files_at(path: Path) -> tuple[Path, ...]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.base import EngineInfo
-from engines.errors import UnsupportedFeature
 from engines.load_spec import LoadSpec
 from engines.models.facts import describe
 from engines.models.purpose import answer_tokens
@@ -18,8 +17,10 @@ from engines.text.ranking.judge import can_judge
 from engines.text.ranking.pair_template import is_for_pairs
 from engines.text.templates.tool_prompt import WriteCall, hermes_call
 from engines.text.templates.tool_template import ToolTemplate
+from engines.vllm.adapters import VllmAdapters
 from engines.vllm.folder import check_folder, weight_bytes
 from engines.vllm.launch import Launched
+from engines.vllm.media import senses_of
 from engines.vllm.options import own_options
 from engines.vllm.parsers import AnswerParsers, recognise_tool_parser
 from engines.vllm.plans import VllmPlans
@@ -30,15 +31,14 @@ from engines.vllm.vocabulary import VllmVocabulary
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The parts of an engine. ``adapters`` are vLLM's LoRA requests by name. ``grammar_vocabulary`` is None
-    where vLLM keeps structures in its own way."""
+    """The parts of an engine. ``grammar_vocabulary`` is None where vLLM keeps structures in its own way."""
 
     launched: Launched
     renderer: ChatRenderer
     vocabulary: VllmVocabulary
     tools: ToolTemplate
     plans: AnswerParsers | VllmPlans | None
-    adapters: dict[str, Any]
+    adapters: VllmAdapters
     grammar_vocabulary: GrammarVocabulary | None
     info: EngineInfo
 
@@ -47,16 +47,6 @@ class Assembled:
         """Whether a structure is that of all tokens: with a parser of vLLM's own it begins behind the
         reasoning, wherever that parser sees its end."""
         return not (isinstance(self.plans, AnswerParsers) and self.plans.reasoning)
-
-    def adapter(self, name: str | None) -> Any:
-        """vLLM's LoRA request for an adapter; None for the plain model."""
-        if name is None:
-            return None
-        found = self.adapters.get(name)
-        if found is None:
-            known = ", ".join(self.adapters) or "none"
-            raise UnsupportedFeature(f"the model has no adapter {name!r} (loaded: {known})", param="model")
-        return found
 
 
 def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
@@ -69,8 +59,6 @@ def assemble(spec: LoadSpec, launched: Launched) -> Assembled:
 
 
 def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
-    from vllm.lora.request import LoRARequest
-
     options = own_options(spec)
     renderer = ChatRenderer(launched.llm, options["chat_template"])
     template = renderer.source()
@@ -80,10 +68,8 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
     vocabulary = VllmVocabulary(
         renderer.tokenizer, n_vocab, end_ids=_end_ids(launched.llm), keep_special=keep_special
     )
-    adapters = {
-        adapter.name: LoRARequest(adapter.name, number, str(adapter.path))
-        for number, adapter in enumerate(spec.adapters, 1)
-    }
+    lora = launched.config.lora_config
+    adapters = VllmAdapters(spec.adapters, None if lora is None else lora.max_lora_rank)
     is_ours = launched.config.structured_outputs_config.backend == BACKEND
     grammar = vocabulary.grammar_vocabulary if is_ours else None
     plans: AnswerParsers | VllmPlans | None = parsers
@@ -100,11 +86,12 @@ def _assemble(spec: LoadSpec, launched: Launched) -> Assembled:
         "chat": template is not None and not is_for_pairs(template),
         "tools": template is not None and plans is not None and plans.tools,
         "reasoning": plans is not None and plans.reasoning,
-        "adapters": bool(spec.adapters),
+        "adapters": launched.config.lora_config is not None,
         "fim": bool(vocabulary.fim),
         "rerank": can_judge(pairs, vocabulary, said),
     }
-    info = described(spec, launched, {name for name, has in capabilities.items() if has})
+    senses = senses_of(launched.llm) if capabilities["chat"] else set()
+    info = described(spec, launched, senses | {name for name, has in capabilities.items() if has})
     tools = ToolTemplate(renderer.render_probe, write)
     return Assembled(launched, renderer, vocabulary, tools, plans, adapters, grammar, info)
 

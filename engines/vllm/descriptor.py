@@ -134,12 +134,14 @@ DESCRIPTOR = EngineDescriptor(
             "sleep",
             "structured",
             "tools",
+            "vision",
         }
     ),
     help={
         "tools": "vLLM knows no parser for its calls of tools: name one in models/models.yaml, such as "
         "`options: {tool_call_parser: hermes}`",
-        "adapters": "it was loaded without adapters: load it again with those of models/models.yaml",
+        "adapters": "it was loaded without adapters: name them in models/models.yaml, or say "
+        "`options: {enable_lora: true}` there, and load it again",
     },
     request_fields=frozenset({"prompt_logprobs"}),
     packages=_packages,

@@ -15,9 +15,11 @@ from typing import Any
 
 from engines.base import (
     NEW_ANSWER,
+    Adapter,
     AnswerDelta,
     AnswerPlan,
     GenerationRequest,
+    Media,
     Pair,
     Prompt,
     Rendering,
@@ -30,14 +32,18 @@ from engines.base import (
 from engines.errors import EngineError, UnsupportedFeature
 from engines.limits import check_choice, generation_limit, no_chat_template, refuse_tools
 from engines.load_spec import LoadSpec
+from engines.media import check_kinds, decoded_all
 from engines.stream import ended, resume, retell
 from engines.text.answers.output import output_of
 from engines.text.grammar import Compiler
 from engines.text.ranking.judge import judge_of
-from engines.text.templates.chat_prompt import variables
+from engines.text.templates.chat_prompt import OpenEnd, variables
+from engines.text.templates.content_parts import with_marks
+from engines.text.templates.media_marks import MediaMarks
 from engines.text.templates.renderer import TemplateWorker
 from engines.text.tokens.tokenizer import Tokenizer
 from engines.vllm.assembly import Assembled, assemble
+from engines.vllm.media import engine_input, with_pictures
 from engines.vllm.resident import STALL_SECONDS, VllmResident, start
 from engines.vllm.sampling import is_request_fault, may_be_invalid, request_error, sampling_params
 from engines.vllm.stream import DIED, VllmStream
@@ -68,6 +74,7 @@ class VllmEngine(VllmResident):
         self._parts: Assembled | None = parts
         self._numbers = itertools.count()
         self._streams: set[VllmStream] = set()
+        self._stream_ended = asyncio.Event()
         self._starting: set[asyncio.Task[Any]] = set()
         self._aborting: set[asyncio.Task[None]] = set()
 
@@ -88,21 +95,30 @@ class VllmEngine(VllmResident):
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         rendering: Rendering = NEW_ANSWER,
+        media: Sequence[Media] = (),
     ) -> Prompt:
         parts = self._open()
         self._check_tools(tools)
         if "chat" not in self.info.capabilities:
             raise no_chat_template(self.info.model)
-        messages, tools = await parts.tools.adapt(messages, tools)
+        check_kinds(media, self.info)
+        marks, pictures = MediaMarks(len(media)), await decoded_all(media)
+        messages, tools = await parts.tools.adapt(with_marks(messages, marks.marks), tools)
         chat = await self._tokenizer.guard(messages, tools, rendering.template_args)
-        source = parts.renderer.source(chat.tools) if rendering.reasoning_effort is not None else None
+        switches = rendering.reasoning_effort is not None or rendering.reasons is not None
+        source = parts.renderer.source(chat.tools) if switches else None
         given = variables(rendering, chat.template_args, source)
-        rendered = await parts.renderer.render(chat.messages, chat.tools, rendering, given)
-        if not isinstance(rendered, str):
-            return Prompt(rendered, variables=given)
-        # The template writes the special tokens that the model wants.
-        prompt = await self._tokenizer.prompt(rendered, chat, add_special=False)
-        return replace(prompt, variables=given)
+        end = OpenEnd.of(rendering)
+        shown = chat.messages if end is None else end.mark(chat.messages)
+        shown = with_pictures(shown, marks, media, pictures) if media else shown
+        rendered = await parts.renderer.render(shown, chat.tools, rendering, given)
+        if isinstance(rendered.prompt, str):
+            text = rendered.prompt if end is None else end.cut(rendered.prompt)
+            # The template writes the special tokens that the model wants.
+            prompt = await self._tokenizer.prompt(text, chat, add_special=False)
+        else:
+            prompt = Prompt(rendered.prompt)
+        return await parts.renderer.expanded(replace(prompt, variables=given), rendered, media)
 
     async def render_infill(
         self, prefix: str | Sequence[int], suffix: str, files: Sequence[SourceFile] = ()
@@ -130,7 +146,7 @@ class VllmEngine(VllmResident):
     def labels(self, token_ids: Sequence[int]) -> list[bytes]:
         return [*map(self._open().vocabulary.label, token_ids)]
 
-    def retell(self, request: GenerationRequest) -> AnswerDelta:
+    def retell(self, request: GenerationRequest) -> Sequence[AnswerDelta]:
         return retell(request, self._open().vocabulary)
 
     async def prepare(self, structure: Structure) -> None:
@@ -143,7 +159,7 @@ class VllmEngine(VllmResident):
         parts = self._open()
         if self._llm.errored:
             raise EngineError(DIED)
-        adapter, vocabulary = parts.adapter(request.adapter), parts.vocabulary
+        adapter, vocabulary = parts.adapters.of(request.adapter), parts.vocabulary
         limit = generation_limit(request, context_length=self.info.context_length, n_vocab=vocabulary.n_vocab)
         check_choice(request, vocabulary.is_end)
         output = output_of(request, vocabulary)
@@ -154,10 +170,7 @@ class VllmEngine(VllmResident):
         name = f"{request.request_id}-{next(self._numbers)}"
         arguments: dict[str, Any] = {
             "request_id": name,
-            "prompt": {
-                "type": "token",
-                "prompt_token_ids": [*request.prompt.token_ids, *request.generated],
-            },
+            "prompt": engine_input(request.prompt, request.generated),
             "params": params,
             "lora_request": adapter,
         }
@@ -184,6 +197,19 @@ class VllmEngine(VllmResident):
         if self._judge is None:
             raise UnsupportedFeature(f"model {self._info.model} ranks no documents", param="model")
         return await self._judge.score(self, pairs, most=most, request_id=request_id)
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """As `engines.base.Adapts`."""
+        await self._open().adapters.add(adapter, self._llm)
+
+    async def remove_adapter(self, name: str) -> None:
+        """As `engines.base.Adapts`."""
+        request = self._open().adapters.take_out(name)
+        while any(stream.adapter == name for stream in self._streams):
+            self._stream_ended.clear()
+            await self._stream_ended.wait()
+        if request is not None and not self._closed:
+            await self._llm.remove_lora(request.lora_int_id)
 
     async def _end_requests(self, reason: EngineError) -> None:
         for stream in tuple(self._streams):
@@ -213,6 +239,7 @@ class VllmEngine(VllmResident):
 
     def _end(self, stream: VllmStream, start: asyncio.Task[Any], name: str, abort: bool) -> None:
         self._streams.discard(stream)
+        self._stream_ended.set()
         if not abort:
             return
         if not start.done():

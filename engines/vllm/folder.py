@@ -6,8 +6,9 @@ import importlib.util
 import re
 from pathlib import Path
 
+from engines.base import Adapter
 from engines.errors import BadModelFile, CannotLoad, ModelFileNotFound
-from engines.load_spec import Adapter, LoadSpec
+from engines.load_spec import LoadSpec
 from engines.models import hf
 from engines.models.facts import describe
 from engines.models.purpose import Pooling, Purpose, has_classifier, purpose_of
@@ -20,6 +21,11 @@ def check_settings(spec: LoadSpec) -> None:
     """Raise `ModelLoadError` for what vLLM would refuse once it had started, which takes a while."""
     check_folder(spec.path)
     largest_rank(spec.adapters)
+    for adapter in spec.adapters:
+        if adapter.scale != 1:
+            raise CannotLoad(
+                f"vLLM has no `scale` of adapters ({adapter.name}): change lora_alpha in adapter_config.json"
+            )
     known = _quantizations()
     if spec.quantization is not None and known and spec.quantization.lower() not in known:
         raise CannotLoad(f"vLLM has no quantization {spec.quantization!r}: choose one of {', '.join(known)}")

@@ -11,6 +11,8 @@ from typing import Any
 
 from engines.errors import CannotLoad
 from engines.load_spec import LoadSpec
+from engines.media import MOST_MEDIA
+from engines.models.facts import describe
 from engines.sizing import AUTO_KV_MEMORY_SHARE
 from engines.vllm.folder import largest_rank, pools, purpose
 from engines.vllm.structures import BACKEND
@@ -19,6 +21,8 @@ OWN_OPTIONS = ("tool_call_parser", "reasoning_parser", "chat_template")
 """Options that configure what surrounds vLLM's engine, under the names that ``vllm serve`` gives them."""
 
 # Ranks that vLLM's kernels are built for.
+# Unless the options say otherwise: adapters in one step, and their largest rank, where none is known yet.
+ADDED_LORAS, ADDED_RANK = 4, 64
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 FIT_CONTEXT = -1  # vLLM: the model's own context, or what of it fits the KV cache
 
@@ -69,12 +73,15 @@ def engine_args(spec: LoadSpec, known: Iterable[str], *, can_sleep: bool) -> dic
             "max_loras": min(len(spec.adapters), 8),
             "max_lora_rank": _kernel_rank(largest_rank(spec.adapters)),
         }
+    elif spec.options.get("enable_lora") is True:  # for adapters that are added while it runs
+        args |= {"max_loras": ADDED_LORAS, "max_lora_rank": ADDED_RANK}
     return args | _extra_options(spec.options, set(known))
 
 
 def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
     """`engine_args` with vLLM's own objects where it wants them: for structures, for which, left to itself,
-    it takes the backend of the first request that has one, and for what makes vectors of states."""
+    it takes the backend of the first request that has one, and for what makes vectors of states; and with the
+    most media that a request has here."""
     from vllm.config import PoolerConfig, StructuredOutputsConfig
 
     structures = args.get("structured_outputs_config", {})
@@ -82,6 +89,9 @@ def configured(args: dict[str, Any], spec: LoadSpec) -> dict[str, Any]:
         has_fast_tokenizer = (Path(args["model"]) / "tokenizer.json").is_file()
         chosen = {"backend": BACKEND} if has_fast_tokenizer else {}
         args = {**args, "structured_outputs_config": StructuredOutputsConfig(**{**chosen, **structures})}
+    if describe(Path(args["model"])).senses and "limit_mm_per_prompt" not in args:
+        # Else it would keep room for the longest video, which nobody can send.
+        args = {**args, "limit_mm_per_prompt": {"image": MOST_MEDIA, "video": 0, "audio": 0}}
     if pools(spec):
         _, pooling = purpose(spec)
         kind = {} if pooling in (None, "rank") else {"seq_pooling_type": str(pooling).upper()}

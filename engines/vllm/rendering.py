@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.base import Rendering
+from engines.base import Media, Prompt, Rendering
 from engines.errors import RequestError, UnsupportedFeature
-from engines.text.templates.chat_prompt import OpenEnd
+from engines.vllm.media import Rendered, expanded
 from engines.vllm.sampling import is_request_fault, request_error
+
+# The fields of vLLM's prompts that have media.
+_MEDIA_FIELDS = ("multi_modal_data", "multi_modal_uuids")
 
 
 class ChatRenderer:
@@ -37,7 +40,7 @@ class ChatRenderer:
     ) -> str | None:
         """As `ToolTemplate` needs it: a tokenizer that renders chats itself takes whatever there is."""
         rendered = await self.render(messages, tools, Rendering(add_generation_prompt=False), {})
-        return rendered if isinstance(rendered, str) else None
+        return rendered.prompt if isinstance(rendered.prompt, str) else None
 
     async def render(
         self,
@@ -45,17 +48,14 @@ class ChatRenderer:
         tools: Sequence[Mapping[str, Any]] | None,
         rendering: Rendering,
         given: Mapping[str, Any],
-    ) -> str | tuple[int, ...]:
-        """The prompt's text, or its token ids from a tokenizer that renders chats itself. ``given`` are the
-        variables of `chat_prompt.variables`.
+    ) -> Rendered:
+        """The prompt. ``given`` are the variables of `chat_prompt.variables`; pictures in ``messages`` are
+        parts as `with_pictures` makes them.
 
         Raises `RequestError` if the template refuses, `UnsupportedFeature` for more than text.
         """
         from vllm.renderers.params import ChatParams
 
-        end = OpenEnd.of(rendering)
-        if end is not None:
-            messages = end.mark(messages)
         args = {
             **given,
             "add_generation_prompt": rendering.add_generation_prompt,
@@ -71,14 +71,16 @@ class ChatRenderer:
             if not is_request_fault(error) and not isinstance(error, (TypeError, KeyError)):
                 raise
             raise RequestError(str(request_error(error)), param="messages") from error
-        if "multi_modal_data" in prompt:
-            raise UnsupportedFeature("images, audio and video are not supported yet", param="messages")
+        data = {name: prompt[name] for name in _MEDIA_FIELDS if name in prompt}
         if "prompt_token_ids" in prompt:
-            if end is not None:
+            if rendering.continue_final:
                 raise UnsupportedFeature(
                     "this model's tokenizer renders chats itself: a last message cannot be continued",
                     param="continue_final_message",
                 )
-            return tuple(prompt["prompt_token_ids"])
-        text = str(prompt["prompt"])
-        return text if end is None else end.cut(text)
+            return Rendered(tuple(prompt["prompt_token_ids"]), data)
+        return Rendered(str(prompt["prompt"]), data)
+
+    async def expanded(self, prompt: Prompt, rendered: Rendered, media: Sequence[Media]) -> Prompt:
+        """``prompt``, which ``rendered`` became, with the media in it."""
+        return await expanded(self._renderer, prompt, rendered, media) if media else prompt

@@ -38,6 +38,7 @@ class VllmStream:
         "_start",
         "_vocabulary",
         "_wholeness",
+        "adapter",
     )
 
     def __init__(
@@ -52,6 +53,7 @@ class VllmStream:
         """``output`` has what was generated elsewhere. ``start`` gives the collector. ``on_end`` is
         called once; True means that vLLM must be told. ``wholeness`` is that of an answer with a structure.
         """
+        self.adapter = request.adapter
         self._request = request
         self._vocabulary = vocabulary
         self._start = start

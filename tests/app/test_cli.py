@@ -20,7 +20,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
-from app import __version__
+from app import __version__, answer_bytes
 from app.cli import chat as chat_module
 from app.cli import client, common, follow, listening, load, stream
 from app.cli import serve as serve_module
@@ -124,6 +124,7 @@ def test_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"{__version__}\n"
 
 
+@pytest.mark.processes
 def test_python_dash_m() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app", "--version"],
@@ -328,6 +329,7 @@ def test_serve_without_options_leaves_the_environment(
     assert served["host"] == "0.0.0.0"
 
 
+@pytest.mark.processes
 def test_serve_dev_reloads_and_logs_for_people(
     invoke: Invoke, served: dict[str, Any], closed_port: int
 ) -> None:
@@ -632,7 +634,7 @@ def test_ctrl_c_stops_the_answer_only(
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_lines_are_put_together_again(size: int) -> None:
     text = "data: wörld\r\n\ndata: 2\nrest".encode()
-    splitter = stream.LineSplitter()
+    splitter = answer_bytes.LineSplitter()
     lines = [line for at in range(0, len(text), size) for line in splitter.feed(text[at : at + size])]
     assert lines == ["data: wörld".encode(), b"", b"data: 2"]
     assert splitter.feed(b"!\n") == [b"rest!"]
@@ -643,7 +645,7 @@ def test_lines_are_put_together_again(size: int) -> None:
     [(b"data: x", b"x"), (b"data:x", b"x"), (b"data:  x", b" x"), (b": note", None), (b"event: error", None)],
 )
 def test_event_data(line: bytes, data: bytes | None) -> None:
-    assert stream.event_data(line) == data
+    assert answer_bytes.event_data(line) == data
 
 
 @pytest.mark.parametrize(
@@ -657,7 +659,7 @@ def test_event_data(line: bytes, data: bytes | None) -> None:
     ],
 )
 def test_error_messages(body: bytes, status: int | None, message: str) -> None:
-    assert stream.error_message(body, status) == message
+    assert answer_bytes.error_message(body, status) == message
 
 
 # -- bench ------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ from support.hub import Hub
 from support.server import LiveServer, live_server, wait_until
 from support.stub_server import Stub
 
+pytestmark = pytest.mark.processes
+
 CATALOG = "models: [{name: tiny, aliases: [gpt-4o]}, {name: far, hub: acme/far}]"
 WEIGHTS = FILE + random.Random(1).randbytes(300_000 - len(FILE))
 

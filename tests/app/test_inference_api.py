@@ -312,7 +312,8 @@ def test_bad_fields_are_named(client: httpx.Client, fields: dict[str, Any], para
         {"reasoning_effort": "high"},
         {"messages": [{"role": "function", "content": "x", "name": "f"}]},
         {"messages": [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]},
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "x"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "x"}}]}]},
     ],
 )
 def test_what_is_not_there_yet_is_refused_by_name(client: httpx.Client, fields: dict[str, Any]) -> None:

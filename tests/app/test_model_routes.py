@@ -48,7 +48,7 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveServer]:
-    monkeypatch.setattr("app.server.RELOAD_SECONDS", 0.1)
+    monkeypatch.setattr("app.operations.library_watch.RELOAD_SECONDS", 0.1)
     with live_server(model_base_path=base, default_model="one", queue_timeout=5) as server:
         yield server
 
@@ -455,7 +455,7 @@ def test_a_loaded_model_whose_file_is_overwritten_is_unloaded(
     before = server.engine(name)
     seen = Changes(overwritten=(name, "away"))
     monkeypatch.setattr(server.house.library, "adopt", lambda _: seen)
-    server.call(server.house.reload)
+    server.call(server.house.library_watch.reload)
     wait_until(lambda: server.engine(name) is not before)
     wait_until(lambda: state(client, name) == then)
     assert f"{name} was overwritten while it is loaded" in caplog.text

@@ -11,6 +11,8 @@ import pytest
 from support.server import LiveServer, live_server, wait_until
 from support.stub_server import WORDS, Stub, running
 
+pytestmark = pytest.mark.processes
+
 CHAT = "/v1/chat/completions"
 WORKER = {
     "inference_engine": "fake",

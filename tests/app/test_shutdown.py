@@ -16,6 +16,8 @@ import pytest
 
 from benchmarks.harness.processes import free_port
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 INSTANCES = 9
 HANGS = """

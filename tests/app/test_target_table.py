@@ -75,9 +75,11 @@ def local(engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory) -> Itera
         ("Here-1B", "Here-1B", None),
         ("here", "Here-1B", None),
         ("HERE-1b", "Here-1B", None),
-        ("Pirate", "Pirate", "Pirate"),
-        ("pirate", "Pirate", "Pirate"),
-        ("SAILOR", "Sailor", "Sailor"),
+        ("Pirate", "Here-1B:Pirate", "Pirate"),
+        ("pirate", "Here-1B:Pirate", "Pirate"),
+        ("SAILOR", "Here-1B:Sailor", "Sailor"),
+        ("Here-1B:Pirate", "Here-1B:Pirate", "Pirate"),
+        ("here:SAILOR", "Here-1B:Sailor", "Sailor"),
     ],
 )
 def test_on_an_engine_of_this_process(
@@ -106,6 +108,23 @@ def test_what_the_client_says_counts_more_than_any_default(
     assert (found.temperature, found.top_k, found.top_p, found.min_p) == (0, 0, 1, 0.05)
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings"])
+def test_an_adapter_is_named_alike_in_every_dialect(local: LiveServer, engine: FakeEngine, path: str) -> None:
+    """What the engine lacks for it is told of the adapter's model, not that there is no such model."""
+    body = {"model": "here:pirate"} | ({"prompt": "hi"} if "completions" in path else {"input": "hi"})
+    answer = httpx.post(local.url + path, json=body, timeout=30)
+    assert answer.status_code == 200 or answer.json()["error"]["code"] == "unsupported_feature"
+
+
+def test_adapters_are_listed_beside_their_models(local: LiveServer) -> None:
+    cards = httpx.get(f"{local.url}/v1/models").json()["data"]
+    told = {card["id"]: (card["parent"], card["aliases"]) for card in cards}
+    assert told["Here-1B"] == (None, ["here"])
+    assert told["Here-1B:Pirate"] == ("Here-1B", ["Pirate"])
+    assert httpx.get(f"{local.url}/v1/models/HERE:pirate").json()["id"] == "Here-1B:Pirate"
+    assert httpx.get(f"{local.url}/v1/models/here:cook").status_code == 404
+
+
 def test_a_models_status_tells_its_defaults(local: LiveServer) -> None:
     told = httpx.get(f"{local.url}/v1/models/here/status").json()["sampling"]
     expected = {"temperature": 0.5, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "stop": ["never said"]}
@@ -125,6 +144,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("asked", ["Here-1B", "here", "HERE-1b"])
 def test_on_a_worker(worker: LiveServer, asked: str, stream: bool) -> None:
@@ -134,7 +154,7 @@ def test_on_a_worker(worker: LiveServer, asked: str, stream: bool) -> None:
     assert '"model":"Here-1B"' in answer.text
 
 
-@pytest.mark.parametrize("asked", ["Pirate", "pirate"])
+@pytest.mark.parametrize("asked", ["Pirate", "here:pirate"])
 def test_an_adapter_is_not_replaced_by_its_base_model_on_a_worker(worker: LiveServer, asked: str) -> None:
     """The worker's engine has no adapters, and says so."""
     answer = ask(worker.url, asked)
@@ -170,6 +190,8 @@ def upstream(stub: Stub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         ("THERE-7b", "org/theirs"),
         ("Pirate", "their-pirate"),
         ("pirate", "their-pirate"),
+        ("There-7B:Pirate", "their-pirate"),
+        ("THERE:pirate", "their-pirate"),
         ("Foreign", "Foreign"),
         ("foreign", "Foreign"),
     ],
@@ -203,7 +225,7 @@ def test_what_the_client_says_counts_more_than_the_catalog(upstream: LiveServer,
     assert (request["temperature"], request["stop"]) == (0.1, "x")
 
 
-@pytest.mark.parametrize("asked", ["Sailor", "SAILOR"])
+@pytest.mark.parametrize("asked", ["Sailor", "SAILOR", "there:sailor"])
 def test_no_adapter_reaches_an_upstream_that_lacks_it(upstream: LiveServer, stub: Stub, asked: str) -> None:
     """Nor is it replaced by its base model, which the upstream has."""
     stub.reset()

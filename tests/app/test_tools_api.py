@@ -14,11 +14,12 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from engines.base import AnswerDelta, Engine, Structure, ToolCallDelta
+from engines.base import Engine, Structure
 from engines.fake import FakeEngine
 from engines.load_spec import LoadSpec
 from engines.progress import Progress
 from engines.registry import ENGINES
+from support.marks import MarkReader
 from support.server import LiveServer, live_server
 
 CHAT = "/v1/chat/completions"
@@ -37,47 +38,6 @@ models:
     engine: fake
     adapters: [{name: sailor, path: adapters/sailor}]
 """
-
-
-class MarkReader:
-    """`~` begins reasoning, `^` content, `@` a call's name and `$` its arguments."""
-
-    def __init__(self) -> None:
-        self._mode = "^"
-        self._call = -1
-        self._name = ""
-
-    @property
-    def in_reasoning(self) -> bool:
-        return self._mode == "~"
-
-    def feed(self, text: str, token: int, special: str = "") -> AnswerDelta:
-        delta = AnswerDelta()
-        for character in text:
-            delta = self._step(delta, character)
-        return delta
-
-    def finish(self) -> AnswerDelta:
-        return AnswerDelta()
-
-    def _step(self, delta: AnswerDelta, character: str) -> AnswerDelta:
-        if character in "~^@$":
-            self._mode = character
-            if character == "@":
-                self._call, self._name = self._call + 1, ""
-            if character == "$":
-                call = ToolCallDelta(self._call, name=self._name)
-                return delta._replace(tool_calls=(*delta.tool_calls, call))
-        elif self._mode == "@":
-            self._name += character
-        elif self._mode == "$":
-            call = ToolCallDelta(self._call, arguments=character)
-            return delta._replace(tool_calls=(*delta.tool_calls, call))
-        elif self._mode == "~":
-            return delta._replace(reasoning=delta.reasoning + character)
-        else:
-            return delta._replace(content=delta.content + character)
-        return delta
 
 
 async def load_fake(spec: LoadSpec, progress: Progress | None) -> Engine:
@@ -354,7 +314,7 @@ def test_an_adapter_is_a_model_by_its_name(client: httpx.Client, server: LiveSer
     fake = engine(server, "Arr.")
     body = {"messages": QUESTION} if path == CHAT else {"prompt": "Hello"}
     response = client.post(path, json={"model": "pirate", **body})
-    assert response.json()["model"] == "Pirate"
+    assert response.json()["model"] == "able:Pirate"
     assert fake.last_request is not None
     assert fake.last_request.adapter == "Pirate"
     assert client.post(path, json={"model": "able", **body}).json()["model"] == "able"

@@ -13,6 +13,8 @@ from app.connections import EdgeConnection
 from app.settings import Settings
 from app.uvicorn_options import uvicorn_options
 
+pytestmark = pytest.mark.processes
+
 LIMIT = """
 import resource
 from app.uvicorn_options import allow_open_files

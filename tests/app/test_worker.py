@@ -32,6 +32,8 @@ from engines.fake import FakeEngine
 from engines.models.catalog import FOREVER
 from support.gguf import FILE
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 KEY = {"Authorization": "Bearer k"}
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cases import held_streams, relaying
-from benchmarks.cases.mock_upstream import MODEL, Answers, Exchange, Pace
+from benchmarks.cases.mock_upstream import MODEL, Answers, MockExchange, Pace
 from benchmarks.harness import environments
 from benchmarks.harness.measure import attempt
 from benchmarks.harness.processes import BenchError, BenchServer, NotInstalled
@@ -29,7 +29,7 @@ STREAMED = SdkChat(MODEL, 3)
 async def upstream() -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     answers = Answers(Pace(3))
-    server = await loop.create_server(lambda: Exchange(answers), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: MockExchange(answers), "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 

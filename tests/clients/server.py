@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-BASE_URL = os.environ.get("ENGINEHOUSE_URL", "http://localhost:8000") + "/v1"
+SERVER_URL = os.environ.get("ENGINEHOUSE_URL", "http://localhost:8000")
+BASE_URL = f"{SERVER_URL}/v1"
 API_KEY = os.environ.get("ENGINEHOUSE_KEY", "unused")
 MODEL = "SmolLM2-135M-Instruct"
 EMBEDDER = "all-MiniLM-L6-v2"

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from clients.expectations import MAX_TOKENS, QUESTION, Answer, Asked, Expectations, Library
-from clients.server import API_KEY, BASE_URL
+from clients.server import API_KEY, SERVER_URL
 
 pytest.importorskip("torch", reason="GuideLLM reads data with PyTorch; the project's environment has none")
 
@@ -21,7 +21,6 @@ from guidellm.backends import OpenAIHTTPBackend
 from guidellm.schemas import GenerationRequest, GenerationResponse, RequestInfo
 from guidellm.schemas.backends import OpenAIHTTPBackendArgs
 
-SERVER_URL = BASE_URL.removesuffix("/v1")
 COMMAND = """\
 # docs: begin
 guidellm run \

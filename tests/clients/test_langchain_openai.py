@@ -90,6 +90,30 @@ def test_any_json_object_is_an_answer() -> None:
         assert structured.invoke("Which city is the capital of France? Answer in JSON.")["raw"]
 
 
+class LangChainResponses(LangChain):
+    """The same, over the Responses API."""
+
+    passes_on_finish_reason = False
+
+    def ask(self, asked: Asked) -> Answer:
+        message = chat_model(asked, use_responses_api=True).invoke(asked.prompt)
+        usage = message.usage_metadata
+        return Answer(message.text, None, usage["input_tokens"], usage["output_tokens"])
+
+    def stream(self, asked: Asked) -> list[str]:
+        return [chunk.text for chunk in chat_model(asked, use_responses_api=True).stream(asked.prompt)]
+
+
+class TestLangChainOverResponses(Expectations):
+    library = LangChainResponses()
+
+
+def test_calls_of_functions_over_responses() -> None:
+    model = chat_model(Asked(), max_tokens=CALL_TOKENS, use_responses_api=True)
+    called = model.bind_tools([Capital], tool_choice="any").invoke("What is the capital of France?")
+    assert {call["name"] for call in called.tool_calls} == {"Capital"}
+
+
 def test_embeddings_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
     # docs: begin
     from langchain_openai import OpenAIEmbeddings

@@ -29,6 +29,7 @@ NEEDS = {
     "fill_in_the_middle": "fim",
     "reasoning": "reasoning",
     "rerank": "rerank",
+    "responses": "tools",
     "structured_output": "structured",
     "token_counts": "/v1/tokenize",
     "tools": "tools",
@@ -48,6 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         max_concurrent_models=3,
         context_length=1024,
         max_sequences=8,
+        ollama_api=True,
     ) as server:
         yield server
 

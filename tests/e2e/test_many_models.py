@@ -176,7 +176,7 @@ async def test_a_request_during_loading_is_told_how_far_it_is(base: Path) -> Non
 async def test_a_cut_off_file_is_told_clearly_and_works_once_whole(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.server.RELOAD_SECONDS", 0.1)
+    monkeypatch.setattr("app.operations.library_watch.RELOAD_SECONDS", 0.1)
     broken, whole = base / "broken.gguf", (base / "alpha.gguf").read_bytes()
     broken.write_bytes(whole[: 20 * 2**20])
     try:

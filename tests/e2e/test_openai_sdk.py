@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -158,6 +159,29 @@ def test_logit_bias_and_seed(client: OpenAI, model: str, server: LiveServer) -> 
 def test_models(client: OpenAI, model: str) -> None:
     assert next(card.id for card in client.models.list()) == model  # the default model comes first
     assert client.models.retrieve(model).id == model
+
+
+def test_responses(client: OpenAI, model: str) -> None:
+    asked: dict[str, Any] = {"model": model, "input": "What is the capital of France?", "temperature": 0}
+    whole = client.responses.create(**asked, max_output_tokens=3)
+    with client.responses.stream(**asked, max_output_tokens=200) as stream:
+        for _ in stream:
+            pass
+        streamed = stream.get_final_response()
+    assert streamed.output_text.startswith(whole.output_text)
+    assert (whole.status, streamed.status) == ("incomplete", "completed")
+    follows: dict[str, Any] = {"model": model, "input": "And of Spain?", "previous_response_id": streamed.id}
+    counted = client.responses.input_tokens.count(**follows)
+    third = client.responses.create(**follows, max_output_tokens=4)
+    assert third.usage is not None
+    assert third.usage.input_tokens == counted.input_tokens
+    assert third.usage.input_tokens_details.cached_tokens > 20
+    digits: Any = {"type": "grammar", "syntax": "regex", "definition": "[0-9]{3} [0-9]{2}"}
+    tool: Any = {"type": "custom", "name": "dial", "description": "Calls a number.", "format": digits}
+    forced: Any = {"type": "custom", "name": "dial"}
+    (call,) = client.responses.create(**asked, tools=[tool], tool_choice=forced).output
+    assert call.type == "custom_tool_call"
+    assert re.fullmatch("[0-9]{3} [0-9]{2}", call.input)
 
 
 def test_errors_are_the_sdks_own(client: OpenAI, model: str) -> None:

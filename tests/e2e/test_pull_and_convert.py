@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,43 @@ def test_quantise_on_load(hub: Hub, server: LiveServer) -> None:
     bad = httpx.post(url, json={**wanted, "quantization": "q3_9"}, timeout=30)
     assert (bad.status_code, bad.json()["error"]["code"]) == (400, "unsupported_feature")
     assert "q4_0" in bad.json()["error"]["message"]
+
+
+def test_a_pull_goes_on_with_the_next_server(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody cancelled it. A watcher who leaves by themselves did."""
+    monkeypatch.setattr("app.server.KEPT_AFTER", 0.0)
+    monkeypatch.setattr("app.operations.kept_pulls.LEFT_AFTER", 0.2)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "models.yaml").write_text(CATALOG)
+    settings = {"model_base_path": tmp_path / "models", "default_model": "idle", **SMALL}
+    settings["state_dir"] = str(tmp_path / "state")
+    hub.pause = 0.02
+
+    def begun(server: LiveServer) -> Iterator[dict[str, Any]]:
+        watched = pull(server, "tiny")
+        while next(watched)["status"] != "downloading":
+            pass
+        return watched
+
+    def kept() -> list[str]:
+        with closing(sqlite3.connect(tmp_path / "state" / "enginehouse.db")) as database:
+            return [state for (state,) in database.execute("SELECT state FROM jobs ORDER BY number")]
+
+    with live_server(**settings) as server:
+        left = begun(server)
+        wait_until(lambda: (tmp_path / "state" / "enginehouse.db").exists() and kept() == ["running"])
+        left.close()
+        wait_until(lambda: kept() == ["cancelled"])
+        watched = begun(server)
+        wait_until(lambda: kept() == ["cancelled", "running"])
+    with suppress(httpx.HTTPError):
+        watched.close()
+    assert kept() == ["cancelled", "queued"]
+    with live_server(**settings) as server:
+        wait_until(lambda: state(server, "tiny")["state"] == "downloading")
+        begun(server).close()  # nobody has to watch this one
+        hub.pause = 0.0
+        wait_until(lambda: state(server, "tiny")["state"] == "stopped", seconds=30)
+        wait_until(lambda: kept() == ["cancelled", "succeeded"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, Usage
+from engines.base import AnswerDelta, Chunk, GenerationRequest, Prompt, Sampling, ToolCallDelta, Usage
 from engines.stream import ChunkStream, ended, resume, retell
 from engines.text.answers.output import Output
 from support.output import text_output
@@ -33,6 +33,25 @@ async def test_chunks_that_wait_merge_and_lose_no_token() -> None:
     ]
 
 
+async def test_chunks_that_wait_keep_the_order_of_an_answers_parts() -> None:
+    parts = [
+        Chunk(reasoning="a"),
+        Chunk("b", reasoning="c"),
+        Chunk(tool_calls=(ToolCallDelta(0, "id", "f"),)),
+        Chunk(tool_calls=(ToolCallDelta(0, arguments="{}"),)),
+        Chunk("d"),
+        Chunk(reasoning="e", finish_reason="stop", usage=Usage(3, 6)),
+    ]
+    stream = ChunkStream(on_close=lambda: None)
+    for part in parts:
+        stream.put(part)
+    assert [chunk async for chunk in stream] == [
+        Chunk("b", reasoning="ac", tool_calls=(ToolCallDelta(0, "id", "f", "{}"),)),
+        Chunk("d"),
+        parts[-1],
+    ]
+
+
 def test_what_was_held_back_still_is() -> None:
     last, output = resumed(request((1, 3)))
     assert last is None
@@ -53,8 +72,8 @@ def test_what_is_not_told_again_can_be_asked_for() -> None:
     class Vocabulary:
         piece = label = staticmethod(PIECES.__getitem__)
 
-    assert retell(request((1, 2, 1, 3), stop=("bab",)), Vocabulary()) == AnswerDelta("a")
-    assert retell(request((1, 3, 4)), Vocabulary()) == AnswerDelta("aé")
+    assert retell(request((1, 2, 1, 3), stop=("bab",)), Vocabulary()) == (AnswerDelta("a"),)
+    assert retell(request((1, 3, 4)), Vocabulary()) == (AnswerDelta("a"), AnswerDelta("é"))
 
 
 def test_an_answer_that_is_long_enough_says_what_was_held_back() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from app.cli.stream import DONE, LineSplitter, event_data
+from app.answer_bytes import DONE, LineSplitter, event_data
 
 
 class EventReader:

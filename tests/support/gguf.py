@@ -33,6 +33,8 @@ def encode(value: Any) -> bytes:
         strings = bool(value) and isinstance(value[0], str)
         items = b"".join(text(v) if strings else struct.pack("<i", v) for v in value)
         return struct.pack("<IIQ", 9, 8 if strings else 5, len(value)) + items
+    if isinstance(value, bool):
+        return struct.pack("<I?", 7, value)
     if isinstance(value, float):
         return struct.pack("<If", 6, value)
     return struct.pack("<II", 4, value)

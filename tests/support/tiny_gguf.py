@@ -18,15 +18,6 @@ def tiny_gguf(
 ) -> Path:
     """Written to ``path``. ``add_eos``: its tokenizer puts the end of text behind every text. ``marks`` are
     further control tokens, ``rerank`` a template for pairs, of a model that says yes or no."""
-    kinds = gguf.TokenType
-    tokens = [("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)]
-    tokens += [(f"<0x{byte:02X}>", kinds.BYTE) for byte in range(256)]
-    tokens += [(chr(letter), kinds.NORMAL) for letter in range(0x21, 0x7F)] + [("\u2581", kinds.NORMAL)]
-    tokens += [(mark, kinds.CONTROL) for mark in marks]
-    # A word is merged from its letters one by one.
-    tokens += [
-        (f"\u2581{text}", kinds.NORMAL) for text in ("y", "ye", "yes", "n", "no") if rerank is not None
-    ]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(4096)
     writer.add_embedding_length(WIDTH)
@@ -36,6 +27,30 @@ def tiny_gguf(
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
+    words = ("\u2581y", "\u2581ye", "\u2581yes", "\u2581n", "\u2581no") if rerank is not None else ()
+    n_vocab = add_tokenizer(writer, marks, words, add_eos=add_eos)
+    if rerank is not None:
+        writer.add_string("tokenizer.chat_template.rerank", rerank)
+    for name, shape in _shapes(n_vocab).items():
+        writer.add_tensor(name, random_weights(name, shape))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_tokenizer(
+    writer: gguf.GGUFWriter, marks: Sequence[str] = (), words: Sequence[str] = (), *, add_eos: bool = False
+) -> int:
+    """Give ``writer`` a vocabulary of bytes and letters, and the chat template; returns its size. A word is
+    merged from its letters one by one."""
+    kinds = gguf.TokenType
+    tokens = [("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)]
+    tokens += [(f"<0x{byte:02X}>", kinds.BYTE) for byte in range(256)]
+    tokens += [(chr(letter), kinds.NORMAL) for letter in range(0x21, 0x7F)] + [("\u2581", kinds.NORMAL)]
+    tokens += [(mark, kinds.CONTROL) for mark in marks]
+    tokens += [(word, kinds.NORMAL) for word in words]
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("llama")
     writer.add_token_list([text for text, _ in tokens])
@@ -47,15 +62,7 @@ def tiny_gguf(
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(add_eos)
     writer.add_chat_template(TEMPLATE)
-    if rerank is not None:
-        writer.add_string("tokenizer.chat_template.rerank", rerank)
-    for name, shape in _shapes(len(tokens)).items():
-        writer.add_tensor(name, _weights(name, shape))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return len(tokens)
 
 
 def _shapes(n_vocab: int) -> dict[str, tuple[int, ...]]:
@@ -81,7 +88,7 @@ def _shapes(n_vocab: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _weights(name: str, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def random_weights(name: str, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     if len(shape) == 1:
         return np.ones(shape, dtype=np.float32)
     seed = sum(name.encode())

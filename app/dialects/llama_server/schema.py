@@ -14,8 +14,8 @@ MAX_FILES = 256
 
 
 class Extra(WireModel):
-    filename: str = "tmp"
-    text: str
+    filename: str = Field("tmp", description="The file's name.")
+    text: str = Field(description="What is in it.")
 
 
 class InfillRequest(PeerFields):
@@ -26,8 +26,13 @@ class InfillRequest(PeerFields):
     input_extra: Annotated[list[Extra], Field(max_length=MAX_FILES, fail_fast=True)] = Field(
         [], description="Parts of other files."
     )
-    max_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(None, ge=0, le=MAX_TOKENS)
-    n: Literal[1] = 1
+    max_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
+        None,
+        ge=0,
+        le=MAX_TOKENS,
+        description="Most tokens to generate; unset or -1: up to the context's end.",
+    )
+    n: Literal[1] = Field(1, description="1 only.")
 
     # Editors send them with every request, and are served all the same.
     samplers: Any = Field(None, description="Accepted and not used.")

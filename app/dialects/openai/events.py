@@ -11,7 +11,7 @@ from app.inference.answer import Answer
 from app.inference.dialect import AnswerContext
 from app.inference.task import Task
 from app.sse import sse, to_json
-from engines.base import Chunk, TokenLogprob, Usage
+from engines.base import Candidate, Chunk, TokenLogprob, Usage
 
 # What stands in a frame's template where the text goes. No JSON text contains it: it is a control character.
 _HOLE = "\x00"
@@ -91,6 +91,19 @@ def _ranked(entry: TokenLogprob) -> dict[str, Any]:
     return {
         str(each.token_id): {"logprob": each.logprob, "rank": rank, "decoded_token": printable(each.text)}
         for rank, each in ranks
+    }
+
+
+def token_logprob(entry: TokenLogprob) -> dict[str, Any]:
+    """The log probability of a token of the answer, with those of its alternatives."""
+    return {**_candidate(entry.chosen), "top_logprobs": [_candidate(each) for each in entry.top]}
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "token": printable(candidate.text),
+        "logprob": candidate.logprob,
+        "bytes": list(candidate.text),
     }
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.dialects.openai.sampling import MAX_TOKENS, MAX_TOP_LOGPROBS, SamplingFields, TokenId
 from app.dialects.openai.structure import JsonSchema, Text, Texts, check_text
+from app.inference.capabilities import FEATURES
+from app.schemas.common import document_known_fields
 from engines.base import NOTHING_RARE, RareSampling, Sampling, Structure
 from engines.errors import RequestError
 from engines.text.answers.tool_use import json_schema
@@ -49,6 +51,21 @@ class CountsWith:
     name: str
 
 
+def describe_marked(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Describe, in a model's JSON ``schema``, the fields that have nothing but a mark."""
+    document_known_fields(schema)
+    for name, field in model.model_fields.items():
+        marks = [mark for mark in field.metadata if isinstance(mark, Asks | CountsWith)]
+        if marks and field.description is None and name in schema["properties"]:
+            schema["properties"][name]["description"] = _described(name, marks[0])
+
+
+def _described(name: str, mark: Asks | CountsWith) -> str:
+    if isinstance(mark, CountsWith):
+        return f"Counts with `{mark.name}`."
+    return f"Only for engines that have it: {FEATURES[mark.name or name]}; others refuse it by name."
+
+
 # What is made of the fields that say what the answer must match.
 STRUCTURES: dict[str, Callable[[Any], Structure]] = {
     "guided_json": json_schema,
@@ -69,6 +86,8 @@ PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 class PeerFields(SamplingFields):
     """The fields that chat and text completions have in common, with those of other servers."""
+
+    model_config = ConfigDict(json_schema_extra=describe_marked)
 
     repeat_penalty: float | None = Field(
         None, gt=0, le=10, description="Another name of repetition_penalty, from llama.cpp."
@@ -123,19 +142,27 @@ class PeerFields(SamplingFields):
     mirostat: Annotated[Literal[0, 1, 2], Asks((0,))] = Field(
         0, description="1 or 2: Mirostat, in the place of the other filters."
     )
-    mirostat_tau: Annotated[float, CountsWith("mirostat")] = Field(5.0, ge=0, le=100)
-    mirostat_eta: Annotated[float, CountsWith("mirostat")] = Field(0.1, ge=0, le=1)
+    mirostat_tau: Annotated[float, CountsWith("mirostat")] = Field(
+        5.0, ge=0, le=100, description="Of Mirostat: how surprising the text is to be."
+    )
+    mirostat_eta: Annotated[float, CountsWith("mirostat")] = Field(
+        0.1, ge=0, le=1, description="Of Mirostat: how fast it adapts."
+    )
     xtc_probability: Annotated[float, Asks((0,))] = Field(
         0.0, ge=0, le=1, description="How often the most likely tokens are left out (XTC)."
     )
-    xtc_threshold: Annotated[float, CountsWith("xtc_probability")] = Field(0.1, ge=0, le=1)
+    xtc_threshold: Annotated[float, CountsWith("xtc_probability")] = Field(
+        0.1, ge=0, le=1, description="Of XTC: from which probability on tokens are likely."
+    )
     top_n_sigma: Annotated[float, Asks((-1, 0))] = Field(
         0.0, ge=-1, le=1000, description="Keep tokens within so many standard deviations of the best; 0: all."
     )
     dynatemp_range: Annotated[float, Asks((0,))] = Field(
         0.0, ge=0, le=2, description="How far the temperature may move, by how sure the model is."
     )
-    dynatemp_exponent: Annotated[float, CountsWith("dynatemp_range")] = Field(1.0, ge=0, le=10)
+    dynatemp_exponent: Annotated[float, CountsWith("dynatemp_range")] = Field(
+        1.0, ge=0, le=10, description="Of dynamic temperature: how it follows the model's doubt."
+    )
 
     # What no engine here can do yet.
     min_keep: Annotated[Any, Asks((0, 1))] = None

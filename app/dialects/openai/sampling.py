@@ -18,8 +18,8 @@ MAX_STOP_LENGTH = 1024
 MAX_BIASES = 1024
 MAX_TOP_LOGPROBS = 20
 
-# A limit has two names in chat requests: setting either is saying something.
-_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+# A limit has several names: setting any is saying something.
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 
 # Of fields whose defaults depend on the model, as GET /v1/models/{model}/status tells them.
 _UNSET = "Unset: as the catalog or the model says."
@@ -56,8 +56,8 @@ class ServedFields(WireModel):
 class StreamedFields(ServedFields):
     """Fields of a request whose answer may come in pieces."""
 
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+    stream: bool = Field(False, description="Send the answer as server-sent events while it is generated.")
+    stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> Self:
@@ -75,8 +75,8 @@ class StreamedFields(ServedFields):
         return options is not None and options.include_usage and options.continuous_usage_stats
 
 
-class SamplingFields(StreamedFields):
-    """Fields of a request that say how tokens are drawn, and where an answer ends."""
+class DrawingFields(WireModel):
+    """Fields of a request that say how tokens are drawn, whatever API it came by."""
 
     temperature: float = Field(1.0, ge=0, le=2, description=f"0 is greedy. {_UNSET}", **_OF_THE_MODEL)
     top_p: float = Field(1.0, ge=0, le=1, description=_UNSET, **_OF_THE_MODEL)
@@ -90,13 +90,18 @@ class SamplingFields(StreamedFields):
         description=f"Drop tokens less likely than this part of the best one. {_UNSET}",
         **_OF_THE_MODEL,
     )
-    n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to generate.")
-    stop: Annotated[str, Field(max_length=MAX_STOP_LENGTH)] | Stops | None = Field(
-        None, description=f"Up to {MAX_STOPS} strings that end the answer."
+    seed: int | None = Field(
+        None,
+        ge=-(2**63),
+        le=2**63 - 1,
+        description="The same seed, prompt and settings give the same answer (docs/repeatability.md).",
     )
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    presence_penalty: float = Field(0.0, ge=-2, le=2)
-    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Lowers what was said before, once; 0 is off."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Lowers what was said before, each time that it was; 0 is off."
+    )
     repetition_penalty: float = Field(
         1.0, gt=0, le=10, description=f"1 is off; sees the prompt too. {_UNSET}", **_OF_THE_MODEL
     )
@@ -106,13 +111,6 @@ class SamplingFields(StreamedFields):
     min_tokens: int = Field(0, ge=0, le=MAX_TOKENS, description="Do not end before this many tokens.")
     ignore_eos: bool = Field(False, description="Never end before max_tokens.")
 
-    @field_validator("stop")
-    @classmethod
-    def _few_stops(cls, value: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(value, list) and len(value) > MAX_STOPS:
-            raise ValueError(f"at most {MAX_STOPS} stop strings")
-        return value
-
     @field_validator("logit_bias")
     @classmethod
     def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
@@ -120,13 +118,6 @@ class SamplingFields(StreamedFields):
             if not (key.isascii() and key.isdigit() and len(key) < 12):
                 raise ValueError(f"{key!r} is not a token id")
         return value
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings; an empty string stops nothing."""
-        if self.stop is None:
-            return ()
-        return tuple(s for s in ([self.stop] if isinstance(self.stop, str) else self.stop) if s)
 
     def sampling(self) -> Sampling:
         return Sampling(
@@ -142,7 +133,30 @@ class SamplingFields(StreamedFields):
         )
 
 
-Body = TypeVar("Body", bound=SamplingFields)
+class SamplingFields(StreamedFields, DrawingFields):
+    """Fields of a request that say how tokens are drawn, and where an answer ends."""
+
+    n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to generate.")
+    stop: Annotated[str, Field(max_length=MAX_STOP_LENGTH)] | Stops | None = Field(
+        None, description=f"Up to {MAX_STOPS} strings that end the answer."
+    )
+
+    @field_validator("stop")
+    @classmethod
+    def _few_stops(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list) and len(value) > MAX_STOPS:
+            raise ValueError(f"at most {MAX_STOPS} stop strings")
+        return value
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings; an empty string stops nothing."""
+        if self.stop is None:
+            return ()
+        return tuple(s for s in ([self.stop] if isinstance(self.stop, str) else self.stop) if s)
+
+
+Body = TypeVar("Body", bound=DrawingFields)
 
 
 def with_defaults(body: Body, defaults: SamplingDefaults) -> tuple[Body, dict[str, Any]]:
@@ -160,7 +174,7 @@ def with_defaults(body: Body, defaults: SamplingDefaults) -> tuple[Body, dict[st
     return (body.model_copy(update=update) if update else body), update
 
 
-def check_min_tokens(body: SamplingFields, limit: int | None) -> None:
+def check_min_tokens(body: DrawingFields, limit: int | None) -> None:
     """Raise `RequestError` if an answer must be longer than it may."""
     if limit is not None and body.min_tokens > limit:
         raise RequestError("min_tokens must not exceed max_tokens", param="min_tokens")

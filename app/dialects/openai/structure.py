@@ -66,9 +66,9 @@ Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class NamedSchema(WireModel):
-    name: Identifier
-    schema_: JsonObject = Field(alias="schema")
-    description: str | None = None
+    name: Identifier = Field(description="What the schema is called.")
+    schema_: JsonObject = Field(alias="schema", description="The JSON schema.")
+    description: str | None = Field(None, description="What it is for.")
     strict: bool | None = Field(
         None,
         description="true: a schema that cannot be enforced in every part is refused. Otherwise such parts "
@@ -89,7 +89,7 @@ class JsonObjectFormat(WireModel):
 
 class JsonSchemaFormat(WireModel):
     type: Literal["json_schema"]
-    json_schema: NamedSchema
+    json_schema: NamedSchema = Field(description="The schema, and its name.")
 
 
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
@@ -99,8 +99,8 @@ class StructuredOutputs(WireModel):
     """The structure of an answer, in vLLM's words: exactly one of these fields."""
 
     json_: JsonObject | None = Field(None, alias="json", description="A JSON schema.")
-    regex: Text | None = None
-    choice: Texts | None = None
+    regex: Text | None = Field(None, description="A regular expression.")
+    choice: Texts | None = Field(None, description="The answer is one of these texts.")
     grammar: Text | None = Field(None, description="A grammar: Lark, or GBNF (told by its `::=`).")
 
     @model_validator(mode="after")

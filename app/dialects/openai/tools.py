@@ -23,6 +23,9 @@ def _is_object_schema(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+ObjectSchema = Annotated[JsonObject, AfterValidator(_is_object_schema)]
+
+
 def _unique(tools: list[Tool]) -> list[Tool]:
     names = [tool.function.name for tool in tools]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -31,9 +34,9 @@ def _unique(tools: list[Tool]) -> list[Tool]:
 
 
 class Function(WireModel):
-    name: Identifier
-    description: str | None = None
-    parameters: Annotated[JsonObject, AfterValidator(_is_object_schema)] | None = Field(
+    name: Identifier = Field(description="What the model calls it.")
+    description: str | None = Field(None, description="What it does, for the model.")
+    parameters: ObjectSchema | None = Field(
         None, description="JSON schema of an object. Unset: no parameters."
     )
     strict: bool | None = Field(
@@ -45,20 +48,20 @@ class Function(WireModel):
 
 class Tool(WireModel):
     type: Literal["function"]
-    function: Function
+    function: Function = Field(description="The function.")
 
 
 class FunctionName(WireModel):
-    name: str
+    name: str = Field(description="One of the tools.")
 
 
 class NamedToolChoice(WireModel):
     type: Literal["function"]
-    function: FunctionName
+    function: FunctionName = Field(description="The one that is called.")
 
 
 class CalledFunction(WireModel):
-    name: str
+    name: str = Field(description="The function's name.")
     arguments: str = Field(description="A JSON object, as text, or what a model wrote for one.")
     parsed_arguments: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
@@ -66,9 +69,9 @@ class CalledFunction(WireModel):
 class ToolCall(WireModel):
     """A call that an earlier answer made."""
 
-    id: str
+    id: str = Field(description="By which its result names it.")
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: CalledFunction = Field(description="What was called.")
     index: int | None = Field(None, description="Accepted, as streamed calls have it, and not used.")
 
 
@@ -90,16 +93,16 @@ def tool_use(tools: list[Tool] | None, choice: ToolChoice | None, *, parallel: b
     return ToolUse(definitions, choice == "required", named, parallel)
 
 
-def check_arguments(calls: Iterable[tuple[ToolCall, str]]) -> None:
-    """Raise `RequestError` if all of ``calls``, each with its place in the request, have too many arguments.
+def check_arguments(calls: Iterable[tuple[str, str]]) -> None:
+    """Raise `RequestError` if the arguments of all ``calls``, each with their place in the request, are too
+    long together.
 
     Whether they are JSON is not asked: models write what is none, and a conversation has to go on after that.
     """
     room = MAX_ARGUMENTS
-    for call, where in calls:
-        room -= len(call.function.arguments)
+    for arguments, where in calls:
+        room -= len(arguments)
         if room < 0:
             raise RequestError(
-                f"the arguments of all calls have more than {MAX_ARGUMENTS} characters",
-                param=f"{where}.function.arguments",
+                f"the arguments of all calls have more than {MAX_ARGUMENTS} characters", param=where
             )

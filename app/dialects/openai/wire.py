@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from balancer.call import WireFormat
@@ -42,40 +42,46 @@ def count_tokens(data: bytes) -> int:
 
 def find_usage(tail: bytes) -> Usage | None:
     """The last usage object in ``tail``, the last part of a JSON body or event stream."""
-    counts_at, field = None, len(tail)
+    counts = next(usage_objects(tail), None)
+    return None if counts is None else usage_of(counts)
+
+
+def usage_objects(tail: bytes) -> Iterator[Mapping[str, Any]]:
+    """The usage objects in ``tail``, the last first."""
+    field = len(tail)
     for _ in range(_MOST_PLACES):
         field = tail.rfind(_USAGE, 0, field)
         if field < 0:
-            return None
+            return
         counts_at = _COUNTS.match(tail, field + len(_USAGE))
-        if counts_at is not None:
-            break
-    else:
-        return None
-    text = tail[counts_at.end() : counts_at.end() + _MOST_BYTES].decode("utf-8", "replace")
-    try:
-        counts, _ = _decoder.raw_decode(text)
-    except (ValueError, RecursionError):
-        return None
-    return usage_of(counts)
+        if counts_at is None:
+            continue
+        text = tail[counts_at.end() : counts_at.end() + _MOST_BYTES].decode("utf-8", "replace")
+        try:
+            counts, _ = _decoder.raw_decode(text)
+        except (ValueError, RecursionError):
+            return
+        yield counts
 
 
 def usage_of(counts: Mapping[str, Any]) -> Usage:
     """``counts`` in OpenAI's form; what is missing or no count is 0."""
     return Usage(
-        _count(counts.get("prompt_tokens")),
-        _count(counts.get("completion_tokens")),
-        _count(_detail(counts, "prompt_tokens_details", "cached_tokens")),
-        _count(_detail(counts, "completion_tokens_details", "reasoning_tokens")),
+        count_of(counts.get("prompt_tokens")),
+        count_of(counts.get("completion_tokens")),
+        count_of(detail_of(counts, "prompt_tokens_details", "cached_tokens")),
+        count_of(detail_of(counts, "completion_tokens_details", "reasoning_tokens")),
     )
 
 
-def _detail(counts: Mapping[str, Any], details: str, name: str) -> object:
+def detail_of(counts: Mapping[str, Any], details: str, name: str) -> object:
+    """A count in the object ``details`` of ``counts``, if there is one."""
     found = counts.get(details)
     return found.get(name) if isinstance(found, dict) else None
 
 
-def _count(value: object) -> int:
+def count_of(value: object) -> int:
+    """A number of tokens; 0 for what is none."""
     if not isinstance(value, int) or isinstance(value, bool):
         return 0
     return value if 0 < value <= _MOST_TOKENS else 0

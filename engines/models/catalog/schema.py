@@ -143,10 +143,12 @@ class HubSource(CatalogModel):
 
 
 class AdapterEntry(CatalogModel):
-    """A LoRA adapter: what requests call it, and its folder, relative to MODEL_BASE_PATH."""
+    """A LoRA adapter: what requests call it, its file or folder, relative to MODEL_BASE_PATH, and how much it
+    counts."""
 
     name: Name
     path: RelativePath
+    scale: Annotated[float, Field(ge=-100, le=100)] = 1.0
 
 
 class SamplingDefaults(CatalogModel):
@@ -197,12 +199,14 @@ class ModelSettings(CatalogModel):
 
 
 class CatalogEntry(ModelSettings):
-    """One model: at ``path``, pulled from ``hub``, or, with neither, found on disk by its name."""
+    """One model: at ``path``, pulled from ``hub``, or, with neither, found on disk by its name. ``projector``
+    None: the one beside it; "none": no one."""
 
     name: Name
     aliases: Names = ()
     path: RelativePath | None = None
     hub: HubSource | None = None
+    projector: RelativePath | None = None
     adapters: Annotated[tuple[AdapterEntry, ...], Strict(False)] = ()
     description: str = ""
 

@@ -53,6 +53,10 @@ class PullJob:
         if not self.ended:
             self._moved.clear()
 
+    async def wait(self) -> None:
+        """Wait for the end, whatever it is. Cancelling the wait does not cancel the pull."""
+        await asyncio.wait((self._task,))
+
     async def result(self) -> PulledModel:
         """What was pulled. Raises `PullError`. Cancelling the wait does not cancel the pull."""
         return await asyncio.shield(self._task)

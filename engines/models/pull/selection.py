@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from engines.machine.job_process import JobFailed
+from engines.models import projectors
 
 # Best first: the usual compromise of size and quality, what is near it, then what is better, then worse.
 GGUF_PREFERENCE = (
@@ -45,7 +46,8 @@ def choose(
     for suffix in WEIGHTS:
         weights = [path for path in ours if path.lower().endswith(suffix)]
         if suffix == ".gguf" and (files := _one_gguf(weights)):
-            return files, f"chose {files[0]} of {len(weights)} GGUF files; `include` picks another"
+            word = f"chose {files[0]} of {len(weights)} GGUF files; `include` picks another"
+            return _with_projector(files, paths), word
         if suffix != ".gguf" and (files := _main_weights(weights)):
             configuration = [path for path in ours if any(fnmatchcase(path, p) for p in _CONFIGURATION)]
             return sorted({*files, *configuration}), f"chose the {suffix} weights and the configuration"
@@ -86,7 +88,18 @@ def _quantised(paths: Sequence[str], wanted: str) -> tuple[list[str], str]:
         there = sorted({found[0] for path in models if (found := _QUANTISATION.search(path))} or models)
         raise JobFailed(f"there is no {wanted}: choose one of {_some(there)}")
     files = models[min(fitting, key=lambda path: (len(path), path))]
-    return files, f"chose {files[0]} for {wanted}"
+    return _with_projector(files, paths), f"chose {files[0]} for {wanted}"
+
+
+def _with_projector(files: list[str], paths: Sequence[str]) -> list[str]:
+    """``files`` of a model, and the projector by which it sees or hears, if there is one in their folder or
+    above it."""
+    first = PurePosixPath(files[0])
+    for folder in dict.fromkeys((first.parent, first.parent.parent)):
+        names = [name.name for path in paths if (name := PurePosixPath(path)).parent == folder]
+        if (found := projectors.choose(first.name, names)) is not None:
+            return [*files, str(folder / found)]
+    return files
 
 
 def _gguf_models(paths: Sequence[str]) -> dict[str, list[str]]:

@@ -33,22 +33,23 @@ _NO_EFFORT = ("none", "no_think", "off")
 
 
 def variables(rendering: Rendering, template_args: Mapping[str, Any], source: str | None) -> dict[str, Any]:
-    """The variables for the template ``source``: ``template_args``, and the reasoning effort in the
-    template's own terms.
+    """The variables for the template ``source``: ``template_args``, and the reasoning effort, or whether to
+    reason, in the template's own terms.
 
     Raises `RequestError` for a variable that is the server's.
 
     An effort other than "none" switches reasoning on, as vLLM has it; one that the template refuses becomes
-    the next that it takes. Raises `UnsupportedFeature` if the template knows neither an effort nor a switch;
-    a model that does not reason meets "none".
+    the next that it takes. Raises `UnsupportedFeature` if the template knows neither an effort nor a switch
+    but must; a model that does not reason meets "none".
     """
     if taken := RESERVED & template_args.keys():
         raise RequestError(f"{min(taken)!r} is set by the server", param="chat_template_kwargs")
     effort = rendering.reasoning_effort
     if effort is None:
-        return dict(template_args)
+        switches = {} if source is None or rendering.reasons is None else _switches(rendering.reasons, source)
+        return {**switches, **template_args}
     known = {} if source is None else _known(effort, source)
-    if not known and effort != "none":
+    if not known and effort != "none" and rendering.must_take_effort:
         raise UnsupportedFeature(
             f"the model's chat template takes no reasoning effort: leave {EFFORT} out, or give the "
             "template's own variables in chat_template_kwargs",
@@ -59,11 +60,17 @@ def variables(rendering: Rendering, template_args: Mapping[str, Any], source: st
 
 def _known(effort: str, source: str) -> dict[str, Any]:
     """The variables of the template ``source`` that say so much."""
-    switches = {name: effort != "none" for name in _SWITCHES if name in source}
+    fitting = _fitting(effort, source)
+    efforts = {name: fitting for name in _EFFORTS if name in source} if fitting else {}
+    return {**efforts, **_switches(effort != "none", source)}
+
+
+def _switches(reasons: bool, source: str) -> dict[str, Any]:
+    """The variables of the template ``source`` that switch reasoning on or off."""
+    switches = {name: reasons for name in _SWITCHES if name in source}
     if "thinking" in switches and not _ASKS.search(source):
         del switches["thinking"]
-    fitting = _fitting(effort, source)
-    return {**({name: fitting for name in _EFFORTS if name in source} if fitting else {}), **switches}
+    return switches
 
 
 def _fitting(effort: str, source: str) -> str | None:

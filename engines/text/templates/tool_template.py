@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from engines.errors import RequestError
+from engines.text.templates.late_system import LateSystem
 from engines.text.templates.tool_history import Message, ToolHistory, has_history
 from engines.text.templates.tool_prompt import Tool, WriteCall, hermes_call, instruction, with_instruction
 
@@ -28,16 +29,15 @@ class ToolTemplate:
     """The messages and tools that one chat template is given.
 
     A template that shows no tools is given none: the model is told of them in a message. Which kind this one
-    is is found out once, when the first tools come. See `ToolHistory` for calls and results.
+    is is found out once, when the first tools come. See `ToolHistory` for calls and results, and `LateSystem`
+    for system messages.
     """
 
     def __init__(self, render: Render, write: WriteCall = hermes_call) -> None:
         self._render = render
         self._write = write
-        # Some templates cannot do without tools.
-        self._history = ToolHistory(
-            lambda messages: render(messages, [_PROBE_TOOL] if self._shows_tools else None), write
-        )
+        self._late = LateSystem(self._render_history)
+        self._history = ToolHistory(self._render_history, write)
         self._shows_tools: bool | None = None
         self._shows_system = True
 
@@ -48,7 +48,7 @@ class ToolTemplate:
         never for what a probe makes the template refuse."""
         if self._shows_tools is None and (tools or has_history(messages)):
             await self._find()
-        messages = await self._history.adapt(messages)
+        messages = await self._history.adapt(await self._late.adapt(messages))
         if not tools:
             return messages, None
         shown = [_shown(tool) for tool in tools]
@@ -56,6 +56,10 @@ class ToolTemplate:
             return messages, shown
         text = instruction(shown, self._write)
         return with_instruction(messages, text, in_system=self._shows_system), None
+
+    async def _render_history(self, messages: Sequence[Message]) -> str | None:
+        # Some templates cannot do without tools.
+        return await self._render(messages, [_PROBE_TOOL] if self._shows_tools else None)
 
     async def _find(self) -> None:
         shows_tools = await self._shows(_NAME, [_ASKED], [_PROBE_TOOL])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from engines.base import Prompt, SourceFile
@@ -17,6 +16,7 @@ from engines.limits import check_prompt_length, check_token_ids
 from engines.text.claims import Check, Claims
 from engines.text.json_values import size_of, texts_of
 from engines.text.tokens.fim import FimTokens, Part
+from engines.text.tokens.guarded_chat import GuardedChat
 from engines.text.tokens.special_tokens import SpecialTokens, unbroken_runs
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ INLINE = 4096
 SLICE = 16 * 1024
 # Plain text that is longer is first counted, in pieces of this length: some ten milliseconds each.
 COUNTED = 32 * 1024
+IN_TEXT = "<media>"
 # Tokens that a cut inside a word may add.
 _SEAM = 64
 
@@ -46,17 +47,6 @@ class TextVocabulary(Protocol):
     def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]: ...
 
     def detokenize(self, token_ids: Sequence[int]) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GuardedChat:
-    """A chat as its template is given it: what comes out is cut at ``mark``, if there is one, before it is
-    tokenised."""
-
-    messages: Sequence[Mapping[str, Any]]
-    tools: Sequence[Mapping[str, Any]] | None
-    template_args: Mapping[str, Any]
-    mark: str = ""
 
 
 class Tokenizer:
@@ -128,16 +118,23 @@ class Tokenizer:
         except RecursionError as error:
             raise RequestError("the messages nest too deep", param="messages") from error
 
-    async def prompt(self, text: str, chat: GuardedChat, *, add_special: bool) -> Prompt:
-        """The prompt that the template made of ``chat``."""
-        self._check_characters(len(text))
+    async def prompt(
+        self, text: str | Sequence[str | tuple[int, ...]], chat: GuardedChat, *, add_special: bool
+    ) -> Prompt:
+        """The prompt that the template made of ``chat``: text, perhaps with tokens in between, for which
+        `IN_TEXT` stands in the prompt's text."""
+        given = [text] if isinstance(text, str) else text
+        size = sum(len(part) for part in given if isinstance(part, str))
+        self._check_characters(size)
 
         def read(check: Check) -> Prompt:
-            parts = text.split(chat.mark) if chat.mark else [text]
+            parts: list[str | tuple[int, ...]] = []
+            for part in given:
+                parts += part.split(chat.mark) if chat.mark and isinstance(part, str) else [part]
             token_ids = self._read(parts, add_special, check)
-            return Prompt(token_ids, "".join(parts) if chat.mark else text)
+            return Prompt(token_ids, "".join(part if isinstance(part, str) else IN_TEXT for part in parts))
 
-        return await self._run(len(text), read)
+        return await self._run(size, read)
 
     async def close(self) -> None:
         """Return when nothing here touches the vocabulary any more, and nothing will."""
@@ -179,11 +176,19 @@ class Tokenizer:
     def _check_characters(self, characters: int) -> None:
         check_prompt_length(characters // self._vocabulary.special_tokens.longest, self._context)
 
-    def _read(self, parts: Sequence[str], add_special: bool, check: Check) -> tuple[int, ...]:
+    def _read(
+        self, parts: Sequence[str | tuple[int, ...]], add_special: bool, check: Check
+    ) -> tuple[int, ...]:
         tokenize = self._vocabulary.tokenize
-        slices = [each for part in parts for each in self._slices(part, check)]
+        slices: list[str | tuple[int, ...]] = []
+        for part in parts:
+            slices += self._slices(part, check) if isinstance(part, str) else [part]
         found: list[int] = []
         for each in slices:
+            if not isinstance(each, str):
+                found += each
+                check_prompt_length(len(found), self._context)
+                continue
             self._count(each, len(found), check)
             check()
             found += tokenize(each, add_special=False)

@@ -23,7 +23,9 @@ from balancer.call import Target
 from balancer.errors import BadAnswer
 from engines.base import Prompt, Sampling
 from engines.errors import ContextLengthExceeded
+from engines.media import image
 from support.bad_upstream import answer, bad_upstream, flood
+from support.pictures import picture
 
 BODY = {"model": "FAKE", "messages": [{"role": "user", "content": "one two"}], "stream": True}
 
@@ -77,14 +79,17 @@ async def test_the_prompt_ends_as_the_request_says() -> None:
             assert choice["token_ids"] == answer["prompt_token_ids"]
 
 
+@pytest.mark.processes
 async def test_an_answer_of_a_worker_without_http() -> None:
     """The worker is told that nothing is to be streamed, although the body says so; and it meets or refuses
     the fields of other servers as this one would."""
     settings = {"inference_mode": "load_balance", "instance_kind": "process", "instance_port": 18740}
-    async with running(cluster_instances=1, auto_scaling=False, **settings) as server:
+    media: Any = {"media_urls": "127.0.0.1/32"}
+    async with running(cluster_instances=1, auto_scaling=False, **settings, **media) as server:
         task = CHAT.parse(BODY, server.targets.resolve)
         status, document = await server.pipeline.answer(task, CHAT, request(BODY))
         assert (status, json.loads(document)["object"]) == (200, "chat.completion")
+        await _shows_what_was_fetched(server)
         for fields, param in (
             ({"mirostat": 2}, "mirostat"),
             ({"reasoning_effort": "low"}, "reasoning_effort"),
@@ -98,6 +103,20 @@ async def test_an_answer_of_a_worker_without_http() -> None:
         task = CHAT.parse(body, server.targets.resolve)
         status, document = await server.pipeline.answer(task, CHAT, request(body))
         assert json.loads(document)["choices"][0]["token_ids"] == [66]
+
+
+async def _shows_what_was_fetched(server: Server) -> None:
+    """A worker fetches nothing: it gets what this server fetched, and nobody else's text is changed."""
+    async with bad_upstream(answer(picture())) as files:
+        url = f"{files.url}/red.png"
+        parts = [{"type": "text", "text": url}, {"type": "image_url", "image_url": {"url": url}}]
+        body = {**BODY, "messages": [{"role": "user", "content": parts}]}
+        task = CHAT.parse(body, server.targets.resolve)
+        _, document = await server.pipeline.answer(task, CHAT, request(body))
+        said = json.loads(document)["choices"][0]["message"]["content"]
+        assert said.split() == ["user:", url, f"image_{image(picture()).key[:8]}"]
+        assert len(files.requests) == 1
+    assert server.media.memory.held == 0
 
 
 async def test_an_endless_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,13 +34,15 @@ class LastTry:
 async def test_a_stream_ends_with_the_reason_why_it_does_not_go_on() -> None:
     """Not with the break before it, of which nobody can tell that trying again is of no use."""
     sent: list[dict[str, Any]] = []
+    dispatch = LastTry()
     inference = SimpleNamespace(
-        dispatch=LastTry(),
+        dispatch=dispatch,
         call=call(),
         dialect=CHAT,
         for_parent=False,
         end=lambda *_: None,
-        abort=lambda: None,
+        open=dispatch.open,
+        close=lambda: None,
     )
 
     async def send(message: Any) -> None:

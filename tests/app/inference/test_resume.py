@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from app.dialects.anthropic.dialect import MESSAGES
 from app.dialects.openai.chat import write as chat_writer
 from app.dialects.openai.completions import write as completion_writer
 from app.dialects.openai.dialect import CHAT, COMPLETIONS
+from app.dialects.openai.responses import write as response_writer
+from app.dialects.openai.responses.dialect import RESPONSES
 from app.dialects.openai.wire import DONE
 from app.inference import pipeline
 from app.inference import reply as reply_module
@@ -25,6 +28,7 @@ from engines.base import Chunk, GenerationRequest, Prompt, TokenStream
 from engines.errors import EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
 from support.clock import Clock
+from support.marks import MarkReader
 
 Asked = tuple[GeneratingDialect, dict[str, Any]]
 
@@ -53,8 +57,8 @@ class CutStream:
 class DyingEngine(FakeEngine):
     """Dies after so many chunks of its one answer."""
 
-    def __init__(self, chunks: int) -> None:
-        super().__init__()
+    def __init__(self, chunks: int, **options: Any) -> None:
+        super().__init__(**options)
         self._chunks = chunks
 
     def generate(self, request: GenerationRequest) -> Any:
@@ -67,7 +71,7 @@ class Edge:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock(1000.0)
         self.metrics = Metrics(list, lambda: 0)
-        for module in (chat_writer, completion_writer):
+        for module in (chat_writer, completion_writer, response_writer):
             monkeypatch.setattr(module, "now", lambda: int(self.clock.now))
         monkeypatch.setattr(reply_module, "EVENT_DISTANCE", 0.0)
 
@@ -169,6 +173,83 @@ async def test_a_cut_anywhere_shows_nowhere(edge: Edge, body: Asked) -> None:
     assert chunks > 5
 
 
+PARTS = {
+    "answer": '~Hm, well.^Let me see. @f${"input": "a\\u00e9 b"}@g${"x": [1, 2]}',
+    "make_reader": MarkReader,
+    "capabilities": ("chat", "tools", "reasoning"),
+}
+
+
+def response_events(stream: bytes) -> list[dict[str, Any]]:
+    """The events of a stream of a response, whose numbers must grow, without them and the times."""
+    *parts, done = [part for part in stream.decode().split("\n\n") if part]
+    assert done == "data: [DONE]"
+    found = [json.loads(part.partition("data: ")[2]) for part in parts]
+    numbers = [event.pop("sequence_number") for event in found]
+    assert numbers == sorted(set(numbers))
+    for event in found:
+        for field in ("created_at", "completed_at"):
+            event.get("response", {}).pop(field, None)
+    return found
+
+
+async def test_a_cut_shows_nowhere_in_the_items_of_a_response(edge: Edge) -> None:
+    tools = [{"type": "custom", "name": "f"}, {"type": "function", "name": "g"}]
+    asked: Asked = (RESPONSES, {"model": "m", "input": TEXT, "stream": True, "tools": tools})
+    whole = response_events(await edge.stream(asked, FakeEngine(**PARTS)))
+    assert [item["type"] for item in whole[-1]["response"]["output"]] == [
+        *["reasoning", "message", "custom_tool_call", "function_call"]
+    ]
+    chunks = 0
+    while True:
+        chunks += 1
+        second = FakeEngine(**PARTS)
+        stream = await edge.stream(asked, DyingEngine(chunks, **PARTS), second)
+        if second.last_request is None:
+            break
+        assert response_events(stream) == whole
+    assert chunks > 20
+
+
+TURNS = PARTS | {"answer": '~Hm.^One.~Oh.^Two. @f${"x": 1}@g${}'}
+
+
+def message_body(display: str) -> Asked:
+    tools = [{"name": name, "input_schema": {"type": "object"}} for name in "fg"]
+    thinking = {"type": "adaptive", "display": display}
+    messages = [{"role": "user", "content": TEXT}]
+    asked = {"model": "m", "messages": messages, "tools": tools, "thinking": thinking}
+    return MESSAGES, {**asked, "stream": True, "max_tokens": 400}
+
+
+@pytest.mark.parametrize("display", ["summarized", "omitted"])
+async def test_a_cut_shows_nowhere_in_the_blocks_of_a_message(edge: Edge, display: str) -> None:
+    asked = message_body(display)
+    whole = await edge.stream(asked, FakeEngine(**TURNS))
+    assert whole.count(b"event: content_block_start") == 6
+    assert whole.endswith(b'data: {"type":"message_stop"}\n\n')
+    chunks = 0
+    while True:
+        chunks += 1
+        second = FakeEngine(**TURNS)
+        if await edge.stream(asked, DyingEngine(chunks, **TURNS), second) != whole:
+            raise AssertionError(chunks)
+        if second.last_request is None:
+            break
+    assert chunks > 20
+
+
+async def test_a_parent_goes_on_after_whatever_of_a_message_it_read(edge: Edge) -> None:
+    asked = message_body("summarized")
+    reply = await edge.run(asked, for_parent=True)(FakeEngine(**TURNS))
+    pieces = [piece async for piece in pieces_of(reply)]
+    plain = b"".join([piece async for piece in pieces_of(await edge.run(asked)(FakeEngine(**TURNS)))])
+    assert b"".join(Commented(b"".join(pieces)).events) == plain
+    for before, token_ids in Commented(b"".join(pieces[:-1])).beginnings():
+        rest = await edge.run(asked)(FakeEngine(**TURNS), ResumePoint(token_ids, 1000))
+        assert before + b"".join([piece async for piece in pieces_of(rest)]) == plain
+
+
 @pytest.mark.parametrize("body", BODIES)
 async def test_many_cuts_of_one_answer(edge: Edge, body: Asked) -> None:
     whole = without_created(await edge.stream(body, FakeEngine()), int(edge.clock.now))
@@ -250,7 +331,9 @@ class Commented:
     """A worker's stream as its parent reads it: events without comments, and what the comments say."""
 
     def __init__(self, stream: bytes) -> None:
-        self.events: list[bytes] = []
+        self.events: list[bytes] = []  # those that belong together as one
+        self._together = 0
+        self._is_within = False
         self.token_ids: list[tuple[int, ...]] = []  # for each event
         self.told: dict[bytes, Any] = {}
         for event in stream.split(b"\n\n")[:-1]:
@@ -262,13 +345,21 @@ class Commented:
             name, _, value = lines.pop(0).partition(b" ")
             if name == b":tokens":
                 tokens = value
+            elif name == b":together":
+                self._together = int(value)
             else:
                 self.told[name] = json.loads(value) if value else True
-        if lines:
-            (data,) = lines
-            assert data.startswith(b"data: ")
-            self.events.append(data + b"\n\n")
+        if not lines:
+            return
+        assert lines[-1].startswith(b"data: ")
+        event = b"\n".join(lines) + b"\n\n"
+        if self._together and not tokens and self._is_within:
+            self.events[-1] += event
+        else:
+            self.events.append(event)
             self.token_ids.append(tuple(map(int, tokens.split(b","))) if tokens else ())
+        self._together = max(0, self._together - 1)
+        self._is_within = self._together > 0
 
     def beginnings(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
         """All there was to read, and its tokens, after each event."""

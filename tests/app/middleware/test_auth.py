@@ -116,7 +116,7 @@ async def test_without_keys_all_is_open_and_the_address_names_the_client() -> No
 @pytest.mark.parametrize(
     "path", ["/v1", "/v1/x", "/v1x", "/api/v1/x", "/apiv1/x", "/api", "/v1/v1/x", "/x/v1"]
 )
-def test_a_path_is_guarded_exactly_if_the_router_sees_v1(root: str, path: str) -> None:
+def test_a_path_is_guarded_exactly_if_the_router_sees_an_api(root: str, path: str) -> None:
     scope = {"type": "http", "path": path, "root_path": root}
     routed = get_route_path(scope)
-    assert is_api(scope) == (routed == "/v1" or routed.startswith("/v1/"))
+    assert is_api(scope) == (f"{routed}/".startswith(("/v1/", "/api/")))

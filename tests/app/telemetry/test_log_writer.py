@@ -18,6 +18,8 @@ from app.telemetry import log_writer, logs
 from app.telemetry.log_writer import LogWriter, dropped_lines
 from support.live import wait_until
 
+pytestmark = pytest.mark.processes
+
 LINE = "x" * 1000
 PIPE_BYTES = 2**16
 

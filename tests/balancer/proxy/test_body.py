@@ -122,9 +122,24 @@ async def test_an_error_is_a_failure_after_what_came_before(relay: ProxyClient) 
         assert reply.body.resume_point() == ResumePoint((12, 13), 1700)
 
 
+async def test_events_that_belong_together_come_together(relay: ProxyClient) -> None:
+    group = b":together 2\n:tokens 14\ndata: 1\n\n", b"data: 2\n\n"
+    async with bad_upstream(events(BEGIN + ROLE, group[0], then=reset)) as worker:
+        reply = await ask_worker(relay, worker)
+        data, _ = await read_until_failure(reply)
+        assert data == ROLE
+        assert reply.body.resume_point() == ResumePoint((), 1700)
+    async with bad_upstream(events(BEGIN + ROLE, *group, then=reset)) as worker:
+        reply = await ask_worker(relay, worker)
+        data, _ = await read_until_failure(reply)
+        assert data == ROLE + b"data: 1\n\ndata: 2\n\n"
+        assert reply.body.resume_point() == ResumePoint((14,), 1700)
+
+
 @pytest.mark.parametrize(
     "event",
     [
+        b":together x\ndata: 1\n\n",
         b":tokens x\ndata: 1\n\n",
         b":usage {\n\n",
         b':usage {"prompt_tokens": 1}\n\n',

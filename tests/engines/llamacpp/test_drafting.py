@@ -138,7 +138,8 @@ class Engine:
         self.thread.stop(EngineError("over"))
         assert self.thread.join(5)
         assert self.scheduler.cells_in_use == 0
-        for slot, tokens in self.scheduler._prefixes._cached.items():
+        for slot, cached in self.scheduler._prefixes._cached.items():
+            tokens = cached.tokens
             assert self.context.held[slot] == tokens  # what is cached is what was computed, to the last cell
             assert len(self.kv._held[slot]) == len(tokens)
 

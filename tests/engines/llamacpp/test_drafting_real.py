@@ -11,7 +11,7 @@ import pytest
 
 from engines.base import Chunk, GenerationRequest, Sampling, Structure
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 from engines.stream import merge
 from support.models import smollm2
 

@@ -20,7 +20,7 @@ import pytest
 from engines.base import Chunk, GenerationRequest, Prompt, Sampling, Structure
 from engines.errors import EngineError, ModelFileNotFound, ModelLoadError, UnsupportedFeature
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.stepper import ForwardPass, LlamaStepper
 from support.models import bundled, gemma_base, smollm2
 
@@ -400,7 +400,8 @@ async def test_a_hostile_chat_template_neither_runs_nor_hangs() -> None:
         from engines.text.templates.renderer import ChatTemplate
 
         def use(source: str) -> None:
-            ours._template = ChatTemplate(
+            assert ours._chats is not None
+            ours._chats.template = ChatTemplate(
                 source, bos_token="", eos_token="", timeout=0.5, worker=ours._templates
             )
 

@@ -13,7 +13,8 @@ import pytest
 
 from engines.base import Pair
 from engines.errors import CannotLoad, ContextLengthExceeded, EngineError, RequestError, UnsupportedFeature
-from engines.llamacpp.model import LlamaModel, ModelCache
+from engines.llamacpp.model import LlamaModel
+from engines.llamacpp.model_cache import ModelCache
 from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pooled_context import PooledContext
 from engines.llamacpp.pooled_engine import LlamaPooledEngine

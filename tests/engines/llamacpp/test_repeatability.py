@@ -12,7 +12,7 @@ import pytest
 
 from engines.base import GenerationRequest, Prompt, Sampling
 from engines.llamacpp.engine import LlamaEngine, LlamaOptions
-from engines.llamacpp.model import ModelCache
+from engines.llamacpp.model_cache import ModelCache
 from support.tiny_gguf import EOS, tiny_gguf
 
 pytestmark = pytest.mark.real

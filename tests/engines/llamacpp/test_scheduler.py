@@ -32,7 +32,7 @@ class Memory:
         pass
 
     def save(self, slot: int) -> State:
-        return np.zeros(1, dtype=np.uint8)
+        return State(np.zeros(1, dtype=np.uint8))
 
     def load(self, slot: int, state: State) -> bool:
         return True

@@ -205,7 +205,7 @@ async def test_what_mlx_lm_cannot_load_is_explained(tiny: Path, tmp_path: Path) 
 async def test_a_base_model_has_no_chat(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "base", ignore=shutil.ignore_patterns("*.jinja"))
     async with loaded(tmp_path / "base") as engine:
-        assert engine.info.capabilities == {"completion", "structured"}
+        assert engine.info.capabilities == {"adapters", "completion", "structured"}
 
 
 async def test_a_real_model_makes_sense_with_a_cached_prefix() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engines.errors import ModelFileNotFound, ModelLoadError
-from engines.load_spec import Adapter, LoadSpec
+from engines.load_spec import LoadSpec
 from engines.mlx.folder import check_folder, check_settings
 
 
@@ -68,7 +68,6 @@ def test_what_is_missing_or_broken_is_named(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"adapters": (Adapter("a", Path("a")),)}, "adapters"),
         ({"options": {"speed": 11}}, "'speed'"),
         ({"tensor_parallel": 2}, "one device"),
         ({"pipeline_parallel": 2}, "one device"),

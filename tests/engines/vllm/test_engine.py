@@ -9,13 +9,24 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
 
-from engines.base import AnswerDelta, GenerationRequest, Pair, Prompt, Rendering, Sampling, Structure, ToolUse
+from engines.base import (
+    Adapter,
+    AnswerDelta,
+    GenerationRequest,
+    Pair,
+    Prompt,
+    Rendering,
+    Sampling,
+    Structure,
+    ToolUse,
+)
 from engines.errors import (
     CannotLoad,
     ContextLengthExceeded,
@@ -30,6 +41,7 @@ from engines.vllm.parsers import AnswerParsers
 from engines.vllm.sampling import sampling_params
 from engines.vllm.structures import structured_outputs
 from support.judging import PLAIN, log_odds
+from support.lora import lora_folder
 from support.models import smollm2_folder
 from support.structures import CASES, REFUSED, check
 
@@ -53,7 +65,7 @@ def spec(**options: object) -> LoadSpec:
         kv_cache_tokens=16 * 1024,
         max_sequences=16,
         rerank_template=PLAIN,
-        options={"enforce_eager": True, "tool_call_parser": "hermes", **options},
+        options={"enforce_eager": True, "enable_lora": True, "tool_call_parser": "hermes", **options},
     )
 
 
@@ -86,8 +98,29 @@ async def answer(engine: VllmEngine, **fields: object) -> str:
     return "".join([chunk.text async for chunk in engine.generate(request)])
 
 
+async def test_adapters_come_and_go(engine: VllmEngine, tmp_path: Path) -> None:
+    plain = await answer(engine)
+    for seed, name in enumerate(("one", "two"), 1):
+        folder = lora_folder(tmp_path / name, smollm2_folder(), seed=seed, strength=0.1)
+        await engine.add_adapter(Adapter(name, folder))
+    alone = [await answer(engine, adapter=name) for name in (None, "one", "two")]
+    assert alone[0] == plain
+    assert len(set(alone)) == 3
+    together = await asyncio.gather(*(answer(engine, adapter=name) for name in (None, "one", "two")))
+    assert together == alone
+    running = asyncio.create_task(answer(engine, adapter="two", ignore_eos=True, max_tokens=100))
+    await asyncio.sleep(0.01)
+    await engine.remove_adapter("two")
+    assert running.done()
+    with pytest.raises(UnsupportedFeature, match=r"no adapter 'two' \(loaded: one\)"):
+        await answer(engine, adapter="two")
+    with pytest.raises(CannotLoad, match="max_lora_rank: 128"):
+        await engine.add_adapter(Adapter("big", lora_folder(tmp_path / "big", smollm2_folder(), rank=128)))
+    await engine.remove_adapter("one")
+
+
 async def test_it_says_what_it_is(engine: VllmEngine) -> None:
-    assert {"chat", "completion", "rerank", "structured", "tools"} == engine.info.capabilities
+    assert {"adapters", "chat", "completion", "rerank", "structured", "tools"} == engine.info.capabilities
     assert engine.info.devices == ("cpu",)
     assert engine.info.details["kv_tokens"] >= 16 * 1024
     assert engine.info.memory > 200 * 2**20

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from engines.base import Adapter
 from engines.errors import CannotLoad, ModelLoadError
-from engines.load_spec import Adapter, LoadSpec
+from engines.load_spec import LoadSpec
 from engines.vllm.folder import check_folder, check_settings, largest_rank, weight_bytes
 from engines.vllm.options import KvSize, cpu_environment, engine_args, kv_size, own_options
 from engines.vllm.version import check_version

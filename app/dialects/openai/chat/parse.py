@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from app.dialects.openai.chat.schema import ChatCompletionRequest, Message
+from app.dialects.openai.chat.schema import ChatCompletionRequest, ContentPart, InputAudio, MediaUrl, Message
 from app.dialects.openai.sampling import check_min_tokens, with_defaults
 from app.dialects.openai.structure import exclusive, of_response_format, of_structured_outputs, only_one
-from app.dialects.openai.tools import ToolCall, check_arguments, tool_use
+from app.dialects.openai.tools import check_arguments, tool_use
 from app.dialects.openai.unsupported import refuse_in_chat
 from app.inference.dialect import Resolve
+from app.inference.media import MediaList
 from app.inference.task import Task
 from app.schemas.unknown_fields import read_body
 from engines.base import Structure, ToolUse
@@ -25,7 +26,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
     """Raises pydantic's `ValidationError`, or `EngineError` for what cannot be met."""
     body, unknown = read_body(ChatCompletionRequest, document)
     refuse_in_chat(body)
-    check_arguments(_calls(body))
+    check_arguments(_arguments(body))
     resolved = resolve(body.model)
     resolved.check_purpose("text")
     if not resolved.can_chat:  # before it is loaded, for which another model may have to go
@@ -35,9 +36,11 @@ def parse(document: Any, resolve: Resolve) -> Task:
     body.check_lists(body.n)
     tools = tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
     structure, asked_in = _structure(body, tools)
-    messages = tuple(_message(message, f"messages.{i}") for i, message in enumerate(body.messages))
+    media = MediaList()
+    messages = tuple(_message(message, f"messages.{i}", media) for i, message in enumerate(body.messages))
     needs = {
         **body.needs(),
+        **media.needs,
         "tools": "tools" if tools is not None else None,
         "structured": asked_in,
         "adapters": "model" if resolved.target.adapter is not None else None,
@@ -45,6 +48,7 @@ def parse(document: Any, resolve: Resolve) -> Task:
     return Task(
         target=resolved.target,
         messages=messages,
+        media=media.references,
         rendering=body.rendering(messages),
         tell_reasoning=body.include_reasoning,
         sampling=body.sampling(),
@@ -89,21 +93,21 @@ def _structure(body: ChatCompletionRequest, tools: ToolUse | None) -> tuple[Stru
     return found or (None, "tool_choice" if forced else None)
 
 
-def _calls(body: ChatCompletionRequest) -> Iterator[tuple[ToolCall, str]]:
+def _arguments(body: ChatCompletionRequest) -> Iterator[tuple[str, str]]:
     for i, message in enumerate(body.messages):
         for j, call in enumerate(message.tool_calls or ()):
-            yield call, f"messages.{i}.tool_calls.{j}"
+            yield call.function.arguments, f"messages.{i}.tool_calls.{j}.function.arguments"
 
 
-def _message(message: Message, where: str) -> dict[str, Any]:
+def _message(message: Message, where: str, media: MediaList) -> dict[str, Any]:
     # "developer" is OpenAI's newer word for "system"; templates know the older one.
     role = "system" if message.role == "developer" else message.role
     named = {"name": message.name} if message.name is not None else {}
     own = {**_of_assistant(message, where), **_of_tool(message, where)}
-    return {"role": role, "content": _content(message, where), **named, **own}
+    return {"role": role, "content": _content(message, where, media), **named, **own}
 
 
-def _content(message: Message, where: str) -> str | None:
+def _content(message: Message, where: str, media: MediaList) -> str | list[dict[str, Any]] | None:
     content = message.content
     if content is None:
         if message.role != "assistant":
@@ -112,7 +116,10 @@ def _content(message: Message, where: str) -> str | None:
         return message.refusal or (None if message.tool_calls else "")
     if isinstance(content, str):
         return content
-    return "".join(_part_text(part.type, part.text, part.refusal, where) for part in content)
+    parts = [_part(part, f"{where}.content.{j}", media) for j, part in enumerate(content)]
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
 
 
 def _of_assistant(message: Message, where: str) -> dict[str, Any]:
@@ -134,8 +141,16 @@ def _of_tool(message: Message, where: str) -> dict[str, Any]:
     return {"tool_call_id": message.tool_call_id} if message.role == "tool" else {}
 
 
-def _part_text(kind: str, text: str | None, refusal: str | None, where: str) -> str:
-    found = text if kind == "text" else refusal
+def _part(part: ContentPart, where: str, media: MediaList) -> dict[str, Any]:
+    """The part as templates are given it: text, or what stands for an image or a sound."""
+    kind = part.type
+    found = getattr(part, kind)
     if found is None:
-        raise RequestError(f"a content part of type {kind} needs `{kind}`", param=f"{where}.content")
-    return found
+        raise RequestError(f"a content part of type {kind} needs `{kind}`", param=where)
+    place = f"{where}.{kind}"
+    if isinstance(found, InputAudio):
+        return media.audio(found.data, found.format, f"{place}.data")
+    if kind in ("text", "refusal"):
+        return {"type": "text", "text": found}
+    url, place = (found.url, f"{place}.url") if isinstance(found, MediaUrl) else (found, place)
+    return media.image(url, place) if kind == "image_url" else media.audio(url, "", place)

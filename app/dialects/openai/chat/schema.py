@@ -25,32 +25,51 @@ MAX_PARTS = 1024
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class ContentPart(WireModel):
-    """A part of a message. Only text is served yet; other kinds are refused by name."""
+class MediaUrl(WireModel):
+    url: str = Field(description="A data URL, or an https URL (MEDIA_URLS says from where may be fetched).")
+    detail: Literal["auto", "low", "high", "original"] | None = Field(
+        None, description="Of an image: accepted and not used, as the model's own way of scaling counts."
+    )
 
-    type: Literal["text", "refusal", "image_url", "input_audio", "file", "video_url"]
-    text: str | None = None
-    refusal: str | None = None
-    image_url: Any = None
-    input_audio: Any = None
-    video_url: Any = None
-    file: Any = None
+
+class InputAudio(WireModel):
+    data: str = Field(description="WAV, MP3 or FLAC in base64.")
+    format: str = Field("wav", description="What the sound is says its content.")
+
+
+class ContentPart(WireModel):
+    """A part of a message: text, an image or a sound. Video and files are refused by name."""
+
+    type: Literal["text", "refusal", "image_url", "input_audio", "audio_url", "file", "video_url"] = Field(
+        description="What it is: the field of that name has it."
+    )
+    text: str | None = Field(None, description="Of a text.")
+    refusal: str | None = Field(None, description="Of a refusal that an answer had.")
+    image_url: MediaUrl | str | None = Field(None, description="PNG, JPEG, WebP or GIF (its first frame).")
+    input_audio: InputAudio | None = Field(None, description="WAV, MP3 or FLAC.")
+    audio_url: MediaUrl | str | None = Field(None, description="A sound by its URL, as vLLM has it.")
+    video_url: Any = Field(None, description="Refused.")
+    file: Any = Field(None, description="Refused.")
     prompt_cache_breakpoint: Any = Field(None, description="Accepted and not used.")
 
 
 class Message(WireModel):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[ContentPart], Field(fail_fast=True, max_length=MAX_PARTS)] | None = None
-    name: str | None = None
-    refusal: str | None = None
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
+        description="Who says it; `developer` is `system`."
+    )
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True, max_length=MAX_PARTS)] | None = Field(
+        None, description="A text, or parts of several kinds."
+    )
+    name: str | None = Field(None, description="Who says it, for templates that know names.")
+    refusal: str | None = Field(None, description="Of an assistant's message: a refusal that an answer had.")
     reasoning_content: str | None = Field(
         None, description="Of an assistant's message: its reasoning, for models that are shown it again."
     )
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
     tool_calls: ToolCalls | None = Field(None, description="Of an assistant's message.")
     tool_call_id: str | None = Field(None, description="Of a tool's message: the call that it answers.")
-    function_call: Any = None
-    audio: Any = None
+    function_call: Any = Field(None, description="Refused: the older form of `tool_calls`.")
+    audio: Any = Field(None, description="Refused.")
     annotations: Any = Field(None, description="Accepted, as answers sent back have it, and not used.")
     parsed: Any = Field(None, description="Accepted, as OpenAI's SDK sends it back, and not used.")
 
@@ -68,8 +87,10 @@ class ChatCompletionRequest(PeerFields, TemplateFields):
         le=MAX_TOKENS,
         description="Most tokens to generate. Unset or -1: up to the context's end.",
     )
-    logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    logprobs: bool = Field(False, description="Tell the log probabilities of the answer's tokens.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP_LOGPROBS, description="With `logprobs`: how many alternatives of each token."
+    )
     tools: Tools | None = Field(None, description="Functions that the model may call.")
     tool_choice: ToolChoice | None = Field(
         None,
@@ -85,21 +106,23 @@ class ChatCompletionRequest(PeerFields, TemplateFields):
     )
 
     # What becomes of these says the table in app/dialects/openai/unsupported.py.
-    audio: Any = None
-    function_call: Any = None
-    functions: Any = None
-    metadata: Any = None
-    modalities: Any = None
-    moderation: Any = None
-    prediction: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
-    safety_identifier: Any = None
-    service_tier: Any = None
-    store: Any = None
-    verbosity: Any = None
-    web_search_options: Any = None
+    audio: Any = Field(None, description="Refused where it asks for something.")
+    function_call: Any = Field(
+        None, description="Older form of `tool_choice`: `none` and `auto` are accepted."
+    )
+    functions: Any = Field(None, description="Older form of `tools`: refused.")
+    metadata: Any = Field(None, description="Accepted and not used.")
+    modalities: Any = Field(None, description="`text` only.")
+    moderation: Any = Field(None, description="Refused where it asks for something.")
+    prediction: Any = Field(None, description="Accepted and not used.")
+    prompt_cache_key: Any = Field(None, description="Accepted and not used.")
+    prompt_cache_options: Any = Field(None, description="Accepted and not used.")
+    prompt_cache_retention: Any = Field(None, description="Accepted and not used.")
+    safety_identifier: Any = Field(None, description="Accepted and not used.")
+    service_tier: Any = Field(None, description="Accepted and not used.")
+    store: Any = Field(None, description="Accepted and not used: chats are not kept.")
+    verbosity: Any = Field(None, description="`medium` only.")
+    web_search_options: Any = Field(None, description="Refused where it asks for something.")
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from app.dialects.openai.peers import Asks
+from app.dialects.openai.peers import Asks, describe_marked
 from app.dialects.openai.structure import JsonObject
 from app.schemas.common import WireModel
 from engines.base import Rendering
@@ -37,6 +37,8 @@ def _check_args(value: dict[str, Any]) -> dict[str, Any]:
 
 class TemplateFields(WireModel):
     """Fields of chat completions about the prompt, besides the messages."""
+
+    model_config = ConfigDict(json_schema_extra=describe_marked)
 
     chat_template_kwargs: Annotated[JsonObject, AfterValidator(_check_args)] | None = Field(
         None,

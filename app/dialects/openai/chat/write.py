@@ -9,8 +9,8 @@ from app.dialects.openai.events import (
     TextFrames,
     TokenFacts,
     now,
-    printable,
     prompt_logprobs,
+    token_logprob,
     usage_info,
 )
 from app.dialects.openai.wire import DONE
@@ -18,7 +18,7 @@ from app.inference.answer import Answer, CalledTool
 from app.inference.dialect import AnswerContext
 from app.inference.task import Task
 from app.sse import sse
-from engines.base import Candidate, Chunk, TokenLogprob, ToolCallDelta, Usage
+from engines.base import Chunk, TokenLogprob, ToolCallDelta, Usage
 
 
 class ChatWriter:
@@ -151,15 +151,4 @@ def _call_delta(delta: ToolCallDelta) -> dict[str, Any]:
 def _logprobs(entries: Sequence[TokenLogprob]) -> dict[str, Any] | None:
     if not entries:
         return None
-    content = [
-        {**_candidate(entry.chosen), "top_logprobs": [_candidate(c) for c in entry.top]} for entry in entries
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "token": printable(candidate.text),
-        "logprob": candidate.logprob,
-        "bytes": list(candidate.text),
-    }
+    return {"content": [token_logprob(entry) for entry in entries], "refusal": None}

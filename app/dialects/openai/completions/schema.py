@@ -34,7 +34,12 @@ class CompletionRequest(PeerFields):
     max_tokens: Annotated[int | None, MINUS_ONE_IS_NONE] = Field(
         16, ge=0, le=MAX_TOKENS, description="null or -1: up to the context's end."
     )
-    logprobs: int | None = Field(None, ge=0, le=5)
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=5,
+        description="Tell the log probabilities of the tokens, with so many alternatives each.",
+    )
     echo: bool = Field(
         False, description="Put the prompt in front of the answer, and with logprobs those of its tokens too."
     )

@@ -42,13 +42,13 @@ class EmbeddingRequest(ServedFields):
     )
 
     # Refused unless they ask for nothing (see parse.py).
-    normalize: Any = None
-    embd_normalize: Any = None
-    embed_dtype: Any = None
-    endianness: Any = None
-    late_chunking: Any = None
-    truncation_side: Any = None
-    messages: Any = None
+    normalize: Any = Field(None, description="true only: vectors have length 1.")
+    embd_normalize: Any = Field(None, description="2 only: vectors have length 1.")
+    embed_dtype: Any = Field(None, description="Refused where it asks for something.")
+    endianness: Any = Field(None, description="Refused where it asks for something.")
+    late_chunking: Any = Field(None, description="Refused where it asks for something.")
+    truncation_side: Any = Field(None, description="Refused where it asks for something.")
+    messages: Any = Field(None, description="Refused: send texts.")
 
 
 class Embedding(BaseModel):

@@ -19,7 +19,7 @@ Passages = Annotated[list[Passage], Field(min_length=1, max_length=MAX_DOCUMENTS
 
 
 class Document(WireModel):
-    text: Passage
+    text: Passage = Field(description="The document.")
 
 
 Documents = Annotated[list[Passage | Document], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
@@ -42,7 +42,7 @@ class RankingFields(ServedFields):
 class RerankRequest(RankingFields):
     """Jina's and Cohere's shape: the key is `documents`."""
 
-    query: Query
+    query: Query = Field(description="What the documents are to answer.")
     documents: Documents = Field(description="Texts, or objects with a `text`.")
     top_n: int | None = Field(None, ge=1, description="So many results, the best; unset: all.")
     return_documents: bool = Field(False, description="Repeat each document's text in its result.")
@@ -50,9 +50,9 @@ class RerankRequest(RankingFields):
         None, ge=1, le=MAX_TOKENS, description="Cut each document after so many tokens."
     )
     # Refused unless they ask for nothing (see parse.py).
-    return_embeddings: Any = None
-    instruction: Any = None
-    rank_fields: Any = None
+    return_embeddings: Any = Field(None, description="Refused where it asks for something.")
+    instruction: Any = Field(None, description="Refused where it asks for something.")
+    rank_fields: Any = Field(None, description="Refused where it asks for something.")
     max_chunks_per_doc: Any = Field(None, description="Accepted and not used: documents are not split.")
 
 
@@ -72,8 +72,10 @@ class TeiRequest(RankingFields):
 class ScoreRequest(RankingFields):
     """vLLM's shape: the keys are `text_1` and `text_2`, one against each or pair by pair."""
 
-    text_1: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
-    text_2: Passage | Passages
+    text_1: Query | Annotated[list[Query], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)] = (
+        Field(description="A text, or as many as in text_2.")
+    )
+    text_2: Passage | Passages = Field(description="Texts that are held against text_1.")
 
 
 class RankedDocument(BaseModel):

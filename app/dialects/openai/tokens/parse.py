@@ -8,7 +8,7 @@ from typing import Any
 from app.dialects.openai.chat import parse as chat
 from app.dialects.openai.tokens.schema import DetokenizeRequest, TokenizeRequest, ToldTexts
 from app.inference.dialect import Resolve
-from app.inference.tokens import TextTask, TokensTask
+from app.inference.tokens import TextTask, TokensTask, tokens_of
 from app.schemas.unknown_fields import read_body
 from engines.errors import RequestError, UnsupportedFeature
 
@@ -52,15 +52,7 @@ def detokenize(document: Any, resolve: Resolve) -> TextTask:
 
 def of_chat(document: Any, resolve: Resolve) -> TokensTask:
     """The tokens that a chat completion would take."""
-    task = chat.parse(document, resolve)
-    return TokensTask(
-        target=task.target,
-        chat=task,
-        needs=task.needs,
-        keep_alive=task.keep_alive,
-        priority=task.priority,
-        unknown=task.unknown,
-    )
+    return tokens_of(chat.parse(document, resolve))
 
 
 def _told(task: TokensTask, body: ToldTexts) -> TokensTask:

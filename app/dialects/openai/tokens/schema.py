@@ -46,7 +46,9 @@ class TokenizeRequest(TokenFields, ToldTexts):
 
 
 class DetokenizeRequest(TokenFields):
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_PARTS, fail_fast=True)]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_PARTS, fail_fast=True)] = Field(
+        description="Token ids of this model."
+    )
 
 
 class TokenPiece(BaseModel):

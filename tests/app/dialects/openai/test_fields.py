@@ -15,6 +15,8 @@ from app.dialects.openai.chat import parse as chat
 from app.dialects.openai.chat.schema import ChatCompletionRequest
 from app.dialects.openai.completions import parse as completions
 from app.dialects.openai.completions.schema import CompletionRequest
+from app.dialects.openai.responses import parse as responses
+from app.dialects.openai.responses.schema import ResponseRequest
 from app.dialects.openai.sampling import StreamOptions
 from app.inference.targets import Resolved
 from app.inference.task import Task
@@ -25,6 +27,10 @@ from engines.errors import UnsupportedFeature
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 TEXT: dict[str, Any] = {"model": "m", "prompt": "Hi"}
+RESPONSE: dict[str, Any] = {"model": "m", "input": "Hi"}
+MESSAGE: dict[str, Any] = CHAT
+URL = {"type": "url", "url": "https://example.org/a.png"}
+TEXT_SOURCE = {"type": "text", "data": "a"}
 # Of schemas, what their fields' types do not tell.
 NEEDED: dict[str, dict[str, Any]] = {
     "ChatCompletionRequest": CHAT,
@@ -40,6 +46,21 @@ NEEDED: dict[str, dict[str, Any]] = {
     "NamedToolChoice": {"function": {"name": "f"}},
     "ToolCall": {"id": "1", "function": {"name": "f", "arguments": "{}"}},
     "NamedSchema": {"name": "n", "schema": {}},
+    "SchemaFormat": {"schema": {}},
+    "NamespaceTool": {"tools": []},
+    "CountTokensRequest": MESSAGE,
+    "MessagesRequest": {**MESSAGE, "max_tokens": 1},
+    "OutputFormat": {"schema": {}},
+    "ImageBlock": {"source": URL},
+    "DocumentBlock": {"source": TEXT_SOURCE},
+    "SearchResultBlock": {"content": []},
+    "ToolUseBlock": {"input": {}},
+    "OllamaCalledFunction": {"arguments": {}},
+    "OllamaToolCall": {"function": {"name": "f", "arguments": {}}},
+    "OllamaNamed": {"model": "m", "name": "m"},
+    "OllamaShowRequest": {"model": "m", "name": "m"},
+    "OllamaPullRequest": {"model": "m", "name": "m"},
+    "ToolChange": {"tool": {"type": "tool_reference", "name": "t"}},
 }
 
 
@@ -49,6 +70,10 @@ def parsed(**fields: Any) -> Task:
 
 def completed(**fields: Any) -> Task:
     return completions.parse({**TEXT, **fields}, lambda name: Resolved(Target(name, None, name)))
+
+
+def responded(**fields: Any) -> Task:
+    return responses.parse({**RESPONSE, **fields}, lambda name: Resolved(Target(name, None, name)))
 
 
 def schemas(base: type[WireModel] = WireModel) -> Iterator[type[WireModel]]:
@@ -91,6 +116,7 @@ def test_all_fields_null_at_once_ask_for_the_same() -> None:
     for schema, parse, required in (
         (ChatCompletionRequest, parsed, CHAT),
         (CompletionRequest, completed, TEXT),
+        (ResponseRequest, responded, RESPONSE),
     ):
         names = schema.model_fields.keys() - required.keys() - schema.null_counts
         assert len(names) > 20

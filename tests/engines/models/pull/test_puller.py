@@ -20,6 +20,8 @@ from engines.models.pull.staging import Staging
 from support import hub as stand_in
 from support.hub import Hub
 
+pytestmark = pytest.mark.processes
+
 MEGABYTE = 2**20
 WEIGHTS = random.Random(1).randbytes(3 * MEGABYTE)
 MORE_WEIGHTS = random.Random(2).randbytes(MEGABYTE)

@@ -17,7 +17,7 @@ MISTRAL = [
     "params.json",
     "tokenizer.model",
 ]
-GGUF = ["README.md", "m-Q8_0.gguf", "m-Q4_0_4_4.gguf", "m-q4_0.gguf", "m-F16.gguf", "mmproj-Q4_K_M.gguf"]
+GGUF = ["README.md", "m-Q8_0.gguf", "m-Q4_0_4_4.gguf", "m-q4_0.gguf", "m-F16.gguf", "m-imatrix.gguf"]
 
 
 def test_a_second_copy_of_the_weights_is_left() -> None:
@@ -44,6 +44,24 @@ def test_one_gguf_of_many() -> None:
     assert chosen == ["m-q4_0.gguf"]
     assert reason == "chose m-q4_0.gguf of 5 GGUF files; `include` picks another"
     assert choose([*GGUF, "m.Q4_K_M.gguf"], ())[0] == ["m.Q4_K_M.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("projectors", "expected"),
+    [
+        (("mmproj-BF16.gguf", "mmproj-F16.gguf", "mmproj-F32.gguf"), "mmproj-F16.gguf"),
+        (("mmproj-m-Q8_0.gguf", "mmproj-m-f32.gguf"), "mmproj-m-Q8_0.gguf"),
+        (("m.mmproj-f16.gguf", "mmproj-other-f16.gguf"), "m.mmproj-f16.gguf"),
+        (("other.gguf", "mmproj-F16.gguf"), None),
+        (("other.gguf", "mmproj-m-Q8_0.gguf", "mmproj-other-f16.gguf"), "mmproj-m-Q8_0.gguf"),
+    ],
+)
+def test_the_projector_comes_along(projectors: tuple[str, ...], expected: str | None) -> None:
+    found = [expected] if expected is not None else []
+    assert choose([*GGUF, *projectors], (), "q4_0")[0] == ["m-q4_0.gguf", *found]
+    assert choose([*GGUF, *projectors], ())[0][1:] == found
+    if "other.gguf" not in projectors:
+        assert choose(["Q4_0/m-Q4_0.gguf", *projectors], ())[0] == ["Q4_0/m-Q4_0.gguf", *found]
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,20 @@ def test_what_no_template_or_request_can_set_is_refused() -> None:
         assert name in RESERVED
         with pytest.raises(RequestError):
             variables(Rendering(), {name: 1}, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "reasons", "effort", "given"),
+    [
+        ("{% if enable_thinking %}", True, None, {"enable_thinking": True}),
+        ("{% if enable_thinking %}", False, None, {"enable_thinking": False}),
+        ("{{ reasoning_effort }}", False, None, {}),
+        ("{{ reasoning_effort }}", True, "high", {"reasoning_effort": "high"}),
+        ("{{ messages }}", True, "high", {}),
+    ],
+)
+def test_a_wish_to_reason_is_met_as_far_as_the_template_can(
+    source: str, reasons: bool, effort: str | None, given: dict[str, Any]
+) -> None:
+    rendering = Rendering(reasons=reasons, reasoning_effort=effort, must_take_effort=False)
+    assert variables(rendering, {}, source) == given

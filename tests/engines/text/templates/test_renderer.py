@@ -17,6 +17,8 @@ from engines.errors import EngineError, RequestError, UnsupportedFeature
 from engines.text.templates import child as template_child
 from engines.text.templates.renderer import ChatTemplate, TemplateWorker
 
+pytestmark = pytest.mark.processes
+
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     r"{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from engines.models import gguf
 from engines.models.convert.plan import FOLDER
+from engines.models.library import Library
+from engines.models.model import Model
 from engines.models.store import ModelFile
 
 _FIRST_PART = re.compile(r"-00001-of-\d{5}$")
@@ -17,6 +19,21 @@ _FIRST_PART = re.compile(r"-00001-of-\d{5}$")
 
 class NotRemovable(Exception):
     """The model's files may not be deleted; the message says why."""
+
+
+def removable(library: Library, model: Model) -> list[Path]:
+    """What is deleted with ``model``. Raises `NotRemovable`."""
+    if model.file is None:
+        raise NotRemovable(f"{model.name} is not on disk: there is nothing to delete")
+    paths = belongings(model.file, library.base)
+    within = [
+        other.name
+        for other in library.models()
+        if other.file is not None and model.file.path in other.file.path.parents
+    ]
+    if within:
+        raise NotRemovable(f"{model.file.path} holds other models too: delete {', '.join(within)} first")
+    return paths
 
 
 def belongings(file: ModelFile, base: Path) -> list[Path]:

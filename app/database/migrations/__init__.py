@@ -1,0 +1,1 @@
+"""Migrations: the steps by which Alembic brings a database to the present tables."""

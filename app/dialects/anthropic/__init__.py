@@ -1,0 +1,1 @@
+"""Anthropic's API: messages, and the form of its models and errors."""

@@ -1,0 +1,1 @@
+"""Jobs: work that goes on after a restart of the server, such as batches and pulls."""
