@@ -13,6 +13,7 @@ from app.configuration import WorkerModel
 from app.routers import (
     absent,
     adapters,
+    audio,
     batches,
     cluster,
     docs,
@@ -79,7 +80,7 @@ def create_app(settings: Settings | None = None, worker_model: WorkerModel | Non
     ours = (*inference.BODIES, *responses.BODIES, *messages.BODIES)
     docs.install(app, (*ours, *(ollama.BODIES if has_ollama else ())), server.default.name)
     # Names of models may hold slashes, so routes that take one come after those with a fixed path.
-    modules = [inference, responses, messages, files, batches, pulls, adapters]
+    modules = [inference, audio, responses, messages, files, batches, pulls, adapters]
     modules += [lifecycle, models, events, cluster, system, home]
     for module in [*modules, *((ollama, ollama_models) if has_ollama else ())]:
         # The routes as they are: `include_router` would build each a second time, which takes 35 ms.

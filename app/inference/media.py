@@ -15,8 +15,8 @@ from engines.media import MOST_MEDIA
 class MediaReference:
     """The place of an image or a sound: ``source`` is a data URL or a URL.
 
-    ``param`` is the field of the request's body that has it, as a path of keys and indices, for example
-    ``messages.0.content.1.image_url.url``: errors name it, and a URL in it is replaced by what was there.
+    ``param`` is the field of the request that has it, which errors name, for example
+    ``messages.0.content.1.image_url.url``.
     """
 
     kind: MediaKind
@@ -32,7 +32,7 @@ class MediaList:
     _found: list[MediaReference] = field(default_factory=list)
 
     def image(self, url: str, param: str) -> dict[str, Any]:
-        """The content part for the image at ``url``, a data URL or a URL, which ``param`` is the path of."""
+        """The content part for the image at ``url``, a data URL or a URL, in the field ``param``."""
         return self._part("image", url, param)
 
     def audio(self, data: str, format: str, param: str) -> dict[str, Any]:

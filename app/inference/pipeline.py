@@ -94,7 +94,10 @@ class Pipeline:
         Raises `UnsupportedFeature` for what the target is known not to do.
         """
         self._check(task)
-        media = self._media.of(task.media) if task.media else None
+        media = None
+        if task.media:
+            media = self._media.of(task.media)
+            task = replace(task, media=())  # which may be as large as the body: loaded, they are let go
         record = self._make_record(task.target, request.path, request.request_id)
 
         async def run(resident: Resident, resume_point: ResumePoint | None) -> Reply:

@@ -106,4 +106,6 @@ class Task(BaseTask):
 def _beginning(item: Any) -> Any:
     if isinstance(item, Mapping):
         return {key: _beginning(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_beginning(each) for each in item]
     return item[:CONVERSATION_CHARS] if isinstance(item, str | tuple) else item

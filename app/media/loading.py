@@ -23,6 +23,8 @@ MOST_REQUEST_PIXELS = 100_000_000
 
 # Of one request at once.
 _MOST_FETCHES = 4
+# What holds URLs in requests of any API, alone or in a list.
+_URL_FIELDS = ("url", "image_url", "audio_url", "images")
 
 T = TypeVar("T")
 _Key = tuple[str, str]
@@ -56,7 +58,7 @@ class RequestMedia:
         self.loaded: Sequence[Media] = ()
         self._loader = loader
         self._references = references
-        self._fetched: Mapping[MediaReference, Media] = {}
+        self._fetched: Mapping[str, Media] = {}
         self._held = 0
         self._released = False
 
@@ -75,8 +77,9 @@ class RequestMedia:
         remote = [each for each in distinct if not data_urls.is_data_url(each.source)]
         found |= await self._fetch_all(remote)
         _check_pixels(found.values(), first)
-        self._fetched = {each: found[_key(each)] for each in self._references if each in remote}
+        self._fetched = {each.source: found[_key(each)] for each in remote}
         self.loaded = tuple(found[_key(each)] for each in self._references)
+        self._references = ()
 
     async def inline(self, body: bytes) -> bytes:
         """The request's ``body`` with what was fetched in it, for a process of ours that fetches nothing."""
@@ -134,17 +137,15 @@ def _check_pixels(media: Iterable[Media], param: str) -> None:
         )
 
 
-def _inlined(body: bytes, fetched: Mapping[MediaReference, Media]) -> bytes:
+def _inlined(body: bytes, fetched: Mapping[str, Media]) -> bytes:
     """``body`` with data URLs in the place of URLs."""
-    document = json.loads(body)
-    for reference, media in fetched.items():
-        *path, last = reference.param.split(".")
-        node: Any = document
-        for step in path:
-            node = node[_index(node, step)]
-        node[_index(node, last)] = "data:;base64," + b64encode(media.data).decode()
-    return json.dumps(document).encode()
+    urls = {url: "data:;base64," + b64encode(media.data).decode() for url, media in fetched.items()}
+    return json.dumps(_replaced(json.loads(body), urls)).encode()
 
 
-def _index(node: Any, step: str) -> Any:
-    return int(step) if isinstance(node, list) else step
+def _replaced(node: Any, urls: Mapping[str, str], field: str = "") -> Any:
+    if isinstance(node, dict):
+        return {name: _replaced(value, urls, name) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_replaced(each, urls, field) for each in node]
+    return urls.get(node, node) if field in _URL_FIELDS and isinstance(node, str) else node

@@ -46,7 +46,7 @@ _OTHERS = {
     "api/v1": _LM_STUDIO,
     "api/extra": _LM_STUDIO,
     "assistants": _ASSISTANTS,
-    "audio": "speech and transcription are not served by this version",
+    "audio": "of OpenAI's Audio API there is POST /v1/audio/transcriptions, and no speech",
     "classify": _CLASSES,
     "complete": "Anthropic's Text Completions API is gone: use POST /v1/messages",
     "completion": _LLAMA_SERVER,

@@ -10,6 +10,10 @@ _QUERY = "What is the capital of France?"
 _QUESTION = [{"role": "user", "content": _QUERY}]
 _DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of France.", "The sea is blue."]
 _UPSTREAM = "gpu1"
+_RED_SQUARE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP8z4AdMOEQH6QSAM1BAQ/oQeJvAAAA"
+    "AElFTkSuQmCC"
+)
 _PULLED = "HuggingFaceTB/SmolLM2-360M-Instruct-GGUF"
 _ADAPTER = "pirate"
 _IDS = {
@@ -30,6 +34,19 @@ def bodies(model: str) -> dict[str, dict[str, Any]]:
                 "messages": [{"role": "system", "content": "You answer in one sentence."}, *_QUESTION],
                 "max_tokens": 64,
                 "temperature": 0,
+            },
+            "About a picture, for models that see": {
+                "model": model,
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "Which color is this?"},
+                            {"type": "image_url", "image_url": {"url": _RED_SQUARE}},
+                        ],
+                    }
+                ],
+                "max_tokens": 64,
             },
         },
         "POST /v1/messages": {

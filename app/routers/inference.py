@@ -58,8 +58,9 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     openapi_extra=described_body(ChatCompletionRequest),
 )
 async def create_chat_completion(request: Request) -> Response:
-    """Tools, reasoning, `response_format` and adapters need an engine that has them, else the answer is a
-    400 that says which has. Calls of tools come in `tool_calls`, reasoning in `reasoning_content`."""
+    """Tools, reasoning, `response_format`, images, audio and adapters need an engine that has them, else
+    the answer is a 400 that says which has. Calls of tools come in `tool_calls`, reasoning in
+    `reasoning_content`."""
     return await serve(request, CHAT)
 
 

@@ -92,6 +92,13 @@ async def serve_translated(request: Request, translate: Translate) -> Response:
     return await _with_document(request, begin)
 
 
+async def serve_form(request: Request, translate: Callable[[Request], Awaitable[Translated]]) -> Response:
+    """As `serve_translated`, to a request that is no JSON, which ``translate`` reads itself."""
+    server: Server = request.app.state.server
+    wire = await _wire_request(request, is_worker=server.is_worker)
+    return _begin_translated(server, await translate(request), wire, request.state)
+
+
 async def _with_document(request: Request, begin: Begin) -> Response:
     """What ``begin`` makes of a request whose JSON is read."""
     server: Server = request.app.state.server

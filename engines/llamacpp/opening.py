@@ -19,7 +19,7 @@ from engines.llamacpp.options import LlamaOptions
 from engines.llamacpp.pacing import LlamaPacer
 from engines.llamacpp.prefix_cache import ALIGNMENT, LlamaPrefixCache
 from engines.llamacpp.scheduler import LlamaScheduler
-from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit
+from engines.llamacpp.sizes import choose_sizes, memory_of, stash_limit, weights_of
 from engines.llamacpp.stash import Stash
 from engines.llamacpp.stepper import LlamaStepper
 from engines.text import grammar
@@ -86,7 +86,7 @@ def open_stepper(options: LlamaOptions, models: ModelCache, model: LlamaModel) -
         max_sequences=options.max_sequences,
         devices=("gpu" if offload else "cpu",),
         capabilities=_capabilities(model, options, offload),
-        memory_asleep=model.size,
+        memory_asleep=weights_of(model),
         memory=memory_of(model, size.cells + (0 if offload else stashed)),  # a GPU has no stash
         details={
             "description": model.description,

@@ -42,8 +42,13 @@ def stash_limit(size: ContextSize, context_length: int) -> int:
 
 def memory_of(model: LlamaModel, tokens: int) -> int:
     """Bytes that weights, work space and ``tokens`` in the KV cache and its stash take."""
-    seen = 0 if model.projector is None else model.projector.size + model.projector.kept.nbytes
-    return model.size + seen + tokens * model.kv_bytes_per_token() + WORK_SPACE
+    return weights_of(model) + tokens * model.kv_bytes_per_token() + WORK_SPACE
+
+
+def weights_of(model: LlamaModel) -> int:
+    """Bytes that stay while the model sleeps: its weights, and its projector with the embeddings it keeps."""
+    projector = model.projector
+    return model.size + (0 if projector is None else projector.size + projector.kept.nbytes)
 
 
 def _round_up(cells: int) -> int:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 
-NICER = 10
+NICER = 5
 
 
 def step_back() -> None:

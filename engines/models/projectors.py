@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,6 +45,7 @@ _NOT_HERE = ("hunyuanvl", "deepseek4v")
 # Embeddings that are kept for a model: those of two contexts, but no more than so many numbers.
 _MOST_KEPT = 2**25
 _CONTEXT = 8192
+_SETTLED = 10**9  # nanoseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def beside(path: Path) -> Path | None:
     its name."""
     for folder in (path.parent, path.parent.parent):
         try:
-            names = _names_in(folder, os.stat(folder).st_mtime_ns)
+            names = _names(folder)
         except OSError:
             return None
         if (found := choose(path.name, names)) is not None:
@@ -102,9 +104,16 @@ def kept_numbers(context_length: int, width: int) -> int:
     return min(2 * min(context_length or _CONTEXT, _CONTEXT) * width, _MOST_KEPT)
 
 
+def _names(folder: Path) -> tuple[str, ...]:
+    """The GGUF files in ``folder``, or none if it has no projector."""
+    changed = os.stat(folder).st_mtime_ns
+    # A change right after another one may leave no trace in the time.
+    is_settled = time.time_ns() - changed > _SETTLED
+    return _names_in(folder, changed) if is_settled else _names_in.__wrapped__(folder, changed)
+
+
 @lru_cache(maxsize=256)
 def _names_in(folder: Path, changed: int) -> tuple[str, ...]:
-    """The GGUF files in ``folder``, or none if it has no projector."""
     names = tuple(name for name in os.listdir(folder) if name.lower().endswith(".gguf"))
     return names if any(map(is_projector, names)) else ()
 

@@ -102,7 +102,7 @@ def test_the_version(client: httpx.Client) -> None:
     ("method", "path", "words"),
     [
         ("POST", "/embeddings", "use POST /v1/embeddings"),
-        ("POST", "/v1/audio/transcriptions", "speech"),
+        ("POST", "/v1/audio/speech", "no speech"),
         ("POST", "/classify", "classes of texts"),
         ("POST", "/completion", "llama-server's"),
         ("POST", "/openai/deployments/x/classify", "classes of texts"),

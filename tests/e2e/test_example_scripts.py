@@ -13,6 +13,7 @@ import pytest
 from support.models import minilm, smollm2
 from support.server import LiveServer, live_server
 from support.tiny_reranker import tiny_reranker
+from support.tiny_vision import tiny_vision
 
 # A script leaves its connections to the end of its process, which here goes on.
 pytestmark = [
@@ -27,6 +28,7 @@ MOST_LINES = 40
 NEEDS = {
     "embeddings_search": "embeddings",
     "fill_in_the_middle": "fim",
+    "images": "vision",
     "reasoning": "reasoning",
     "rerank": "rerank",
     "responses": "tools",
@@ -40,13 +42,14 @@ MISSING = "No model here"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("models")
+    tiny_vision(folder, "qwen2vl")
     tiny_reranker(folder / "reranker.gguf")
     (folder / "minilm.gguf").symlink_to(minilm())
     with live_server(
         default_model=str(smollm2()),
         model_base_path=folder,
         inference_mode="multi_instance",
-        max_concurrent_models=3,
+        max_concurrent_models=4,
         context_length=1024,
         max_sequences=8,
         ollama_api=True,

@@ -1,0 +1,1 @@
+"""OpenAI's transcriptions: a form with a sound, which becomes a chat about it."""
