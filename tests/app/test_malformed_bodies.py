@@ -19,6 +19,7 @@ from support.server import LiveServer, live_server
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+MESSAGES = "/v1/messages"
 TIMEOUT = 10.0
 JSON_TYPE = "application/json"
 
@@ -27,8 +28,13 @@ VALID: dict[str, dict[str, Any]] = {
     COMPLETIONS: {"model": "fake", "prompt": "one two", "max_tokens": 4},
 }
 # Those above, whose bodies are read alike, and those whose fields are their own.
-ALL = VALID | {EMBEDDINGS: {"model": "fake", "input": ["one", "two"]}}
-SCHEMAS = {CHAT: "ChatCompletionRequest", COMPLETIONS: "CompletionRequest", EMBEDDINGS: "EmbeddingRequest"}
+ALL = VALID | {EMBEDDINGS: {"model": "fake", "input": ["one", "two"]}, MESSAGES: VALID[CHAT]}
+SCHEMAS = {
+    CHAT: "ChatCompletionRequest",
+    COMPLETIONS: "CompletionRequest",
+    EMBEDDINGS: "EmbeddingRequest",
+    MESSAGES: "MessagesRequest",
+}
 
 _checks = count()
 
@@ -123,7 +129,11 @@ def check_service(client: httpx.Client) -> None:
 
 def check_envelope(response: httpx.Response) -> None:
     body = response.json()
-    assert set(body) == {"error"}
+    if response.request.url.path == MESSAGES:
+        assert set(body) == {"type", "error", "request_id"}
+        body["error"]["code"] = body["error"]["details"]["error_code"]
+    else:
+        assert set(body) == {"error"}
     assert isinstance(body["error"]["message"], str)
     assert body["error"]["message"]
     assert isinstance(body["error"]["code"], str)
