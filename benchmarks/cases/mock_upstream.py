@@ -29,7 +29,7 @@ BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ChunkPace:
     """A streamed answer's ``chunks`` of text, and the seconds between two of its events.
 
     Without a pause each is still written by itself, in turn with those of the other streams.
@@ -55,7 +55,7 @@ def upstream(bench: Bench) -> Iterator[BenchServer]:
         yield server
 
 
-def set_pace(server: BenchServer, pace: Pace) -> None:
+def set_pace(server: BenchServer, pace: ChunkPace) -> None:
     """How ``server``, an `upstream`, writes its streams from now on. Raises `httpx.HTTPError`."""
     httpx.put(f"{server.url}/pace", json=asdict(pace), trust_env=False).raise_for_status()
 
@@ -63,10 +63,10 @@ def set_pace(server: BenchServer, pace: Pace) -> None:
 class Answers:
     """All that can be answered, as bytes: a whole answer, and a stream in the pieces that are written."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: ChunkPace) -> None:
         self.set(pace)
 
-    def set(self, pace: Pace) -> None:
+    def set(self, pace: ChunkPace) -> None:
         self.pause = pace.pause
         chunks = pace.chunks
         usage = {"prompt_tokens": 20, "total_tokens": 20 + chunks, "completion_tokens": chunks}
@@ -159,7 +159,7 @@ class MockExchange(asyncio.Protocol):
         if path == b"/v1/chat/completions":
             self._chat(json.loads(body))
         elif path == b"/pace":
-            self._answers.set(Pace(**json.loads(body)))
+            self._answers.set(ChunkPace(**json.loads(body)))
             self._write(self._answers.healthy)
         else:
             known = {b"/v1/models": self._answers.models, b"/health": self._answers.healthy}
@@ -188,7 +188,7 @@ class MockExchange(asyncio.Protocol):
 
 async def serve(port: int) -> None:
     """Answer on the loopback address until cancelled."""
-    answers = Answers(Pace())
+    answers = Answers(ChunkPace())
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: MockExchange(answers), "127.0.0.1", port, backlog=BACKLOG)
     async with server:

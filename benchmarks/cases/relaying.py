@@ -11,7 +11,7 @@ from functools import partial
 
 from app.cli.load import cpu_seconds, event_loop_factory
 from benchmarks.cases import held_streams, mock_upstream
-from benchmarks.cases.mock_upstream import MODEL, Pace
+from benchmarks.cases.mock_upstream import MODEL, ChunkPace
 from benchmarks.harness import peers
 from benchmarks.harness.case import Case, Run, Values, metrics
 from benchmarks.harness.processes import BenchError, BenchServer
@@ -30,7 +30,7 @@ class ProxyLoad:
     """Closed loop over ``connections``. ``pace`` is that of streamed answers; None: they are not streamed."""
 
     connections: int
-    pace: Pace | None = None
+    pace: ChunkPace | None = None
 
     @property
     def chat(self) -> SdkChat:
@@ -50,9 +50,9 @@ class RelayPlan:
 LOADS = {
     "json_1_ms": ProxyLoad(1),
     "json_32_ms": ProxyLoad(32),
-    "stream_32_ms": ProxyLoad(32, Pace(64)),
+    "stream_32_ms": ProxyLoad(32, ChunkPace(64)),
     # As from an engine that decodes 50 tokens a second: every chunk arrives by itself.
-    "slow_stream_32_ms": ProxyLoad(32, Pace(64, 0.02)),
+    "slow_stream_32_ms": ProxyLoad(32, ChunkPace(64, 0.02)),
 }
 Proxy = Callable[[Bench, str], AbstractContextManager[BenchServer]]
 
@@ -65,7 +65,7 @@ def cases(bench: Bench) -> list[Case]:
     runs: dict[str, Run] = {name: partial(_measure, bench, proxy, plan) for name, proxy in proxies.items()}
     lines = [metric for name in proxies if name != SUBJECT for metric in beside(name)]
     streams = bench.count(STREAMS, 50)
-    pace = Pace(2, 1.0 if bench.quick else 10.0)
+    pace = ChunkPace(2, 1.0 if bench.quick else 10.0)
     held = metrics("held streams", ("kb_per_stream", "held_mib"))
     return [
         Case("relaying", lines, runs),
@@ -94,15 +94,15 @@ def _measure(bench: Bench, proxy: Proxy, plan: RelayPlan) -> Values:
     values: Values = {}
     with _behind(bench, proxy) as (upstream, server, runner):
         for key, each in LOADS.items():
-            mock_upstream.set_pace(upstream, each.pace or Pace())
+            mock_upstream.set_pace(upstream, each.pace or ChunkPace())
             values |= runner.run(cost(server, each, plan, key))
     return values
 
 
-def _hold(bench: Bench, streams: int, pace: Pace) -> Values:
+def _hold(bench: Bench, streams: int, pace: ChunkPace) -> Values:
     held_streams.allow_files(4 * streams)
     with _behind(bench, ours) as (upstream, server, runner):
-        runner.run(_drive(server, ProxyLoad(32, Pace()), 256, 10.0))  # warms up
+        runner.run(_drive(server, ProxyLoad(32, ChunkPace()), 256, 10.0))  # warms up
         mock_upstream.set_pace(upstream, pace)
         return runner.run(held_streams.measure(server, streams, pace))
 

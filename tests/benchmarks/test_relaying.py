@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cases import held_streams, relaying
-from benchmarks.cases.mock_upstream import MODEL, Answers, MockExchange, Pace
+from benchmarks.cases.mock_upstream import MODEL, Answers, ChunkPace, MockExchange
 from benchmarks.harness import environments
 from benchmarks.harness.measure import attempt
 from benchmarks.harness.processes import BenchError, BenchServer, NotInstalled
@@ -28,7 +28,7 @@ STREAMED = SdkChat(MODEL, 3)
 @pytest.fixture
 async def upstream() -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    answers = Answers(Pace(3))
+    answers = Answers(ChunkPace(3))
     server = await loop.create_server(lambda: MockExchange(answers), "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -50,7 +50,7 @@ def events(body: bytes) -> list[Any]:
 
 
 def test_a_stream_has_as_many_chunks_as_its_pace_and_usage_if_asked_for() -> None:
-    answers = Answers(Pace(5))
+    answers = Answers(ChunkPace(5))
     plain = whole(answers.streamed({"stream": True}))
     texts = [each["choices"][0]["delta"].get("content") for each in events(plain)]
     assert texts == ["", " The", " sea", " was", " calm", " and", None]
@@ -77,7 +77,7 @@ async def test_a_failed_answer_is_counted_with_its_reason(upstream: str) -> None
     assert (tally.answers, tally.errors) == (0, 2)
     assert tally.reason.endswith("events came instead of 99")
     with pytest.raises(BenchError, match=r"2 of 2 requests failed: .* instead of 99"):
-        await relaying._drive(BenchServer("s", upstream, 0), relaying.ProxyLoad(2, Pace(99)), 10, 60.0)
+        await relaying._drive(BenchServer("s", upstream, 0), relaying.ProxyLoad(2, ChunkPace(99)), 10, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ async def test_held_streams_are_measured_while_they_are_open(
     # Two readings while open: the larger one counts.
     readings = iter([1_000_000, 1_400_000, 1_200_000])
     monkeypatch.setattr("benchmarks.harness.memory.unique", lambda pid: next(readings))
-    values = await held_streams.measure(BenchServer("s", upstream, 0), 10, Pace(3, 0.01))
+    values = await held_streams.measure(BenchServer("s", upstream, 0), 10, ChunkPace(3, 0.01))
     assert values["kb_per_stream"] == 40
 
 
 async def test_a_held_stream_that_fails_is_no_result(upstream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.harness.memory.unique", lambda pid: 0)
     with pytest.raises(BenchError, match="10 of 10 streams failed"):
-        await held_streams.measure(BenchServer("s", upstream, 0), 10, Pace(50, 0.01))
+        await held_streams.measure(BenchServer("s", upstream, 0), 10, ChunkPace(50, 0.01))
 
 
 def test_each_line_is_compared_with_its_own_peer() -> None:

@@ -33,7 +33,6 @@ _CAPABILITIES = {
     "embeddings": "embedding",
     "fim": "insert",
 }
-_FORMATS = {"gguf": "gguf", "hf": "safetensors", "mlx": "safetensors"}
 # Seconds that Ollama adds to the time for "never".
 _NEVER = 2**63 / 1e9
 # Long texts in a header, which are told elsewhere.
@@ -119,7 +118,7 @@ def _details(model: Model | None, parent: str | None) -> OllamaDetails:
         return OllamaDetails(parent_model=parent or "")
     return OllamaDetails(
         parent_model=parent or "",
-        format=_FORMATS[facts.format],
+        format="gguf" if facts.format == "gguf" else "safetensors",
         family=facts.architecture,
         families=[facts.architecture],
         parameter_size=facts.size_label,
