@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from benchmarks.cases.mock_upstream import MODEL, Pace
+from benchmarks.cases.mock_upstream import MODEL, ChunkPace
 from benchmarks.harness import memory
 from benchmarks.harness.processes import BenchError, BenchServer
 from benchmarks.load.client import ClientConnection, RequestFailed, connect
@@ -28,7 +28,7 @@ def allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
-async def measure(server: BenchServer, streams: int, pace: Pace) -> dict[str, float]:
+async def measure(server: BenchServer, streams: int, pace: ChunkPace) -> dict[str, float]:
     """Hold ``streams`` answers of ``pace`` through ``server``. Raises `BenchError` if one of them fails.
 
     Memory is read between events, when nothing moves: after the first event and after the second.
@@ -74,7 +74,7 @@ async def _ask(connection: ClientConnection, url: str, wanted: SdkChat) -> str:
     return ""
 
 
-async def _held(server: BenchServer, connections: list[ClientConnection], pace: Pace) -> int:
+async def _held(server: BenchServer, connections: list[ClientConnection], pace: ChunkPace) -> int:
     """The most memory that the server had while all streams were open. Raises `BenchError`."""
     begun = [asyncio.ensure_future(connection.begun.wait()) for connection in connections]
     _, waiting = await asyncio.wait(begun, timeout=pace.pause)
