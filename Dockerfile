@@ -49,8 +49,9 @@ RUN --mount=type=bind,from=builder,source=/wheels,target=/wheels \
     && { python -m engines.llamacpp.bundled || echo "the bundled model stays as it comes"; }
 
 WORKDIR /app
-RUN install -d -o enginehouse models
-ENV PYTHONUNBUFFERED=1
+RUN install -d -o enginehouse models && install -d -o enginehouse -m 700 /state
+ENV PYTHONUNBUFFERED=1 STATE_DIR=/state
+VOLUME /state
 USER enginehouse
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \

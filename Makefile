@@ -71,6 +71,7 @@ settings-docs: set-up ## Write .env.example and the tables of README.md and docs
 	$(BIN)/python -m scripts.settings_docs
 	$(BIN)/python -m scripts.parameters_docs
 	$(BIN)/python -m scripts.abilities_docs
+	$(BIN)/python -m scripts.apis_docs
 
 lock: ## Write deploy/constraints.txt, for images, from the versions that are installed
 	@$(SET_UP) llama,mlx,modelscope

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Scope
 
 from app.database.errors import DatabaseUnavailable
@@ -19,6 +19,7 @@ from app.dialects.ollama.envelope import envelope as ollama
 from app.errors import ApiError, error_body, to_api_error
 from app.operations import errors as operation_errors
 from app.paths import route_path, speaks_anthropic
+from app.sse import to_json
 from app.telemetry.logs import get_logger
 from balancer import errors as balancer_errors
 from engines import errors as engine_errors
@@ -49,7 +50,8 @@ def error_response(err: ApiError, scope: Scope | None) -> Response:
     headers = dict(err.headers)
     if err.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(err.retry_after)))
-    return JSONResponse(body, status, headers)
+    # It may repeat what a client sent, half a surrogate pair for example.
+    return Response(to_json(body), status, headers, media_type="application/json")
 
 
 def _envelope(scope: Scope) -> Envelope:

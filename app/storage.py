@@ -11,7 +11,7 @@ from typing import Any
 
 from app.batches.kind import BatchKind, BatchLimits
 from app.batches.line_runner import Expand, LineRunner
-from app.batches.pace import Pace
+from app.batches.pace import BatchPace
 from app.batches.service import Batches
 from app.batches.store import BatchStore
 from app.batches.validation import CheckModel
@@ -73,7 +73,7 @@ class Storage:
         self._job_store = JobStore(database, place)
         self.jobs = JobRunner(self._job_store, RunnerClaim(folder / "servers"))
         batches = BatchStore(database)
-        pace = Pace(
+        pace = BatchPace(
             inferences.foreground,
             idle=min(settings.batch_concurrency, settings.max_concurrent_requests),
             busy=settings.batch_concurrency_busy,

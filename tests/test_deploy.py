@@ -75,7 +75,18 @@ def test_compose_mounts_the_models_where_the_server_looks() -> None:
     service = load("docker-compose.yml")["services"]["enginehouse"]
     inside = Path(argument("WORKDIR")) / service["environment"]["MODEL_BASE_PATH"]
     assert service["environment"]["MODEL_BASE_PATH"] == str(MODELS)
-    assert service["volumes"] == [f"./{MODELS}:{inside}"]
+    assert service["volumes"][0] == f"./{MODELS}:{inside}"
+
+
+def test_what_outlives_a_restart_is_in_a_volume() -> None:
+    compose = load("docker-compose.yml")
+    service = compose["services"]["enginehouse"]
+    state = service["environment"]["STATE_DIR"]
+    assert f"state:{state}" in service["volumes"]
+    assert "state" in compose["volumes"]
+    assert argument("VOLUME") == state
+    assert f"STATE_DIR={state}" in argument("ENV").split()
+    assert f"install -d -o enginehouse -m 700 {state}" in runtime_commands()
 
 
 def test_compose_variables_are_settings_or_passed_on_to_the_hub() -> None:
@@ -104,7 +115,7 @@ def test_monitoring_is_optional_and_reads_our_file() -> None:
     assert source == "./deploy/prometheus.yml"
     assert (ROOT / source).is_file()
     named = [volume.split(":")[0] for volume in prometheus["volumes"][1:]]
-    assert set(named) == set(compose["volumes"])
+    assert set(named) == set(compose["volumes"]) - {"state"}
 
 
 def test_the_gpu_file_changes_the_service_and_adds_what_it_names() -> None:

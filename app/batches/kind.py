@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,23 +120,26 @@ class BatchKind:
                     if results.done:
                         await run.save_progress({"done": len(results.done)})
 
-            lines = self._lines(folder / INPUT, batch.endpoint)
-            work = BatchWork(batch, lines, results, self._runner, asker, self._limits.at_once)
-            outcome: BatchStatus = await work.run(run.cancelled, save)
+            outcome: BatchStatus
+            async with aclosing(self._lines(folder / INPUT, batch.endpoint)) as lines:
+                work = BatchWork(batch, lines, results, self._runner, asker, self._limits.at_once)
+                outcome = await work.run(run.cancelled, save)
             if outcome == "completed":
                 await self._store.enter(batch.id, "finalizing", **_counts(results))
             if outcome == "expired":
-                async for line in self._lines(folder / INPUT, batch.endpoint):
-                    if line.custom_id not in results.done:
-                        await results.add(line.custom_id, None, _EXPIRED)
+                async with aclosing(self._lines(folder / INPUT, batch.endpoint)) as lines:
+                    async for line in lines:
+                        if line.custom_id not in results.done:
+                            await results.add(line.custom_id, None, _EXPIRED)
             await self._publish(batch, results, outcome)
         log.info("batch_ended", batch=batch.id, status=outcome, lines=len(results.done))
         return _state(outcome)
 
-    async def _lines(self, path: Path, endpoint: str) -> AsyncIterator[BatchLine]:
-        async for raw in read_lines(path, self._limits.line_bytes):
-            with suppress(LineProblem):  # validated before
-                yield await parse_line(raw, endpoint, self._large, self._limits.line_bytes)
+    async def _lines(self, path: Path, endpoint: str) -> AsyncGenerator[BatchLine]:
+        async with aclosing(read_lines(path, self._limits.line_bytes)) as raw_lines:
+            async for raw in raw_lines:
+                with suppress(LineProblem):  # validated before
+                    yield await parse_line(raw, endpoint, self._large, self._limits.line_bytes)
 
     async def _publish(
         self, batch: StoredBatch, results: BatchResults, status: BatchStatus, **values: Any

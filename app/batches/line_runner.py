@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from app.batches.endpoints import ENDPOINTS
 from app.batches.lines import BatchLine
-from app.batches.pace import MadeWay, Pace
+from app.batches.pace import BatchPace, MadeWay
 from app.errors import ApiError, error_body, to_api_error
 from app.inference.intake import Intake
 from app.inference.pipeline import Pipeline
@@ -60,7 +60,7 @@ class LineRunner:
 
     def __init__(
         self,
-        pace: Pace,
+        pace: BatchPace,
         intake: Intake,
         pipeline: Pipeline,
         expand: Expand,

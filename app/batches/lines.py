@@ -4,7 +4,7 @@ them all."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +44,7 @@ class LineProblem(Exception):
         self.param = param
 
 
-async def read_lines(path: Path, most_bytes: int) -> AsyncIterator[RawLine]:
+async def read_lines(path: Path, most_bytes: int) -> AsyncGenerator[RawLine]:
     """The lines of a file that are not blank; of one that is longer than ``most_bytes``, the number only."""
     file = await asyncio.to_thread(path.open, "rb")
     try:

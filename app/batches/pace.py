@@ -26,11 +26,12 @@ class MadeWay(Exception):
     """A request was interrupted, as others came; it is to be run again."""
 
 
-class Pace:
+class BatchPace:
     """Turns for requests of batches: up to ``idle`` at once while nobody else asks, else up to ``busy``.
 
     Who runs beyond that when others come is interrupted: a step computes a token for every sequence, so each
-    that runs beside them slows the others down.
+    that runs beside them slows the others down. After that fewer run at once, and one more with each that
+    gets to its end: a pause between the others' requests is long enough for a few, not for many.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Pace:
         self._idle = idle
         self._busy = busy
         self._clock = clock
+        self._most = idle  # at once, for now
         self._running: list[_Turn] = []
         self._changed = asyncio.Event()
         self._last = clock() - PATIENCE
@@ -61,6 +63,7 @@ class Pace:
         self._last = self._clock()
         try:
             yield turn
+            self._most = min(self._most + (not turn.made_way), self._idle)
         finally:
             self._running.remove(turn)
             self._tell()
@@ -68,7 +71,7 @@ class Pace:
     def _granted(self, is_loaded: bool, since: float) -> _Turn | None:
         quiet = self._foreground.quiet_seconds >= (QUIET if is_loaded else QUIET_FOR_LOAD)
         running = len(self._running)
-        if running < (self._idle if quiet else self._busy):
+        if running < (max(self._most, self._busy) if quiet else self._busy):
             return _Turn()
         waited = self._clock() - since
         is_due = waited >= (PATIENCE if is_loaded else PATIENCE_FOR_LOAD)
@@ -96,6 +99,8 @@ class Pace:
         if not self._foreground.count:
             return
         beyond = [each for each in self._running if not each.is_patient]
+        if beyond[self._busy :]:
+            self._most = max(1, self._most // 2)
         for turn in beyond[self._busy :]:
             turn.interrupt()
 
@@ -105,8 +110,8 @@ class _Turn:
 
     def __init__(self, *, is_patient: bool = False) -> None:
         self.is_patient = is_patient
+        self.made_way = False
         self._task: asyncio.Task[Any] | None = None
-        self._interrupted = False
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` returns. Raises `MadeWay` if it was interrupted, and what it raises."""
@@ -115,12 +120,12 @@ class _Turn:
             return await task
         except asyncio.CancelledError:
             task.cancel()
-            if self._interrupted and not _is_cancelled():
+            if self.made_way and not _is_cancelled():
                 raise MadeWay from None
             raise
 
     def interrupt(self) -> None:
-        self._interrupted = True
+        self.made_way = True
         if self._task is not None:
             self._task.cancel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,23 +45,26 @@ async def validate(
     report = InputReport()
     seen: dict[str, int] = {}
     unknown: dict[str, LineProblem] = {}
-    async for raw in read_lines(path, most_line_bytes):
-        report.total += 1
-        if report.total > most_lines:
-            report.note("too_many_requests", f"A batch may have {most_lines:,} requests at most.", raw.number)
-            break
-        try:
-            line = await parse_line(raw, endpoint, large, most_line_bytes)
-            if (first := seen.setdefault(line.custom_id, line.number)) != line.number:
-                message = f"`custom_id` {line.custom_id[:64]!r} is that of line {first} already."
-                raise LineProblem("duplicate_custom_id", message, "custom_id")
-            model = line.body["model"]
-            if model not in report.models and model not in unknown:
-                _look_for(model, check_model, report, unknown)
-            if model in unknown:
-                raise unknown[model]
-        except LineProblem as problem:
-            report.note(problem.code, problem.message, raw.number, problem.param)
+    async with aclosing(read_lines(path, most_line_bytes)) as lines:
+        async for raw in lines:
+            report.total += 1
+            if report.total > most_lines:
+                report.note(
+                    "too_many_requests", f"A batch may have {most_lines:,} requests at most.", raw.number
+                )
+                break
+            try:
+                line = await parse_line(raw, endpoint, large, most_line_bytes)
+                if (first := seen.setdefault(line.custom_id, line.number)) != line.number:
+                    message = f"`custom_id` {line.custom_id[:64]!r} is that of line {first} already."
+                    raise LineProblem("duplicate_custom_id", message, "custom_id")
+                model = line.body["model"]
+                if model not in report.models and model not in unknown:
+                    _look_for(model, check_model, report, unknown)
+                if model in unknown:
+                    raise unknown[model]
+            except LineProblem as problem:
+                report.note(problem.code, problem.message, raw.number, problem.param)
     if not report.total:
         report.note("empty_file", "The input file has no requests.")
     return report

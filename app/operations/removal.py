@@ -33,7 +33,17 @@ def removable(library: Library, model: Model) -> list[Path]:
     ]
     if within:
         raise NotRemovable(f"{model.file.path} holds other models too: delete {', '.join(within)} first")
-    return paths
+    return [*paths, *_own_projector(library, model.file)]
+
+
+def _own_projector(library: Library, file: ModelFile) -> list[Path]:
+    """The projector of a model, unless it lies elsewhere or another model, such as another quantisation, has
+    it too."""
+    projector = file.projector
+    if projector is None or not projector.is_relative_to(library.base):
+        return []
+    having = [each for each in library.models() if each.file and each.file.projector == projector]
+    return [projector] if len(having) == 1 and projector.is_file() else []
 
 
 def belongings(file: ModelFile, base: Path) -> list[Path]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,8 @@ log = get_logger("responses")
 
 # Bytes of an answer that is kept.
 MOST_BYTES = 16 * 2**20
+# Bytes of a conversation that are not put together on the event loop.
+LARGE = 256 * 1024
 # References to items that are looked up for one request.
 MOST_REFERENCES = 1024
 
@@ -42,17 +45,24 @@ class ResponseExchange:
         """
         if not isinstance(document, dict):
             return wire, document
+        notes: dict[str, Any] = {}
+        if self._store.keeps_nothing and document.get("store") is not False:
+            notes["store"] = False  # the response is to say so
+            wire, document = replace(wire, worker_fields=notes), {**document, **notes}
         previous, given = document.get(_PREVIOUS), document.get("input")
         records: list[StoredResponse] = []
         if isinstance(previous, str):
             records = await self._store.conversation(self._owner, previous, self._most_bytes)
         elif not _has_references(given):
             return wire, document
-        items = [*conversation(records), *await self._resolved(as_items(given))]
-        whole = {**document, "input": items}
-        sent = {name: value for name, value in whole.items() if name != _PREVIOUS}
-        notes = {_PREVIOUS: previous} if records else {}
-        return replace(wire, body=json.dumps(sent).encode(), worker_fields=notes), whole
+        own = await self._resolved(as_items(given))
+        if sum(record.size for record in records) > LARGE:
+            body, whole = await asyncio.to_thread(_expanded, document, records, own)
+        else:
+            body, whole = _expanded(document, records, own)
+        if records:
+            notes[_PREVIOUS] = previous
+        return replace(wire, body=body, worker_fields=notes), whole
 
     async def records(self, id: str) -> list[StoredResponse]:
         """The stored response ``id``, and in front of it those that it follows. Raises `ApiError` (404)."""
@@ -133,6 +143,15 @@ class ResponseKeeper:
                 else json.dumps(response, ensure_ascii=False).encode("utf-8", "replace"),
             )
         )
+
+
+def _expanded(
+    document: Mapping[str, Any], records: Sequence[StoredResponse], own: Sequence[Item]
+) -> tuple[bytes, dict[str, Any]]:
+    """The body that others get, and the document, of a request whose own items follow ``records``."""
+    whole = {**document, "input": [*conversation(records), *own]}
+    sent = {name: value for name, value in whole.items() if name != _PREVIOUS}
+    return json.dumps(sent).encode(), whole
 
 
 def _has_references(given: Any) -> bool:

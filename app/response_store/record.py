@@ -13,6 +13,8 @@ Item = dict[str, Any]
 # What Python takes for a record, beside what is in it.
 _OVERHEAD = 700
 
+_LONGEST_ID = 256
+
 _PREFIXES = {
     "message": "msg",
     "function_call": "fc",
@@ -38,6 +40,10 @@ class StoredResponse:
     response: bytes
 
     @property
+    def can_be_kept(self) -> bool:
+        return is_id(self.id) and (self.previous is None or is_id(self.previous))
+
+    @property
     def key(self) -> tuple[str, str]:
         return self.owner, self.id
 
@@ -60,6 +66,11 @@ class StoredResponse:
         return next(
             (item for item in (*self.input_items(), *self.output_items()) if item.get("id") == id), None
         )
+
+
+def is_id(text: str) -> bool:
+    """Whether a response may be called so; no database takes every text."""
+    return len(text) <= _LONGEST_ID and text.isascii() and text.isprintable()
 
 
 def as_items(given: Any) -> list[Item]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from app.errors import ApiError
 from app.response_store.kept import KeptResponses
 from app.response_store.recent import RecentResponses
-from app.response_store.record import StoredResponse
+from app.response_store.record import StoredResponse, is_id
 
 # Responses that follow each other.
 MOST_TURNS = 4096
@@ -30,6 +30,8 @@ class ResponseStore:
 
     def put(self, record: StoredResponse) -> None:
         """Keep ``record``; the database has it a moment later."""
+        if not record.can_be_kept:
+            return
         now = self._clock()
         self._recent.put(record, now)
         if self._kept is not None:
@@ -37,6 +39,8 @@ class ResponseStore:
 
     async def find(self, owner: str, id: str) -> StoredResponse | None:
         """The response of this id, if ``owner`` has it. Raises `DatabaseUnavailable`."""
+        if not is_id(id):
+            return None
         key, now = (owner, id), self._clock()
         found = self._recent.get(key, now)
         if found is None and self._kept is not None:
@@ -56,7 +60,7 @@ class ResponseStore:
         """Raises `ApiError` (404) if ``owner`` has no such response."""
         key = (owner, id)
         was_there = self._recent.drop(key)
-        if self._kept is not None:
+        if self._kept is not None and is_id(id):
             was_there = await self._kept.delete(key) or was_there
         if not was_there:
             raise _absent(id)

@@ -45,16 +45,16 @@ async def add_adapter(model: str, body: NewAdapter, request: Request) -> Adapter
 
 
 @router.delete(
-    "/v1/models/{model:path}/adapters/{name:path}",
+    "/v1/models/{model:path}/adapters/{adapter:path}",
     summary="Take a LoRA adapter from a model",
     dependencies=[admin_only],
 )
-async def remove_adapter(model: str, name: str, request: Request) -> AdapterRemoved:
+async def remove_adapter(model: str, adapter: str, request: Request) -> AdapterRemoved:
     """It takes no more requests; those that run end first. Its file stays. One of models.yaml is taken away
     there."""
     server: Server = request.app.state.server
     found = server.library.find(model)
-    own = await server.adapters.remove(found, name)
+    own = await server.adapters.remove(found, adapter)
     return AdapterRemoved(message=f"{found.name} lost {own}", id=adapter_name(found.name, own), name=own)
 
 

@@ -44,7 +44,7 @@ async def create_batch(body: BatchRequest, request: Request) -> BatchObject:
 async def list_batches(
     request: Request,
     after: Annotated[str | None, Query(description="The id behind which the list goes on.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_BATCHES)] = 20,
+    limit: Annotated[int, Query(ge=1, le=MOST_BATCHES, description="As many at most.")] = 20,
 ) -> BatchList:
     server: Server = request.app.state.server
     found = await (await server.storage()).batches.page(request.state.owner, PageQuery(limit, after))

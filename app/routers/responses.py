@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from app.dialects.openai.responses.dialect import INPUT_TOKENS_OF_RESPONSE, RESPONSES
 from app.dialects.openai.responses.document import (
@@ -24,6 +24,7 @@ from app.response_store.record import conversation
 from app.routers.serving import BareRoute, described_body, serve
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
+from app.sse import to_json
 from engines.errors import RequestError, UnsupportedFeature
 
 router = APIRouter(tags=["Responses"])
@@ -133,7 +134,8 @@ async def list_input_items(
     page = items[begin : begin + limit]
     ends = {"first_id": page[0].get("id"), "last_id": page[-1].get("id")} if page else {}
     more = {"has_more": begin + limit < len(items)}
-    return JSONResponse({"object": "list", "data": page, "first_id": None, "last_id": None, **ends, **more})
+    told = {"object": "list", "data": page, "first_id": None, "last_id": None, **ends, **more}
+    return Response(to_json(told), media_type="application/json")
 
 
 async def _prepare(

@@ -15,8 +15,8 @@ MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 class OutputExpiry(WireModel):
     """When the files of a batch expire."""
 
-    anchor: Literal["created_at"]
-    seconds: int = Field(ge=3600, le=2592000)
+    anchor: Literal["created_at"] = Field(description="Always so: from the creation of the file on.")
+    seconds: int = Field(ge=3600, le=2592000, description="An hour to 30 days.")
 
 
 class BatchRequest(WireModel):
@@ -29,8 +29,12 @@ class BatchRequest(WireModel):
     completion_window: str = Field(
         "24h", description="The time after which what is not answered is given up; 1m to 720h."
     )
-    metadata: dict[str, str] | None = None
-    output_expires_after: OutputExpiry | None = None
+    metadata: dict[str, str] | None = Field(
+        None, description=f"Up to {MOST_PAIRS} pairs of your own, which the batch is told with."
+    )
+    output_expires_after: OutputExpiry | None = Field(
+        None, description="When the batch's files expire, counted from their creation; else `FILE_RETENTION`."
+    )
 
     @field_validator("metadata")
     @classmethod

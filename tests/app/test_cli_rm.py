@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.app import cli
-from support.gguf import FILE, SAFETENSORS
+from support.gguf import DATA, FILE, SAFETENSORS, header
 from support.server import LiveServer, live_server, wait_until
 
 
@@ -86,6 +86,17 @@ def test_what_is_another_models_stays(base: Path) -> None:
     assert all(path.exists() for path in kept)
     assert not ours.exists()
     assert not (base / "tiny.gguf").exists()
+
+
+def test_a_projector_goes_with_the_last_quantisation(base: Path) -> None:
+    clip = {"general.architecture": "clip", "clip.has_vision_encoder": True}
+    put(base / "seer/mmproj-F16.gguf", header(clip) + bytes(DATA))
+    put(base / "seer/seer-Q4_0.gguf")
+    put(base / "seer/seer-Q8_0.gguf")
+    assert rm("seer-Q8_0", "-y").exit_code == 0
+    assert files(base) == ["seer", "seer/mmproj-F16.gguf", "seer/seer-Q4_0.gguf"]
+    assert rm("seer", "-y").exit_code == 0
+    assert files(base) == []
 
 
 def test_a_folder_goes_with_all_that_is_in_it(base: Path) -> None:

@@ -23,11 +23,12 @@ from support.gguf import FILE
 from support.hub import Hub
 from support.hub import running as running_hub
 from support.marks import MarkReader
+from support.pictures import picture
 from support.server import LiveServer, live_server
 from support.stub_server import Stub
 
 QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
-ALL = ("chat", "completion", "tools", "reasoning", "structured", "embeddings", "fim")
+ALL = ("chat", "completion", "tools", "reasoning", "structured", "embeddings", "fim", "vision")
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
 CATALOG = """
@@ -41,7 +42,7 @@ models:
 async def load_fake(spec: LoadSpec, progress: Progress | None) -> Engine:
     if spec.name == "able":
         return FakeEngine(spec.name, capabilities=ALL, make_reader=MarkReader)
-    return FakeEngine(spec.name)
+    return FakeEngine(spec.name, capabilities=("chat", "completion"))
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +247,21 @@ def test_suffixes_fill_in_the_middle(server: LiveServer, client: ollama.Client) 
     assert "): pass" in told
 
 
+def test_pictures_are_seen(server: LiveServer, client: ollama.Client) -> None:
+    fake = engine(server, "A picture.")
+    red = picture("red")
+    client.chat("able", [{"role": "user", "content": "What is it?", "images": [red]}])
+    assert fake.last_request is not None
+    assert [each.data for each in fake.last_request.prompt.media] == [red]
+    client.generate("able", "What is it?", images=[red])
+    assert len(fake.last_request.prompt.media) == 1
+    for name, images in (("plain", [red]), ("able", [b"no picture"])):
+        with pytest.raises(ollama.ResponseError) as refused:
+            client.chat(name, [{"role": "user", "content": "What?", "images": images}])
+        assert refused.value.status_code == 400
+        assert "image" in refused.value.error
+
+
 def test_embeddings(server: LiveServer, client: ollama.Client) -> None:
     engine(server)
     found = client.embed("able", ["a b", "c"])
@@ -273,8 +289,8 @@ def test_models_are_listed_and_shown(server: LiveServer, client: ollama.Client, 
     names = {each.model for each in client.list().models}
     assert {"able", "plain", "SmolLM2-135M-Instruct", "stub-model"} <= names
     assert "small" not in names, "it is not on disk"
-    (able,) = [each for each in client.ps().models if each.name == "able"]
-    assert (able.context_length, able.expires_at.year > 2300) == (8192, True)
+    (loaded,) = [each for each in client.ps().models if each.name == "able"]
+    assert (loaded.context_length, loaded.expires_at.year > 2300) == (8192, True)
     shown = client.show("SmolLM2-135M-Instruct:latest")
     assert shown.modelinfo is not None
     assert shown.modelinfo["general.architecture"] == "llama"
@@ -286,7 +302,14 @@ def test_models_are_listed_and_shown(server: LiveServer, client: ollama.Client, 
     assert shown.details is not None
     assert (shown.details.family, shown.details.quantization_level) == ("llama", "Q4_1")
     assert shown.details.parameter_size == "135M"
-    assert client.show("able").capabilities == ["completion", "tools", "thinking", "embedding", "insert"]
+    assert client.show("able").capabilities == [
+        "completion",
+        "tools",
+        "thinking",
+        "vision",
+        "embedding",
+        "insert",
+    ]
     assert client.show("stub-model").modelinfo == {"general.architecture": "unknown"}
 
 
@@ -326,6 +349,42 @@ def test_a_model_is_pulled_and_deleted(server: LiveServer, client: ollama.Client
         assert refused.value.status_code == status
     with pytest.raises(ollama.ResponseError, match="catalog model"):
         list(client.pull("nope", stream=True))
+
+
+def test_what_open_webui_sends(server: LiveServer, http: httpx.Client) -> None:
+    """The requests of a conversation in its browser, as it sends them, and what it reads of the answers."""
+    engine(server, "Hello there.")
+    assert isinstance(http.get("/api/version").json()["version"], str)
+    listed = {each["model"]: each for each in http.get("/api/tags").json()["models"]}
+    assert set(listed["able"]) >= {"name", "model", "modified_at", "size", "digest", "details"}
+    (loaded,) = [each for each in http.get("/api/ps").json()["models"] if each["model"] == "able"]
+    assert set(loaded) >= {"expires_at", "size_vram", "size", "digest", "details"}
+    body = {
+        "model": "able",
+        "messages": [{"role": "system", "content": "Be brief."}, *QUESTION],
+        "options": {"num_ctx": 8192, "temperature": 0.7, "num_predict": 100},
+        "stream": True,
+        "keep_alive": "30m",
+        "format": "",
+        "think": None,
+        "tools": [],
+    }
+    with http.stream("POST", "/api/chat", json=body) as answer:
+        told = [json.loads(line) for line in answer.iter_lines()]
+    assert "".join(each["message"]["content"] for each in told) == "Hello there."
+    last = told[-1]
+    assert last["eval_count"] / (last["eval_duration"] / 1e9) > 0
+    body = {"model": "able", "input": ["a", "b"], "truncate": True}
+    assert len(http.post("/api/embed", json=body).json()["embeddings"]) == 2
+
+
+def test_what_editors_read_of_models(http: httpx.Client) -> None:
+    version = [int(part) for part in http.get("/api/version").json()["version"].split(".")]
+    assert version >= [0, 6, 4], "VS Code's Copilot asks for this"
+    shown = http.post("/api/show", json={"model": "SmolLM2-135M-Instruct"}).json()
+    architecture = shown["model_info"]["general.architecture"]
+    assert shown["model_info"][f"{architecture}.context_length"] == 8192
+    assert "tools" in shown["capabilities"]
 
 
 # -- errors -----------------------------------------------------------------------------------------

@@ -379,7 +379,7 @@ def test_a_grammar_holds_where_its_tool_is_chosen(server: LiveServer, client: ht
     assert fake.last_request.structure is None
 
 
-REFUSED: list[tuple[dict[str, Any], str, str]] = [
+REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"background": True}, "unsupported_feature", "background"),
     ({"conversation": "conv_1"}, "unsupported_feature", "conversation"),
     ({"truncation": "auto"}, "unsupported_feature", "truncation"),
@@ -403,6 +403,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"input": [{"role": "user"}]}, "invalid_request_error", "input.0.content"),
     ({"previous_response_id": "resp_no"}, "previous_response_not_found", "previous_response_id"),
+    ({"previous_response_id": "\ud800"}, "previous_response_not_found", "previous_response_id"),
+    ({"input": [{"type": ["message"], "role": "user"}]}, "unsupported_feature", "input.0"),
+    ({"model": "\ud800"}, "model_not_found", None),
     ({"tools": [CLOCK, CLOCK]}, "invalid_request_error", "tools"),
     ({"tools": [{"name": "x"}]}, "invalid_request_error", "tools.0"),
     ({"metadata": {"a": 1}}, "invalid_request_error", "metadata.a"),
@@ -410,10 +413,19 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "code", "param"), REFUSED, ids=str)
-def test_what_is_refused(client: httpx.Client, fields: dict[str, Any], code: str, param: str) -> None:
-    answer = client.post(PATH, json={"input": "Hi", **fields})
+def test_what_is_refused(client: httpx.Client, fields: dict[str, Any], code: str, param: str | None) -> None:
+    answer = client.post(PATH, content=json.dumps({"input": "Hi", **fields}))
     assert refusal(answer)[1:] == (code, param), answer.text
-    assert answer.status_code == (404 if code == "previous_response_not_found" else 400)
+    assert answer.status_code == (404 if code.endswith("_not_found") else 400)
+
+
+def test_conversations_are_not_served(client: httpx.Client) -> None:
+    assert refusal(client.post("/v1/conversations", json={}))[:2] == (404, "unsupported_endpoint")
+    compact = client.post(f"{PATH}/compact", json={})
+    assert (compact.status_code, "there are POST /v1/responses" in compact.text) in [
+        (404, True),
+        (405, False),
+    ]
 
 
 def test_what_clients_always_send_is_accepted(server: LiveServer, client: httpx.Client) -> None:

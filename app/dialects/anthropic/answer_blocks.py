@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -14,12 +14,14 @@ from engines.base import AnswerDelta, Chunk
 
 _OF_CALLS = "call_"
 
+BlockKind = Literal["text", "thinking", "tool_use"]
+
 
 @dataclass(slots=True)
 class AnswerBlock:
     """One block, as far as it came: ``pieces`` are its text, its thinking, or its input as JSON."""
 
-    kind: Literal["text", "thinking", "tool_use"]
+    kind: BlockKind
     index: int
     id: str = ""
     name: str = ""
@@ -39,10 +41,14 @@ class BlockPiece(NamedTuple):
 
 
 class AnswerBlocks:
-    """The blocks of one answer. One begins where the kind of what comes changes, and with each call."""
+    """The blocks of one answer. One begins where the kind of what comes changes, and with each call.
 
-    def __init__(self) -> None:
+    Those of the kinds ``kept`` keep their pieces; of others nobody asks for them.
+    """
+
+    def __init__(self, kept: Collection[BlockKind] = ("text", "thinking", "tool_use")) -> None:
         self.all: list[AnswerBlock] = []
+        self._kept = kept
 
     def feed(self, chunk: Chunk | AnswerDelta) -> Iterator[BlockPiece]:
         text = chunk.text if isinstance(chunk, Chunk) else chunk.content
@@ -61,16 +67,15 @@ class AnswerBlocks:
     def has_calls(self) -> bool:
         return any(block.kind == "tool_use" for block in self.all)
 
-    def _add(self, kind: Literal["text", "thinking", "tool_use"], text: str) -> BlockPiece:
+    def _add(self, kind: BlockKind, text: str) -> BlockPiece:
         last = self.all[-1] if self.all else None
         is_first = last is None or last.kind != kind
         block = self._begin(kind) if last is None or is_first else last
-        block.pieces.append(text)
+        if kind in self._kept:
+            block.pieces.append(text)
         return BlockPiece(block, text, is_first)
 
-    def _begin(
-        self, kind: Literal["text", "thinking", "tool_use"], id: str = "", name: str = ""
-    ) -> AnswerBlock:
+    def _begin(self, kind: BlockKind, id: str = "", name: str = "") -> AnswerBlock:
         block = AnswerBlock(kind, len(self.all), id, name)
         self.all.append(block)
         return block

@@ -6,7 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from app.dialects.anthropic.answer_blocks import AnswerBlock, AnswerBlocks, MessageAnswer, document_of
+from app.dialects.anthropic.answer_blocks import (
+    AnswerBlock,
+    AnswerBlocks,
+    BlockKind,
+    MessageAnswer,
+    document_of,
+)
 from app.dialects.anthropic.signature import signature_of
 from app.inference.answer import Answer
 from app.inference.dialect import AnswerContext
@@ -36,7 +42,8 @@ class MessageWriter:
             "role": "assistant",
             "model": task.target.name,
         }
-        self._blocks = AnswerBlocks()
+        kept: list[BlockKind] = [] if task.tell_reasoning else ["thinking"]
+        self._blocks = AnswerBlocks(kept)
         self._open: AnswerBlock | None = None
         self._frame = b""  # in front of the text of a delta of the open block
         self._finish_reason: FinishReason | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -204,3 +205,26 @@ def test_those_who_wait_come_first(client: openai.OpenAI, server: LiveServer) ->
     )
     assert answer.status_code == 200
     assert ended(client, batch).status == "completed"
+
+
+def test_models_of_upstreams_answer_batches_too(tmp_path: Path) -> None:
+    with (
+        live_server(inference_engine="fake", default_model="far") as far,
+        live_server(
+            inference_engine="fake",
+            default_model="near",
+            upstreams=f"{far.url}/v1",
+            state_dir=str(tmp_path),
+        ) as near,
+        openai.OpenAI(base_url=f"{near.url}/v1", api_key="-", max_retries=0) as client,
+    ):
+        wait_until(lambda: "far" in [each.id for each in client.models.list()])
+        messages = [{"role": "user", "content": "Hello"}]
+        lines = [line(name, body={"model": name, "messages": messages}) for name in ("near", "far")]
+        batch = ended(client, begin(client, lines))
+        assert batch.model is None
+        found = results(client, batch.output_file_id)
+        assert {name: each["response"]["body"]["model"] for name, each in found.items()} == {
+            "near": "near",
+            "far": "far",
+        }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from app.batches import pace as pacing
-from app.batches.pace import MadeWay, Pace
+from app.batches.pace import BatchPace, MadeWay
 from balancer.foreground import Foreground
 from support.balancing import call, turns
 from support.clock import Clock
@@ -26,7 +26,7 @@ class Setup:
     def __init__(self, *, idle: int = 3, busy: int = 0) -> None:
         self.clock = Clock(1000.0)
         self.foreground = Foreground(self.clock)
-        self.pace = Pace(self.foreground, idle=idle, busy=busy, clock=self.clock)
+        self.pace = BatchPace(self.foreground, idle=idle, busy=busy, clock=self.clock)
         self.end = asyncio.Event()
         self.running = self.made_way = 0
         self.loaded = True
@@ -82,7 +82,12 @@ async def test_they_make_way_and_go_on_after_a_quiet_while() -> None:
     assert setup.running == 0
     setup.clock.now += pacing.QUIET
     await settle(lambda: setup.running == 2)
-    assert setup.running == 2
+    assert setup.running == 1, "fewer than before"
+    setup.end.set()
+    await asyncio.gather(*tasks)
+    setup.end.clear()
+    tasks = await setup.begin(4)
+    assert setup.running == 3, "one more with each that ended"
     setup.end.set()
     await asyncio.gather(*tasks)
 

@@ -25,7 +25,7 @@ from app.inference.wire_request import WireRequest
 from app.telemetry.metrics import Metrics
 from balancer.call import Reply, ResumePoint, Target
 from engines.base import Chunk, GenerationRequest, Prompt, TokenStream
-from engines.errors import EngineError, UnsupportedFeature
+from engines.errors import ContextLengthExceeded, EngineError, UnsupportedFeature
 from engines.fake import FakeEngine
 from support.clock import Clock
 from support.marks import MarkReader
@@ -426,6 +426,33 @@ async def test_a_whole_answer_is_run_again(edge: Edge) -> None:
 def test_the_error_event() -> None:
     event = CHAT.error_event(EngineError("it broke"), b"")
     assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == "engine_error"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "number"),
+    [
+        (b"", "error", 0),
+        (b'data: {"sequence_number":7, "x"', "error", 8),
+        (b'event: x\ndata: {"type":"response.created","sequence_number":0,"response":5}\n\n', "error", 1),
+        (
+            b'data: {"type":"response.created","sequence_number":0,"response":{"id":"r"}}\n\n'
+            b'data: {"type":"response.output_text.delta","delta":"a","sequence_number":12}\n\n',
+            "response.failed",
+            13,
+        ),
+    ],
+)
+def test_the_error_event_of_a_response(sent: bytes, kind: str, number: int) -> None:
+    failure = ContextLengthExceeded(10, 20)
+    event = RESPONSES.error_event(failure, sent)
+    head, data = event.decode().rstrip().split("\n")
+    told = json.loads(data.removeprefix("data: "))
+    assert (head, told["type"], told["sequence_number"]) == (f"event: {kind}", kind, number)
+    if kind == "error":
+        assert (told["code"], told["message"]) == ("context_length_exceeded", str(failure))
+    else:
+        error = {"code": "context_length_exceeded", "message": str(failure)}
+        assert told["response"] == {"id": "r", "status": "failed", "error": error}
 
 
 TOOLS = [{"type": "function", "function": {"name": "f"}}]

@@ -52,6 +52,16 @@ async def test_it_is_asked_for_the_canonical_name(target: Target, name: str) -> 
     assert json.loads(body) == {**BODY, "model": name}
 
 
+async def test_it_gets_the_fields_that_are_for_workers() -> None:
+    proxy = Proxy()
+    asked = call(
+        Target("Model", None, "Model"), stream=False, worker_fields={"previous_response_id": "resp_1"}
+    )
+    await backend(proxy).run(asked)
+    assert json.loads(proxy.posts[0][1]) == {**BODY, "model": "Model", "previous_response_id": "resp_1"}
+    assert b"previous_response_id" not in asked.body_for("Model")
+
+
 async def test_it_goes_on_from_a_resume_point() -> None:
     proxy, point = Proxy(), ResumePoint((1, 2), 7)
     await backend(proxy).run(call(Target("Model", None, "Model"), stream=True), point)

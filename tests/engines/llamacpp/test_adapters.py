@@ -88,13 +88,26 @@ async def test_each_answers_beside_others_as_it_does_alone(
     await engine.close()
 
 
-async def test_a_prefix_is_of_one_adapter(engine: LlamaEngine) -> None:
-    prompt = "a prompt that nobody has asked so far, and which is longer than what is computed again"
-    firsts = [(await answer(engine, name, prompt=prompt * 3, tokens=2)) for name in NAMES]
-    again = [(await answer(engine, name, prompt=prompt * 3, tokens=2)) for name in NAMES]
+@pytest.mark.parametrize("kv_cells", [None, 2048], ids=["split", "pooled"])
+async def test_a_prefix_is_of_one_adapter(
+    base: Path, adapters: tuple[Adapter, ...], kv_cells: int | None
+) -> None:
+    engine = await load(base, *adapters, kv_cells=kv_cells)
+    prompt = "a prompt that nobody has asked so far, and which is longer than what is computed again" * 3
+    firsts = [await answer(engine, name, prompt=prompt, tokens=2) for name in NAMES]
+    again = [await answer(engine, name, prompt=prompt, tokens=2) for name in NAMES]
     assert [drawn for drawn, _ in firsts] == [drawn for drawn, _ in again]
     assert [cached for _, cached in firsts] == [0, 0, 0]
     assert all(cached > 0 for _, cached in again)
+    # Of several that begin alike and at once, none waits for another adapter's prompt to be computed.
+    other = "zebras " * 30
+    together = await asyncio.gather(*(answer(engine, name, prompt=other, tokens=2) for name in NAMES * 2))
+    assert all(cached < 5 for _, cached in together[:3])
+    assert all(cached > 100 for _, cached in together[3:])
+    await engine.remove_adapter("one")
+    await engine.add_adapter(adapters[0])
+    assert (await answer(engine, "one", prompt=prompt, tokens=2))[1] == 0
+    await engine.close()
 
 
 async def test_scale_counts(engine: LlamaEngine, base: Path, adapters: tuple[Adapter, ...]) -> None:

@@ -160,9 +160,9 @@ def _kind(value: Any) -> str:
     kind = value.get("type")
     if kind is None:
         return "message" if "role" in value or "id" not in value else "item_reference"
-    if kind in _RESULTS:
-        return "result"
-    return kind if isinstance(kind, str) and kind in _KINDS else "other"
+    if not isinstance(kind, str):
+        return "other"
+    return "result" if kind in _RESULTS else kind if kind in _KINDS else "other"
 
 
 InputItem = Annotated[

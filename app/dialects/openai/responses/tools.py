@@ -201,7 +201,8 @@ def shown_name(name: str, namespace: str | None) -> str:
     full = name if namespace is None else f"{namespace}__{name}"
     if _PLAIN(full):
         return full
-    return f"{_OTHERS.sub('_', full)[:_KEPT]}_{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(full.encode("utf-8", "replace")).hexdigest()
+    return f"{_OTHERS.sub('_', full)[:_KEPT]}_{digest[:8]}"
 
 
 def _offered(tools: Iterable[Any]) -> dict[str, ShownTool]:
