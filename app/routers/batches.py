@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from app.batches.schema import BatchList, BatchObject, BatchRequest
 from app.database.page_query import PageQuery
 from app.routers.admin import BoundedRoute
-from app.schemas.batches import BatchList, BatchObject, BatchRequest
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
 

@@ -41,7 +41,7 @@ def call(target: Target, **fields: Any) -> Call:
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [(Target("Model", None, "ALIAS"), "Model"), (Target("Model", "Pirate", "PIRATE"), "Pirate")],
+    [(Target("Model", None, "ALIAS"), "Model"), (Target("Model", "Pirate", "PIRATE"), "Model:Pirate")],
 )
 async def test_it_is_asked_for_the_canonical_name(target: Target, name: str) -> None:
     """It knows its one model by no other: by an alias it would look for another model."""
