@@ -341,7 +341,7 @@ def test_pull_asks_about_what_cannot_be_run(
     if through == "server":
         server = request.getfixturevalue("server")
         facts = platform.Facts("linux", "x86_64", "3.11", 2, 2, 2**30, 2**30, packages={"llama_cpp": ""})
-        monkeypatch.setattr(server.house, "_useful", usefulness(facts, "llama_cpp", Footprint(ram=2**30)))
+        monkeypatch.setattr(server.house.pulls, "_useful", usefulness(facts, "llama_cpp", Footprint(ram=2**30)))
     else:
         request.getfixturevalue("no_server")
     for answer in ("n\n", ""):
@@ -370,7 +370,7 @@ def test_another_quantisation_is_no_part_of_a_running_pull(server: LiveServer, h
 
 
 def test_the_pull_route_refuses_what_cannot_be_run(server: LiveServer, hub: Hub, base: Path) -> None:
-    server.house._useful = Usefulness({}, 1000)
+    server.house.pulls._useful = Usefulness({}, 1000)
     wish = {"model_name": "acme/far", "stream": False}
     refused = httpx.post(f"{server.url}/v1/models/pull", json=wish)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "cannot_run")
