@@ -341,7 +341,9 @@ def test_pull_asks_about_what_cannot_be_run(
     if through == "server":
         server = request.getfixturevalue("server")
         facts = platform.Facts("linux", "x86_64", "3.11", 2, 2, 2**30, 2**30, packages={"llama_cpp": ""})
-        monkeypatch.setattr(server.house.pulls, "_useful", usefulness(facts, "llama_cpp", Footprint(ram=2**30)))
+        monkeypatch.setattr(
+            server.house.pulls, "_useful", usefulness(facts, "llama_cpp", Footprint(ram=2**30))
+        )
     else:
         request.getfixturevalue("no_server")
     for answer in ("n\n", ""):
