@@ -335,7 +335,9 @@ def test_a_model_is_pulled_and_deleted(server: LiveServer, client: ollama.Client
     assert told[-1].status == "success"
     bars = [each for each in told if each.digest]
     assert all(each.status == f"pulling {str(each.digest)[7:19]}" for each in bars)
-    assert bars[-1].total is not None
+    assert all(
+        each.total is not None for each in bars
+    )  # none, if it is over before there is progress to tell
     assert client.pull("hf.co/someone/small-gguf").status == "success"
     assert "small" in {each.model for each in client.list().models}
     files = list(server.house.library.base.rglob("small*.gguf"))
@@ -467,8 +469,9 @@ def test_upstreams_answer_too(server: LiveServer, http: httpx.Client, upstream: 
 
     upstream.mode = "error"
     answer = http.post("/api/chat", json=body)
-    # Nothing had been said: it is an error from the start.
-    assert (answer.status_code, set(answer.json())) == (502, {"error"})
+    # Of what is told whole nothing was said before; a stream may have begun, and ends with it.
+    assert answer.status_code == 502 or (stream and answer.status_code == 200)
+    assert set(lines(answer)[-1]) == {"error"}
     upstream.answers["POST /v1/chat/completions"] = (400, {"error": {"message": "too long", "code": "x"}})
     answer = http.post("/api/chat", json=body)
     assert (answer.status_code, answer.json()) == (400, {"error": "too long"})

@@ -27,7 +27,7 @@ async def test_vllm_loads_one_model_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         return FakeEngine(spec.name)
 
     monkeypatch.setattr(VllmEngine, "load", load)
-    monkeypatch.setattr(loading, "purpose", lambda spec: ("text", None))
+    monkeypatch.setattr(loading, "_pools", lambda spec: False)
     registry = EngineRegistry()
     engines = await asyncio.gather(*(registry.load(LoadSpec("vllm", name)) for name in "abc"))
     assert [engine.info.model for engine in engines] == ["a", "b", "c"]
