@@ -17,13 +17,10 @@ requests = [
         "custom_id": country,
         "method": "POST",
         "url": "/v1/chat/completions",
-        "body": {
-            "model": model,
-            "messages": [{"role": "user", "content": f"What is the capital of {country}?"}],
-            "max_tokens": 20,
-        },
+        "body": {"model": model, "max_tokens": 20, "messages": [{"role": "user", "content": question}]},
     }
     for country in ("France", "Japan", "Peru", "Kenya")
+    for question in (f"What is the capital of {country}?",)
 ]
 lines = "\n".join(json.dumps(request) for request in requests)
 file = client.files.create(file=("capitals.jsonl", lines.encode()), purpose="batch")
