@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-import jsonschema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engines.base import FinishReason
 
-_REPORT: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "title": {"type": "string", "maxLength": 40},
-        "facts": {
-            "type": "array",
-            "items": {"type": "string", "minLength": 20, "maxLength": 60},
-            "minItems": 3,
-            "maxItems": 4,
-        },
-        "stars": {"type": "integer", "minimum": 0, "maximum": 10},
-    },
-    "required": ["title", "facts", "stars"],
-    "additionalProperties": False,
-}
+
+class Report(BaseModel):
+    """The value that answers are held to."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    title: str = Field(max_length=40)
+    facts: list[Annotated[str, Field(min_length=20, max_length=60)]] = Field(min_length=3, max_length=4)
+    stars: int = Field(ge=0, le=10)
+
+
+_REPORT = Report.model_json_schema()
 _FUNCTION = "file_report"
 _TOOL = {
     "type": "function",
@@ -100,7 +96,7 @@ def faults(form: Form, content: str, calls: CallsSeen, finish_reason: str | None
             found.append(f"content beside a call: {content[:80]!r}")
     value = calls.arguments if form.is_call else content
     try:
-        jsonschema.validate(json.loads(value), _REPORT)
-    except (ValueError, jsonschema.ValidationError) as error:
+        Report.model_validate_json(value)
+    except ValidationError as error:
         found.append(f"not in its form ({str(error).splitlines()[0]}): {value[:200]!r}")
     return found
