@@ -300,7 +300,8 @@ def test_models_are_listed_and_shown(server: LiveServer, client: ollama.Client, 
     assert "<|im_start|>" in (shown.template or "")
     assert "temperature" in (shown.parameters or "")
     assert shown.details is not None
-    assert (shown.details.family, shown.details.quantization_level) == ("llama", "Q4_1")
+    assert shown.details.family == "llama"
+    assert shown.details.quantization_level in ("Q4_0", "Q4_1")  # by what is quick on the machine
     assert shown.details.parameter_size == "135M"
     assert client.show("able").capabilities == [
         "completion",

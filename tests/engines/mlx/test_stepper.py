@@ -114,7 +114,7 @@ async def test_what_it_holds_is_not_what_it_may_take() -> None:
         assert thread.stats.memory == 1000  # weights and cached prefixes
         stream = submit(thread, limit=10**6)
         await stream.__anext__()
-        assert 1000 + 5 + 256 <= thread.stats.memory < 2000  # of a budget of 10⁹
+        assert 1000 + 5 + 256 <= thread.stats.memory < 10**8  # of a budget of 10⁹
         stream.close()
 
 
