@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -25,7 +23,7 @@ from app.dialects.openai.tokens.schema import (
     Tokenized,
     TokenizeRequest,
 )
-from app.routers.serving import BareRoute, described_body, serve
+from app.routers.serving import BareRoute, described_body, event_stream, serve
 from app.schemas.common import ERROR_RESPONSES
 
 router = APIRouter(tags=["Inference"], route_class=BareRoute)
@@ -42,12 +40,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     InfillRequest,
 )
 
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; with `stream: true` as server-sent events ending with `data: [DONE]`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
-}
+_STREAM = event_stream("The answer; with `stream: true` as server-sent events ending with `data: [DONE]`")
 
 
 @router.post(

@@ -17,7 +17,7 @@ from app.dialects.anthropic.schema import (
     MessagesRequest,
     TokenCount,
 )
-from app.routers.serving import BareRoute, described_body, serve
+from app.routers.serving import BareRoute, described_body, event_stream, serve
 from app.schemas.common import ERROR_RESPONSES
 
 router = APIRouter(tags=["Messages"], route_class=BareRoute)
@@ -29,12 +29,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     OVERLOADED if status == 503 else status: {**described, "model": MessageErrorEnvelope}
     for status, described in ERROR_RESPONSES.items()
 }
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; with `stream: true` as server-sent events ending with `message_stop`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
-}
+_STREAM = event_stream("The answer; with `stream: true` as server-sent events ending with `message_stop`")
 
 
 @router.post(

@@ -21,7 +21,7 @@ from app.inference.response import AnswerObserver
 from app.inference.wire_request import WireRequest
 from app.response_store.exchange import ResponseExchange
 from app.response_store.record import conversation
-from app.routers.serving import BareRoute, described_body, serve
+from app.routers.serving import BareRoute, described_body, event_stream, serve
 from app.schemas.common import ERROR_RESPONSES
 from app.server import Server
 from app.sse import to_json
@@ -32,12 +32,7 @@ _bare = APIRouter(tags=["Responses"], route_class=BareRoute)
 
 BODIES: tuple[type[BaseModel], ...] = (ResponseRequest,)
 
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The response; with `stream: true` as server-sent events ending with `data: [DONE]`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
-}
+_STREAM = event_stream("The response; with `stream: true` as server-sent events ending with `data: [DONE]`")
 _ABSENT: dict[int | str, dict[str, Any]] = {404: ERROR_RESPONSES[404]}
 _MOST_ITEMS = 100
 

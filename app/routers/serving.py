@@ -49,6 +49,12 @@ class BareRoute(APIRoute):
         await response(scope, receive, send)
 
 
+def event_stream(description: str) -> dict[int | str, dict[str, Any]]:
+    """The part of a route's description that says what its answer is, which may be a stream of events."""
+    content = {"text/event-stream": {"schema": {"type": "string"}}}
+    return {200: {"description": description, "content": content}}
+
+
 def described_body(schema: type[BaseModel]) -> dict[str, Any]:
     """The part of a route's description that says what its body is, which the route reads itself."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}}
